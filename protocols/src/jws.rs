@@ -1,0 +1,81 @@
+//! Compact JWS with ES256 (RFC 7515, RFC 7518): verdicts, receipts, session requests.
+
+use p256::ecdsa::signature::{Signer as _, Verifier as _};
+use serde::{Deserialize, Serialize};
+
+use crate::encoding::{b64url, un_b64url};
+
+/// The largest token we read, in bytes.
+pub const MAX_JWS: usize = 2 * 1024 * 1024;
+
+/// A token was not ours or not signed as expected.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum JwsError {
+    /// Not a compact JWS of ES256 with the expected `typ`.
+    #[error("malformed token: {0}")]
+    Malformed(&'static str),
+    /// The signature does not verify under the given key.
+    #[error("the token's signature does not verify")]
+    Signature,
+}
+
+/// The protected header of every token of ours.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Header {
+    alg: String,
+    typ: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    kid: Option<String>,
+}
+
+/// Signs `claims` as a compact JWS with header `{"alg":"ES256","typ":typ,"kid":kid}`.
+///
+/// # Errors
+/// [`JwsError::Malformed`] when the claims have no JSON form.
+pub fn sign<T: Serialize>(
+    typ: &str,
+    kid: Option<&str>,
+    claims: &T,
+    key: &p256::ecdsa::SigningKey,
+) -> Result<String, JwsError> {
+    let header = Header { alg: "ES256".to_owned(), typ: typ.to_owned(), kid: kid.map(str::to_owned) };
+    let header = serde_json::to_vec(&header).map_err(|_| JwsError::Malformed("header"))?;
+    let claims = serde_json::to_vec(claims).map_err(|_| JwsError::Malformed("claims"))?;
+    let input = format!("{}.{}", b64url(&header), b64url(&claims));
+    let signature: p256::ecdsa::Signature = key.sign(input.as_bytes());
+    Ok(format!("{input}.{}", b64url(&signature.to_bytes())))
+}
+
+/// Checks header, type and signature, and gives the claims.
+///
+/// # Errors
+/// [`JwsError`].
+pub fn verify<T: for<'de> Deserialize<'de>>(
+    typ: &str,
+    token: &str,
+    key: &p256::ecdsa::VerifyingKey,
+) -> Result<T, JwsError> {
+    let (payload, input, signature) = split(typ, token)?;
+    key.verify(input.as_bytes(), &signature).map_err(|_| JwsError::Signature)?;
+    serde_json::from_slice(&payload).map_err(|_| JwsError::Malformed("claims"))
+}
+
+fn split<'t>(typ: &str, token: &'t str) -> Result<(Vec<u8>, &'t str, p256::ecdsa::Signature), JwsError> {
+    if token.len() > MAX_JWS {
+        return Err(JwsError::Malformed("too long"));
+    }
+    let (input, signature) = token.rsplit_once('.').ok_or(JwsError::Malformed("parts"))?;
+    let (header, payload) = input.split_once('.').ok_or(JwsError::Malformed("parts"))?;
+    let header = un_b64url(header).map_err(|_| JwsError::Malformed("header"))?;
+    let header: Header = serde_json::from_slice(&header).map_err(|_| JwsError::Malformed("header"))?;
+    if header.alg != "ES256" {
+        return Err(JwsError::Malformed("algorithm"));
+    }
+    if header.typ != typ {
+        return Err(JwsError::Malformed("type"));
+    }
+    let payload = un_b64url(payload).map_err(|_| JwsError::Malformed("payload"))?;
+    let signature = un_b64url(signature).map_err(|_| JwsError::Malformed("signature"))?;
+    let signature = p256::ecdsa::Signature::from_slice(&signature).map_err(|_| JwsError::Malformed("signature"))?;
+    Ok((payload, input, signature))
+}

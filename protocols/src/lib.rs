@@ -1,0 +1,24 @@
+//! Every byte that crosses a boundary, and the RATS vocabulary. No I/O.
+//!
+//! Types here say what was written, not that it was checked: a checked value has its own type in the
+//! crate that makes the check. Parsers are strict, use no indexing and never panic.
+
+pub mod digest;
+pub mod dsse;
+pub mod encoding;
+pub mod environment;
+pub mod event_log;
+pub mod events;
+pub mod golden;
+pub mod guest;
+pub mod image;
+pub mod jcs;
+pub mod jws;
+pub mod kbs;
+pub mod keys;
+pub mod reason;
+pub mod register;
+#[cfg(feature = "rpc")]
+pub mod rpc;
+pub mod tcl;
+pub mod time;

@@ -1,0 +1,24 @@
+//! Generated messages and ttrpc service of the launch API (`protos/launch.proto`).
+
+#![allow(
+    missing_docs,
+    missing_debug_implementations,
+    unreachable_pub,
+    unused_qualifications,
+    nonstandard_style,
+    unused
+)]
+#![allow(clippy::all)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, clippy::wildcard_imports)]
+#![allow(clippy::cast_possible_truncation)]
+
+/// Messages.
+pub mod launch {
+    include!(concat!(env!("OUT_DIR"), "/launch.rs"));
+}
+
+/// Service and client.
+pub mod launch_ttrpc {
+    use super::launch;
+    include!(concat!(env!("OUT_DIR"), "/launch_ttrpc.rs"));
+}
