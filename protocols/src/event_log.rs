@@ -112,7 +112,7 @@ impl Record {
         event.extend_from_slice(&text);
         let digest = alg.hash(&[&event]);
 
-        let mut bytes = Vec::with_capacity(event.len() + 18 + alg.len());
+        let mut bytes = Vec::with_capacity(event.len() + 18 + alg.size());
         bytes.extend_from_slice(&mr.to_le_bytes());
         bytes.extend_from_slice(&EV_EVENT_TAG.to_le_bytes());
         bytes.extend_from_slice(&1u32.to_le_bytes());
@@ -147,9 +147,9 @@ impl Record {
         }
         let alg = reader.u16().and_then(HashAlg::from_tcg_id).ok_or(refused("unknown algorithm"))?;
         let digest =
-            reader.take(alg.len()).and_then(|b| RegisterValue::from_bytes(alg, b)).ok_or(refused("cut short"))?;
+            reader.take(alg.size()).and_then(|b| RegisterValue::from_bytes(alg, b)).ok_or(refused("cut short"))?;
         let size = usize::try_from(reader.u32().ok_or(refused("cut short"))?).map_err(|_| refused("length"))?;
-        if size < 8 || size > MAX_TEXT + 8 {
+        if !(8..=MAX_TEXT + 8).contains(&size) {
             return Err(refused("event length out of range"));
         }
         let event = reader.take(size).ok_or(refused("cut short"))?;
@@ -224,7 +224,7 @@ pub fn header() -> Vec<u8> {
     event.extend_from_slice(&2u32.to_le_bytes());
     for alg in [HashAlg::Sha256, HashAlg::Sha384] {
         event.extend_from_slice(&alg.tcg_id().to_le_bytes());
-        event.extend_from_slice(&(if alg.len() == 32 { 32u16 } else { 48u16 }).to_le_bytes());
+        event.extend_from_slice(&(if alg.size() == 32 { 32u16 } else { 48u16 }).to_le_bytes());
     }
     event.push(0);
     let mut out = Vec::with_capacity(64 + event.len());

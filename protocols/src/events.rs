@@ -301,7 +301,7 @@ macro_rules! events {
     ($($name:ident $domain:expr;)*) => {
         /// An event of ours.
         #[derive(Debug, Clone, PartialEq, Eq)]
-        #[allow(missing_docs)] // each variant is documented at its type
+        #[allow(missing_docs, clippy::large_enum_variant)] // documented at each type; short-lived, never stored in bulk
         pub enum Event { $($name($name)),* }
 
         $(impl From<$name> for Event {

@@ -65,7 +65,7 @@ impl HashAlg {
 
     /// Digest size in bytes.
     #[must_use]
-    pub const fn len(self) -> usize {
+    pub const fn size(self) -> usize {
         match self {
             Self::Sha256 => 32,
             Self::Sha384 => 48,
