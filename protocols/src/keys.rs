@@ -3,7 +3,9 @@
 //! Private keys are PKCS#8 PEM, public keys SubjectPublicKeyInfo PEM: what `openssl` reads and writes.
 //! ECDSA signatures are ASN.1 DER, Ed25519 signatures 64 raw bytes.
 
-use ed25519_dalek::pkcs8::{DecodePrivateKey as _, DecodePublicKey as _, EncodePrivateKey as _, EncodePublicKey as _};
+use ed25519_dalek::pkcs8::{
+    DecodePrivateKey as _, DecodePublicKey as _, EncodePrivateKey as _, EncodePublicKey as _, KeypairBytes,
+};
 use p256::ecdsa::signature::{Signer as _, Verifier as _};
 
 use crate::digest::Sha256Digest;
@@ -85,7 +87,10 @@ impl SigningKey {
         let ending = ed25519_dalek::pkcs8::spki::der::pem::LineEnding::LF;
         match self {
             Self::EcdsaP256(key) => key.to_pkcs8_pem(ending).map_err(|_| KeyError::Private),
-            Self::Ed25519(key) => key.to_pkcs8_pem(ending).map_err(|_| KeyError::Private),
+            // PKCS#8 version 1, without the public half: OpenSSL 3.0 does not read version 2.
+            Self::Ed25519(key) => KeypairBytes { secret_key: key.to_bytes(), public_key: None }
+                .to_pkcs8_pem(ending)
+                .map_err(|_| KeyError::Private),
         }
     }
 
