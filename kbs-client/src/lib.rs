@@ -1,1 +1,50 @@
-//! Placeholder.
+//! Attested session to a key broker (RCAR) and to our attestor.
+//!
+//! Challenge, evidence, session: each step is its own type, and only the step before makes it. Evidence is a
+//! value handed in; this crate never meets the platform that gives it.
+//!
+//! ```text
+//! Client::challenge(tee) -> Challenged          the attestor's nonce, a session key made here
+//! Challenged::binding(log) -> Sha384Digest      what the evidence must be bound to
+//! Challenged::attest(evidence, …) -> Session
+//! Session::binding(log), Session::deliver(…)    a fresh quote for every request
+//! Session::decide(…) -> (VerifiedVerdict, VerifiedReceipt)
+//! Session::resource(…)                          a secret, decrypted with the session key
+//! ```
+//!
+//! Verdicts and receipts cannot be made, only verified:
+//!
+//! ```compile_fail
+//! fn forge(claims: protocols::tcl::Verdict) -> kbs_client::VerifiedVerdict {
+//!     kbs_client::VerifiedVerdict { claims, compact: String::new(), id: None }
+//! }
+//! ```
+//!
+//! A session that was only challenged decides nothing:
+//!
+//! ```compile_fail
+//! async fn skip(c: kbs_client::Challenged, q: kbs_client::Question, d: protocols::tcl::Delivery) {
+//!     let _ = c.decide(&q, d, &kbs_client::ReceiptState::none()).await;
+//! }
+//! ```
+//!
+//! With the session it does (this is the same call, and it compiles):
+//!
+//! ```no_run
+//! async fn decide(s: kbs_client::Session, q: kbs_client::Question, d: protocols::tcl::Delivery) {
+//!     let _ = s.decide(&q, d, &kbs_client::ReceiptState::none()).await;
+//! }
+//! ```
+
+mod config;
+mod error;
+mod http;
+mod messages;
+mod session;
+mod verified;
+
+pub use config::{Attestor, AttestorConfig, ConfigError};
+pub use error::ClientError;
+pub use messages::Question;
+pub use session::{Challenged, Client, Session};
+pub use verified::{ReceiptState, VerifiedReceipt, VerifiedVerdict};

@@ -140,6 +140,9 @@ pub struct DecideResponse {
     pub verdict: String,
     /// Compact JWS of a [`Receipt`] for the delivered records.
     pub receipt: String,
+    /// Name of the attestor's audit record of this decision; not signed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id: Option<String>,
 }
 
 /// Answer to an events request.
@@ -226,4 +229,22 @@ pub struct TclError {
     /// Records the attestor holds of this guest, where that helps the sender to continue.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub count: Option<u64>,
+}
+
+/// Golden values as a KBS resource: what is stored at `golden/dsse/<64 hex of the manifest>`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GoldenResource {
+    /// DSSE envelopes as they are stored with the image, standard base64.
+    pub envelopes: Vec<RecordBytes>,
+    /// The DSSE envelope of the newest revocation list, or null.
+    pub revocations: Option<RecordBytes>,
+}
+
+impl GoldenResource {
+    /// The resource path of a manifest's golden values.
+    #[must_use]
+    pub fn path(manifest: &Sha256Digest) -> String {
+        format!("golden/dsse/{}", manifest.hex())
+    }
 }

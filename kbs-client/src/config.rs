@@ -1,0 +1,163 @@
+//! Which attestor is asked, and the key its answers are checked with.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use protocols::environment::Environment;
+use protocols::keys::VerifyingKey;
+use serde::Deserialize;
+
+use crate::error::ClientError;
+use crate::verified::{ReceiptState, VerifiedReceipt};
+
+/// The longest answer is waited for at most this long where the configuration names no time, in seconds.
+const DEFAULT_TIMEOUT: u64 = 10;
+/// The largest extra root file, in bytes.
+const MAX_ROOT: u64 = 1024 * 1024;
+
+/// `[attestor]` of a configuration file; unknown fields are refused.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(tag = "kind", rename_all = "lowercase", deny_unknown_fields)]
+pub enum AttestorConfig {
+    /// Our own attestor: the log's head is bound in the handshake, verdicts and receipts are signed.
+    Tcl {
+        /// Base address; `http` only for loopback.
+        url: String,
+        /// Public key of verdicts and receipts, SPKI PEM, ECDSA P-256.
+        key: String,
+        /// Seconds one request may take, from connecting to the answer's last byte; 10 when absent.
+        timeout_seconds: Option<u64>,
+        /// PEM file of one more TLS root.
+        root: Option<PathBuf>,
+    },
+    /// A stock KBS: resources only.
+    Trustee {
+        /// Base address; `http` only for loopback.
+        url: String,
+        /// Seconds one request may take; 10 when absent.
+        timeout_seconds: Option<u64>,
+        /// PEM file of one more TLS root.
+        root: Option<PathBuf>,
+    },
+}
+
+/// What is wrong with an `[attestor]` section.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// Not an absolute `http` or `https` address without user, query or fragment.
+    #[error("attestor.url: {0}")]
+    Url(&'static str),
+    /// `http` to another machine.
+    #[error("attestor.url: plain http is for loopback addresses only")]
+    PlainHttp,
+    /// Not a P-256 public key.
+    #[error("attestor.key: not an SPKI PEM public key on P-256")]
+    Key,
+    /// Zero, or more than an hour.
+    #[error("attestor.timeout_seconds: must be from 1 to 3600")]
+    Timeout,
+    /// The root file cannot be used.
+    #[error("attestor.root: {0}")]
+    Root(String),
+    /// No TLS client can be made.
+    #[error("TLS: {0}")]
+    Tls(String),
+}
+
+/// Who answers, by kind.
+#[derive(Debug, Clone)]
+pub(crate) enum Kind {
+    Tcl(Box<p256::ecdsa::VerifyingKey>),
+    Trustee,
+}
+
+/// A checked `[attestor]` section: everything needed to talk to it and to judge its answers.
+#[derive(Debug, Clone)]
+pub struct Attestor {
+    pub(crate) base: reqwest::Url,
+    pub(crate) kind: Kind,
+    pub(crate) environment: Environment,
+    pub(crate) timeout: Duration,
+    pub(crate) root: Option<Vec<u8>>,
+}
+
+impl Attestor {
+    /// Checks a section, reading the root file it names. `environment` is the agent's own: production accepts
+    /// no development attestor.
+    ///
+    /// # Errors
+    /// [`ConfigError`] names the field.
+    pub fn new(config: &AttestorConfig, environment: Environment) -> Result<Self, ConfigError> {
+        let (url, kind, timeout, root) = match config {
+            AttestorConfig::Tcl { url, key, timeout_seconds, root } => {
+                let Ok(VerifyingKey::EcdsaP256(key)) = VerifyingKey::from_pem(key) else {
+                    return Err(ConfigError::Key);
+                };
+                (url, Kind::Tcl(Box::new(key)), timeout_seconds, root)
+            }
+            AttestorConfig::Trustee { url, timeout_seconds, root } => (url, Kind::Trustee, timeout_seconds, root),
+        };
+        let timeout = timeout.unwrap_or(DEFAULT_TIMEOUT);
+        if !(1..=3600).contains(&timeout) {
+            return Err(ConfigError::Timeout);
+        }
+        let root = root.as_ref().map(read_root).transpose()?;
+        Ok(Self { base: base(url)?, kind, environment, timeout: Duration::from_secs(timeout), root })
+    }
+
+    /// Whether this is our own attestor, which decides launches and keeps logs.
+    #[must_use]
+    pub const fn decides(&self) -> bool {
+        matches!(self.kind, Kind::Tcl(_))
+    }
+
+    /// Verifies a receipt kept from an earlier life of this agent, to go on after it.
+    ///
+    /// # Errors
+    /// [`ClientError::Signature`] when the pinned key did not sign it, [`ClientError::Receipt`] when it is
+    /// another guest's.
+    pub fn restore(&self, guest: protocols::guest::GuestId, compact: &str) -> Result<ReceiptState, ClientError> {
+        Ok(ReceiptState::after(&VerifiedReceipt::restore(self.key()?, guest, compact)?))
+    }
+
+    pub(crate) fn key(&self) -> Result<&p256::ecdsa::VerifyingKey, ClientError> {
+        match &self.kind {
+            Kind::Tcl(key) => Ok(key),
+            Kind::Trustee => Err(ClientError::protocol("a stock KBS neither decides launches nor keeps logs")),
+        }
+    }
+}
+
+fn base(text: &str) -> Result<reqwest::Url, ConfigError> {
+    let mut url = reqwest::Url::parse(text).map_err(|_| ConfigError::Url("not an address"))?;
+    if !url.username().is_empty() || url.password().is_some() || url.query().is_some() || url.fragment().is_some() {
+        return Err(ConfigError::Url("user, query and fragment have no place here"));
+    }
+    let host = url.host_str().ok_or(ConfigError::Url("no host"))?;
+    match url.scheme() {
+        "https" => {}
+        "http" if is_loopback(host) => {}
+        "http" => return Err(ConfigError::PlainHttp),
+        _ => return Err(ConfigError::Url("neither http nor https")),
+    }
+    // A base without the final slash would lose its last segment when paths are joined to it.
+    if !url.path().ends_with('/') {
+        let path = format!("{}/", url.path());
+        url.set_path(&path);
+    }
+    Ok(url)
+}
+
+/// Loopback by literal address: a name may lead anywhere, `localhost` included.
+fn is_loopback(host: &str) -> bool {
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
+fn read_root(path: &PathBuf) -> Result<Vec<u8>, ConfigError> {
+    use std::io::Read as _;
+    let named = |error: std::io::Error| ConfigError::Root(format!("{}: {error}", path.display()));
+    let mut bytes = Vec::new();
+    std::fs::File::open(path).map_err(named)?.take(MAX_ROOT).read_to_end(&mut bytes).map_err(named)?;
+    Ok(bytes)
+}

@@ -1,0 +1,1 @@
+//! The thin shell: one request, bounded in time and size.
