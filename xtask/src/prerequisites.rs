@@ -1,0 +1,86 @@
+//! What the quickstart and the tests need from Debian, and how it gets installed.
+
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Result, bail};
+
+use crate::shell;
+
+/// A file that proves the package is there, and the package that brings it. `*` stands for one folder name.
+const NEEDED: &[(&str, &str)] = &[
+    ("docker-registry", "docker-registry"),
+    ("runc", "runc"),
+    ("swtpm", "swtpm"),
+    ("tpm2_pcrread", "tpm2-tools"),
+    ("/usr/lib/*/libtss2-tcti-swtpm.so.0", "libtss2-tcti-swtpm0"),
+    ("busybox", "busybox-static"),
+    ("curl", "curl"),
+    ("openssl", "openssl"),
+    ("setpriv", "util-linux"),
+    ("git", "git"),
+];
+
+/// Installs what is missing, saying so. What cannot be had is a failure, never a skip.
+pub(crate) fn install() -> Result<()> {
+    let missing = missing();
+    if missing.is_empty() {
+        println!("All there: {}.", names(NEEDED.iter().map(|(_, package)| *package)));
+        return Ok(());
+    }
+    println!("Missing, to be installed from Debian: {}.", names(missing.iter().copied()));
+    if !Path::new("/etc/debian_version").exists() {
+        bail!("this is not Debian: install these programs yourself, then try again");
+    }
+    if user_id() != Some(0) {
+        bail!("installing needs root: run this command as root, or install these packages yourself");
+    }
+    shell::run(apt(&["update", "-qq"]))?;
+    let mut arguments = vec!["install", "-y", "-qq", "--no-install-recommends"];
+    arguments.extend(missing);
+    shell::run(apt(&arguments))?;
+    let still = self::missing();
+    if !still.is_empty() {
+        bail!("still missing after the installation: {}", names(still.into_iter()));
+    }
+    Ok(())
+}
+
+/// Launching containers, mounting and listening on root-only sockets need root.
+pub(crate) fn require_root() -> Result<()> {
+    if user_id() != Some(0) {
+        bail!("real containers are started here: run this command as root");
+    }
+    Ok(())
+}
+
+fn missing() -> Vec<&'static str> {
+    NEEDED.iter().filter(|(proof, _)| !present(proof)).map(|(_, package)| *package).collect()
+}
+
+fn present(proof: &str) -> bool {
+    if let Some((before, after)) = proof.split_once("/*/") {
+        let Ok(entries) = std::fs::read_dir(before) else { return false };
+        return entries.flatten().any(|entry| entry.path().join(after).exists());
+    }
+    // Debian keeps some of these in /usr/sbin, which is not always on the path.
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let mut folders: Vec<_> = std::env::split_paths(&path).collect();
+    folders.extend(["/usr/sbin".into(), "/usr/bin".into(), "/sbin".into(), "/bin".into()]);
+    folders.iter().any(|folder| folder.join(proof).is_file())
+}
+
+fn apt(arguments: &[&str]) -> Command {
+    let mut command = Command::new("apt-get");
+    command.args(arguments).env("DEBIAN_FRONTEND", "noninteractive");
+    command
+}
+
+fn user_id() -> Option<u32> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    status.lines().find_map(|line| line.strip_prefix("Uid:"))?.split_whitespace().next()?.parse().ok()
+}
+
+fn names<'n>(packages: impl Iterator<Item = &'n str>) -> String {
+    packages.collect::<Vec<_>>().join(" ")
+}
