@@ -1,1 +1,32 @@
-//! Placeholder.
+//! Evidence + endorsements + reference values + time -> appraisal. No I/O, no clock, no network.
+//!
+//! - [`golden::authenticate`]: envelopes from untrusted storage -> one [`golden::AuthenticatedGolden`].
+//! - [`appraise::appraise`]: a measured image against it -> [`appraise::Verdict`], the same in the guest
+//!   (local mode) and in the attestor (remote mode).
+//! - [`evidence::verify_evidence`]: hardware or simulated evidence -> [`evidence::EvidenceClaims`].
+//! - [`log::LogState`]: the rules over an event log, record by record; [`evidence::bind_log`] ties a log
+//!   to the evidence that was shown with it.
+//!
+//! A checked value has its own type which only its check makes; everything that does not pass ends in a
+//! [`protocols::reason::Refusal`] with a stable code. Refusals made here name the guest as their source;
+//! an attestor changes that with [`protocols::reason::Refusal::by`].
+
+// A refusal ends a launch: moving its 136 bytes is not worth a box at every boundary.
+#![allow(clippy::result_large_err)]
+
+pub mod appraise;
+pub mod evidence;
+pub mod golden;
+pub mod log;
+mod process;
+pub mod signers;
+pub mod snp;
+pub mod tpm;
+
+pub use appraise::{HighWater, Pass, Policy, Verdict, appraise, process_digest};
+pub use evidence::{EvidenceClaims, EvidencePolicy, bind_log, verify_evidence};
+pub use golden::{AuthenticatedGolden, authenticate};
+pub use log::{LogState, check_log};
+pub use signers::{RevocationRule, SignerConfig, SignersError, TrustedSigners};
+pub use snp::{ExpectedMeasurement, SnpClaims, SnpPolicy, TrustedArk, amd_roots, verify_snp};
+pub use tpm::{EnrolledAk, TpmClaims, TpmPolicy, verify_tpm};

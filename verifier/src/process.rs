@@ -1,0 +1,1 @@
+//! The process policy of a golden value: which arguments, environment, user, directory and mounts.
