@@ -1,7 +1,6 @@
 //! Why the attestor's help was not had.
 
 use protocols::reason::{self, Code, Refusal, Source};
-use protocols::register::RegisterValue;
 
 /// One failed step with the attestor. Every variant has a stable code.
 #[derive(Debug, thiserror::Error)]
@@ -18,12 +17,9 @@ pub enum ClientError {
         /// What is wrong.
         what: String,
     },
-    /// The answer names another request's nonce.
-    #[error("the {what} names another nonce")]
-    Nonce {
-        /// `verdict` or `receipt`.
-        what: &'static str,
-    },
+    /// The verdict names another request's nonce.
+    #[error("the verdict names another nonce")]
+    Nonce,
     /// The answer is not signed by the pinned key.
     #[error("the {what} is not signed by the attestor's pinned key")]
     Signature {
@@ -94,7 +90,7 @@ impl ClientError {
         match self {
             Self::Unavailable { .. } => reason::ATTESTOR_UNAVAILABLE,
             Self::Protocol { .. } => reason::ATTESTOR_PROTOCOL,
-            Self::Nonce { .. } => reason::ATTESTOR_NONCE,
+            Self::Nonce => reason::ATTESTOR_NONCE,
             Self::Signature { .. } => reason::ATTESTOR_SIGNATURE,
             Self::Verdict { .. } => reason::ATTESTOR_VERDICT,
             Self::Environment { .. } => reason::POLICY_ENVIRONMENT,
@@ -142,9 +138,5 @@ impl ClientError {
 
     pub(crate) fn protocol(what: impl Into<String>) -> Self {
         Self::Protocol { what: what.into() }
-    }
-
-    pub(crate) fn head(field: &'static str, expected: &RegisterValue, actual: &RegisterValue) -> Self {
-        Self::Receipt { field, expected: expected.to_string(), actual: actual.to_string() }
     }
 }

@@ -1,1 +1,143 @@
-//! The thin shell: one request, bounded in time and size.
+//! The thin shell: one request, bounded in time and size, to the one configured address.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use protocols::kbs::{MAX_BODY, SESSION_COOKIE};
+use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, COOKIE, HeaderValue, SET_COOKIE};
+use reqwest::{Method, Url};
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
+
+use crate::config::{Attestor, ConfigError};
+use crate::error::ClientError;
+use crate::messages::Answer;
+
+/// The largest answer: a resource of the largest request body, encrypted and in base64.
+const MAX_ANSWER: usize = 2 * MAX_BODY;
+
+/// What a request shows of its session.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Credential<'s> {
+    None,
+    Cookie(&'s str),
+    Bearer(&'s str),
+}
+
+/// What a request carries.
+#[derive(Debug)]
+pub(crate) enum Body {
+    None,
+    Json(Vec<u8>),
+    Jose(String),
+}
+
+#[derive(Debug, Clone)]
+pub(crate) struct Shell {
+    client: reqwest::Client,
+    base: Url,
+    timeout: Duration,
+}
+
+impl Shell {
+    pub(crate) fn new(attestor: &Attestor) -> Result<Self, ConfigError> {
+        let tls = |error: String| ConfigError::Tls(error);
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+        if let Some(pem) = &attestor.root {
+            let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
+            let found = found.map_err(|_| ConfigError::Root("not PEM certificates".to_owned()))?;
+            if found.is_empty() {
+                return Err(ConfigError::Root("no certificate in it".to_owned()));
+            }
+            for certificate in found {
+                roots.add(certificate).map_err(|error| ConfigError::Root(error.to_string()))?;
+            }
+        }
+        if roots.is_empty() && attestor.base.scheme() == "https" {
+            return Err(tls("no trusted roots: neither the system's nor attestor.root".to_owned()));
+        }
+        let config = rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .map_err(|error| tls(error.to_string()))?
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        let client = reqwest::Client::builder()
+            .tls_backend_preconfigured(config)
+            // The one configured address answers, or nobody: no redirects, no proxies from the environment.
+            .redirect(reqwest::redirect::Policy::none())
+            .no_proxy()
+            .referer(false)
+            .user_agent(concat!("trusted-container-launcher/", env!("CARGO_PKG_VERSION")))
+            .connect_timeout(attestor.timeout)
+            .pool_idle_timeout(Duration::from_secs(20))
+            .build()
+            .map_err(|error| tls(error.to_string()))?;
+        Ok(Self { client, base: attestor.base.clone(), timeout: attestor.timeout })
+    }
+
+    /// Sends one request; the timeout runs from connecting to the answer's last byte. `path` starts with a slash
+    /// and is taken beneath the configured address.
+    pub(crate) async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        credential: Credential<'_>,
+        body: Body,
+    ) -> Result<Answer, ClientError> {
+        let url = self
+            .base
+            .join(path.trim_start_matches('/'))
+            .map_err(|_| ClientError::Request { what: "its path makes no address" })?;
+        let mut request = self.client.request(method, url).timeout(self.timeout);
+        request = match credential {
+            Credential::None => request,
+            Credential::Cookie(id) => request.header(COOKIE, secret(&format!("{SESSION_COOKIE}={id}"))?),
+            Credential::Bearer(token) => request.header(AUTHORIZATION, secret(&format!("Bearer {token}"))?),
+        };
+        request = match body {
+            Body::None => request,
+            Body::Json(bytes) => request.header(CONTENT_TYPE, "application/json").body(bytes),
+            Body::Jose(text) => request.header(CONTENT_TYPE, "application/jose").body(text),
+        };
+        let mut response = request.send().await.map_err(|error| self.failed(&error))?;
+        let status = response.status().as_u16();
+        let cookie = response.headers().get_all(SET_COOKIE).iter().find_map(session_cookie);
+        let mut body = Vec::new();
+        while let Some(chunk) = response.chunk().await.map_err(|error| self.failed(&error))? {
+            if body.len() + chunk.len() > MAX_ANSWER {
+                return Err(ClientError::protocol("an answer of more than 4 MiB"));
+            }
+            body.extend_from_slice(&chunk);
+        }
+        Ok(Answer { status, cookie, body })
+    }
+
+    /// Says what went wrong without addresses or content.
+    fn failed(&self, error: &reqwest::Error) -> ClientError {
+        if error.is_timeout() {
+            return ClientError::unavailable(format!("no answer within {} s", self.timeout.as_secs()));
+        }
+        if error.is_connect() {
+            return ClientError::unavailable("no connection");
+        }
+        if error.is_builder() {
+            return ClientError::Request { what: "it is not valid HTTP" };
+        }
+        ClientError::unavailable("the connection ended before the answer")
+    }
+}
+
+fn secret(text: &str) -> Result<HeaderValue, ClientError> {
+    let mut value =
+        HeaderValue::from_str(text).map_err(|_| ClientError::protocol("a cookie or token that is no header"))?;
+    value.set_sensitive(true);
+    Ok(value)
+}
+
+/// The session cookie's value of a `Set-Cookie` header; its attributes mean nothing to a client of one address.
+fn session_cookie(header: &HeaderValue) -> Option<String> {
+    let pair = header.to_str().ok()?.split(';').next()?;
+    let (name, value) = pair.split_once('=')?;
+    (name.trim() == SESSION_COOKIE).then(|| value.trim().to_owned())
+}

@@ -1,22 +1,35 @@
 //! The session's steps as types.
 
+use std::sync::Arc;
+
 use protocols::digest::{Sha256Digest, Sha384Digest};
-use protocols::kbs::{InitData, RuntimeData, Tee, TeeEvidence};
-use protocols::tcl::{Delivery, GoldenResource, LogBinding};
+use protocols::jwe;
+use protocols::kbs::{Attestation, InitData, RuntimeData, Tee, TeeEvidence};
+use protocols::resource::ResourcePath;
+use protocols::tcl::{
+    DECIDE_PATH, DecideResponse, Delivery, EVENTS_PATH, EventsResponse, GoldenResource, LogBinding, RECEIPTS_PATH,
+    ReceiptsResponse,
+};
 use protocols::time::Timestamp;
+use reqwest::Method;
 use zeroize::Zeroizing;
 
 use crate::config::{Attestor, ConfigError};
 use crate::error::ClientError;
-use crate::messages::Question;
-use crate::verified::{ReceiptState, VerifiedReceipt, VerifiedVerdict};
-
-const STUB: ClientError = ClientError::Request { what: "not built yet" };
+use crate::http::{Body, Credential, Shell};
+use crate::messages::{self, Question, Step, Token, json_of, judge};
+use crate::verified::{Asked, ReceiptState, VerifiedReceipt, VerifiedVerdict};
 
 /// One attestor and the connections to it. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Client {
-    attestor: std::sync::Arc<Attestor>,
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    attestor: Attestor,
+    shell: Shell,
 }
 
 impl Client {
@@ -25,13 +38,14 @@ impl Client {
     /// # Errors
     /// [`ConfigError::Root`] or [`ConfigError::Tls`] when no TLS client can be made of the configuration.
     pub fn new(attestor: Attestor) -> Result<Self, ConfigError> {
-        Ok(Self { attestor: std::sync::Arc::new(attestor) })
+        let shell = Shell::new(&attestor)?;
+        Ok(Self { inner: Arc::new(Inner { attestor, shell }) })
     }
 
     /// The attestor this client talks to.
     #[must_use]
     pub fn attestor(&self) -> &Attestor {
-        &self.attestor
+        &self.inner.attestor
     }
 
     /// Asks for a challenge and makes a fresh session key. With our own attestor the answer must say that it
@@ -39,20 +53,70 @@ impl Client {
     ///
     /// # Errors
     /// [`ClientError`].
-    pub async fn challenge(&self, _tee: Tee) -> Result<Challenged, ClientError> {
-        Err(STUB)
+    pub async fn challenge(&self, tee: Tee) -> Result<Challenged, ClientError> {
+        let tcl = self.attestor().decides();
+        let body = to_json(&messages::auth(tee, tcl))?;
+        let answer = self.inner.shell.send(Method::POST, "/kbs/v0/auth", Credential::None, Body::Json(body)).await?;
+        let cookie = answer.cookie.clone();
+        let challenge = messages::challenge(&judge(Step::Challenge, answer)?, tcl)?;
+        let cookie = cookie.ok_or_else(|| ClientError::protocol("a challenge without a session cookie"))?;
+        let keys = Keys::generate(challenge.nonce)?;
+        Ok(Challenged { inner: Arc::clone(&self.inner), cookie, keys, tee })
+    }
+}
+
+/// The session's nonce and key: what every evidence of it is bound to.
+struct Keys {
+    nonce: String,
+    secret: p256::SecretKey,
+}
+
+impl Keys {
+    fn generate(nonce: String) -> Result<Self, ClientError> {
+        let secret = jwe::generate().map_err(|_| ClientError::Request { what: "the system gives no randomness" })?;
+        Ok(Self { nonce, secret })
+    }
+
+    fn runtime_data(&self, log: Option<&LogBinding>) -> RuntimeData {
+        RuntimeData { nonce: self.nonce.clone(), tee_pubkey: jwe::jwk(&self.secret.public_key()), log: log.cloned() }
+    }
+
+    fn binding(&self, log: Option<&LogBinding>) -> Result<Sha384Digest, ClientError> {
+        self.runtime_data(log)
+            .digest("")
+            .map_err(|_| ClientError::Request { what: "its runtime data has no canonical form" })
+    }
+
+    fn signing(&self) -> p256::ecdsa::SigningKey {
+        p256::ecdsa::SigningKey::from(&self.secret)
     }
 }
 
 /// A nonce from the attestor and a session key of ours; nothing is attested yet.
-#[derive(Debug)]
-pub struct Challenged {}
+pub struct Challenged {
+    inner: Arc<Inner>,
+    cookie: String,
+    keys: Keys,
+    tee: Tee,
+}
+
+impl std::fmt::Debug for Challenged {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Challenged").field("tee", &self.tee).finish_non_exhaustive()
+    }
+}
 
 impl Challenged {
+    /// Which evidence was announced.
+    #[must_use]
+    pub const fn tee(&self) -> Tee {
+        self.tee
+    }
+
     /// What the evidence is bound to: nonce, session key and, with our own attestor, the log's head.
     #[must_use]
-    pub fn runtime_data(&self, _log: Option<&LogBinding>) -> RuntimeData {
-        unimplemented!()
+    pub fn runtime_data(&self, log: Option<&LogBinding>) -> RuntimeData {
+        self.keys.runtime_data(log)
     }
 
     /// SHA-384 that the evidence must carry: [`protocols::kbs::report_data`] for SNP and TDX,
@@ -60,8 +124,8 @@ impl Challenged {
     ///
     /// # Errors
     /// [`ClientError::Request`] never happens for these types; it is passed on, not hidden.
-    pub fn binding(&self, _log: Option<&LogBinding>) -> Result<Sha384Digest, ClientError> {
-        Err(STUB)
+    pub fn binding(&self, log: Option<&LogBinding>) -> Result<Sha384Digest, ClientError> {
+        self.keys.binding(log)
     }
 
     /// Shows the evidence. `log` must be the value the binding was made of; `evidence.additional_evidence` must
@@ -71,31 +135,52 @@ impl Challenged {
     /// [`ClientError`]; [`ClientError::Refused`] says why the attestor did not accept the evidence.
     pub async fn attest(
         self,
-        _evidence: TeeEvidence,
-        _log: Option<LogBinding>,
-        _init_data: Option<InitData>,
+        evidence: TeeEvidence,
+        log: Option<LogBinding>,
+        init_data: Option<InitData>,
     ) -> Result<Session, ClientError> {
-        Err(STUB)
+        alone(&evidence)?;
+        if log.is_some() != self.inner.attestor.decides() {
+            return Err(ClientError::Request {
+                what: "the log's head is bound with an attestor of ours, and only there",
+            });
+        }
+        let attestation =
+            Attestation { init_data, runtime_data: self.keys.runtime_data(log.as_ref()), tee_evidence: evidence };
+        let body = to_json(&attestation)?;
+        let credential = Credential::Cookie(&self.cookie);
+        let answer = self.inner.shell.send(Method::POST, "/kbs/v0/attest", credential, Body::Json(body)).await?;
+        let token = messages::token(&judge(Step::Attest, answer)?)?;
+        Ok(Session { inner: self.inner, keys: self.keys, token })
     }
 }
 
 /// An attested session. Its key never leaves it.
-#[derive(Debug)]
-pub struct Session {}
+pub struct Session {
+    inner: Arc<Inner>,
+    keys: Keys,
+    token: Token,
+}
+
+impl std::fmt::Debug for Session {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Session").field("expires", &self.token.expires).finish_non_exhaustive()
+    }
+}
 
 impl Session {
     /// SHA-384 that fresh evidence over a new head must carry. The session's nonce and key stay the same.
     ///
     /// # Errors
     /// As [`Challenged::binding`].
-    pub fn binding(&self, _log: &LogBinding) -> Result<Sha384Digest, ClientError> {
-        Err(STUB)
+    pub fn binding(&self, log: &LogBinding) -> Result<Sha384Digest, ClientError> {
+        self.keys.binding(Some(log))
     }
 
     /// Whether the token has run out at `now`: a hint, the attestor decides ([`ClientError::Session`]).
     #[must_use]
-    pub fn expired(&self, _now: Timestamp) -> bool {
-        true
+    pub fn expired(&self, now: Timestamp) -> bool {
+        self.token.expires.is_some_and(|expires| now.0 >= expires)
     }
 
     /// Asks for the decision on one launch and delivers the log up to its `Image` record.
@@ -107,27 +192,47 @@ impl Session {
     /// [`ClientError`]; after [`ClientError::Session`] attest again, once.
     pub async fn decide(
         &self,
-        _question: &Question,
-        _delivery: Delivery,
-        _receipts: &ReceiptState,
+        question: &Question,
+        delivery: Delivery,
+        receipts: &ReceiptState,
     ) -> Result<(VerifiedVerdict, VerifiedReceipt), ClientError> {
-        Err(STUB)
+        let attestor = &self.inner.attestor;
+        let key = attestor.key()?;
+        alone(&delivery.evidence)?;
+        let log = delivery.log.clone();
+        let nonce = messages::nonce()?;
+        let body = messages::decide(&nonce, question, delivery, &self.keys.signing())?;
+        let answer: DecideResponse = json_of(&self.post(DECIDE_PATH, body).await?, "decision")?;
+        let asked = Asked { nonce: &nonce, question, log: &log, environment: attestor.environment };
+        let verdict = VerifiedVerdict::check(key, &asked, answer.verdict, answer.id)?;
+        let receipt = self.receipt(answer.receipt, &log, receipts).await?;
+        Ok((verdict, receipt))
     }
 
     /// Delivers records with fresh evidence over the head they lead to.
     ///
     /// # Errors
     /// [`ClientError`]; [`ClientError::count`] says where to send from after `log.gap`.
-    pub async fn deliver(&self, _delivery: Delivery, _receipts: &ReceiptState) -> Result<VerifiedReceipt, ClientError> {
-        Err(STUB)
+    pub async fn deliver(&self, delivery: Delivery, receipts: &ReceiptState) -> Result<VerifiedReceipt, ClientError> {
+        self.inner.attestor.key()?;
+        alone(&delivery.evidence)?;
+        let log = delivery.log.clone();
+        let nonce = messages::nonce()?;
+        let body = messages::events(&nonce, delivery, &self.keys.signing())?;
+        let answer: EventsResponse = json_of(&self.post(EVENTS_PATH, body).await?, "receipt")?;
+        self.receipt(answer.receipt, &log, receipts).await
     }
 
     /// Fetches a resource, `repository/type/tag`, and decrypts it with the session key.
     ///
     /// # Errors
     /// [`ClientError::NotFound`], [`ClientError::Denied`] and the rest of [`ClientError`].
-    pub async fn resource(&self, _path: &str) -> Result<Zeroizing<Vec<u8>>, ClientError> {
-        Err(STUB)
+    pub async fn resource(&self, path: &str) -> Result<Zeroizing<Vec<u8>>, ClientError> {
+        let path: ResourcePath = path.parse().map_err(|_| ClientError::NotFound { what: path.to_owned() })?;
+        let url = format!("/kbs/v0/resource/{path}");
+        let answer = self.inner.shell.send(Method::GET, &url, self.bearer(), Body::None).await?;
+        let response = json_of(&judge(Step::Resource(path.as_str()), answer)?, "encrypted resource")?;
+        jwe::decrypt(&self.keys.secret, &response).map_err(|error| ClientError::protocol(error.to_string()))
     }
 
     /// Fetches the golden values stored for a manifest as a resource; `None` when there are none. Nothing in
@@ -135,7 +240,52 @@ impl Session {
     ///
     /// # Errors
     /// [`ClientError`].
-    pub async fn golden(&self, _manifest: &Sha256Digest) -> Result<Option<GoldenResource>, ClientError> {
-        Err(STUB)
+    pub async fn golden(&self, manifest: &Sha256Digest) -> Result<Option<GoldenResource>, ClientError> {
+        match self.resource(&GoldenResource::path(manifest)).await {
+            Ok(bytes) => json_of(&bytes, "golden resource").map(Some),
+            Err(ClientError::NotFound { .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
     }
+
+    fn bearer(&self) -> Credential<'_> {
+        Credential::Bearer(&self.token.text)
+    }
+
+    async fn post(&self, path: &str, body: String) -> Result<Vec<u8>, ClientError> {
+        let answer = self.inner.shell.send(Method::POST, path, self.bearer(), Body::Jose(body)).await?;
+        judge(Step::Tcl, answer)
+    }
+
+    /// Checks a receipt; where answers were lost on the way it first fetches the receipts they carried.
+    async fn receipt(
+        &self,
+        compact: String,
+        log: &LogBinding,
+        state: &ReceiptState,
+    ) -> Result<VerifiedReceipt, ClientError> {
+        let key = self.inner.attestor.key()?;
+        let receipt = VerifiedReceipt::check(key, log, compact)?;
+        if receipt.follows(state, &[]).is_ok() {
+            return Ok(receipt);
+        }
+        let url = format!("{RECEIPTS_PATH}?after={}", state.count());
+        let answer = self.inner.shell.send(Method::GET, &url, self.bearer(), Body::None).await?;
+        let missed: ReceiptsResponse = json_of(&judge(Step::Tcl, answer)?, "list of receipts")?;
+        let missed = VerifiedReceipt::missed(key, log, missed.receipts)?;
+        receipt.follows(state, &missed)?;
+        Ok(receipt)
+    }
+}
+
+/// The binding names no additional evidence, so there must be none.
+fn alone(evidence: &TeeEvidence) -> Result<(), ClientError> {
+    if evidence.additional_evidence.is_empty() {
+        return Ok(());
+    }
+    Err(ClientError::Request { what: "additional evidence is not bound by this client" })
+}
+
+fn to_json<T: serde::Serialize>(value: &T) -> Result<Vec<u8>, ClientError> {
+    serde_json::to_vec(value).map_err(|_| ClientError::Request { what: "it has no JSON form" })
 }

@@ -1,12 +1,34 @@
 //! Verdicts and receipts, made only by checking them.
+//!
+//! Freshness is by nonce, never by a clock. A verdict must name this request's nonce. A receipt names the nonce of
+//! the request that *first* committed its head, which after a lost answer is an older one, so its freshness is the
+//! head's own: it counts only for exactly the guest, count and head just sent, and only as the next of the last
+//! receipt this agent verified. A log only grows, so an old receipt stands for no newer history than its own, and
+//! an attestor that lost its store breaks the chain with the next head.
 
+use p256::ecdsa::VerifyingKey;
 use protocols::digest::Sha256Digest;
+use protocols::environment::Environment;
 use protocols::guest::GuestId;
+use protocols::jcs;
+use protocols::jws::{self, JwsError};
 use protocols::reason::Refusal;
 use protocols::register::RegisterValue;
-use protocols::tcl::{Outcome, Receipt, Verdict};
+use protocols::tcl::{LogBinding, Outcome, RECEIPT_TYP, Receipt, VERDICT_TYP, Verdict};
 
 use crate::error::ClientError;
+use crate::messages::Question;
+
+/// The most receipts an agent may have missed.
+const MAX_MISSED: usize = 1024;
+
+/// Everything one decide request asked, to hold the answer against.
+pub(crate) struct Asked<'a> {
+    pub(crate) nonce: &'a str,
+    pub(crate) question: &'a Question,
+    pub(crate) log: &'a LogBinding,
+    pub(crate) environment: Environment,
+}
 
 /// A verdict signed by the pinned key, about exactly the launch that was asked about, over exactly the log that
 /// was sent, naming the nonce of this one request. Not `Clone`: it is used once.
@@ -18,6 +40,36 @@ pub struct VerifiedVerdict {
 }
 
 impl VerifiedVerdict {
+    pub(crate) fn check(
+        key: &VerifyingKey,
+        asked: &Asked<'_>,
+        compact: String,
+        id: Option<String>,
+    ) -> Result<Self, ClientError> {
+        let claims: Verdict = open(VERDICT_TYP, "verdict", &compact, key)?;
+        if claims.nonce != asked.nonce {
+            return Err(ClientError::Nonce);
+        }
+        let process = jcs::canonical(&asked.question.process)
+            .map_err(|_| ClientError::Request { what: "the process has no canonical form" })?;
+        let image = &asked.question.image;
+        same("guest", &asked.log.guest, &claims.guest)?;
+        same("container", &asked.question.cid, &claims.cid)?;
+        same("launch", &asked.question.seq, &claims.seq)?;
+        same("manifest", &image.manifest, &claims.manifest)?;
+        same("config", &image.config, &claims.config)?;
+        same("root file system", &image.rootfs.digest, &claims.rootfs)?;
+        same("process", &Sha256Digest::of(&process), &claims.process)?;
+        same("log head", &asked.log.head, &claims.head)?;
+        same("record count", &asked.log.count, &claims.count)?;
+        if asked.environment == Environment::Production && claims.environment != Environment::Production {
+            return Err(ClientError::Environment { actual: claims.environment });
+        }
+        // An unsigned name: kept only if it is a plain short word.
+        let id = id.filter(|id| id.len() <= 64 && id.bytes().all(|b| b.is_ascii_alphanumeric()));
+        Ok(Self { claims, compact, id })
+    }
+
     /// What the attestor signed.
     #[must_use]
     pub const fn claims(&self) -> &Verdict {
@@ -61,6 +113,67 @@ pub struct VerifiedReceipt {
 }
 
 impl VerifiedReceipt {
+    /// Checks signature, guest, count and head; [`Self::follows`] must still be asked.
+    pub(crate) fn check(key: &VerifyingKey, log: &LogBinding, compact: String) -> Result<Self, ClientError> {
+        let receipt = Self::open(key, log.guest, compact)?;
+        let claims = &receipt.claims;
+        if claims.count != log.count {
+            return Err(receipt_field("count", &log.count, &claims.count));
+        }
+        if claims.head != log.head {
+            return Err(receipt_field("head", &log.head, &claims.head));
+        }
+        Ok(receipt)
+    }
+
+    /// Whether this receipt comes right after the last verified one and those whose answers were lost since, or is
+    /// the last verified one.
+    pub(crate) fn follows(&self, state: &ReceiptState, missed: &[Self]) -> Result<(), ClientError> {
+        let mut last = state.last.clone();
+        for between in missed.iter().take_while(|missed| missed.hash != self.hash) {
+            between.next_of(last.as_ref())?;
+            last = Some(Last::of(between));
+        }
+        // The very receipt this agent holds, sent again.
+        if last.as_ref().is_some_and(|last| last.hash == self.hash) {
+            return Ok(());
+        }
+        self.next_of(last.as_ref())
+    }
+
+    /// Reads the receipts an agent missed: signed, of this guest, no newer than the log just sent.
+    pub(crate) fn missed(key: &VerifyingKey, log: &LogBinding, compact: Vec<String>) -> Result<Vec<Self>, ClientError> {
+        if compact.len() > MAX_MISSED {
+            return Err(ClientError::protocol("more receipts than can have been missed"));
+        }
+        compact.into_iter().map(|compact| Self::open(key, log.guest, compact)).collect()
+    }
+
+    pub(crate) fn restore(key: &VerifyingKey, guest: GuestId, compact: &str) -> Result<Self, ClientError> {
+        Self::open(key, guest, compact.to_owned())
+    }
+
+    fn open(key: &VerifyingKey, guest: GuestId, compact: String) -> Result<Self, ClientError> {
+        let claims: Receipt = open(RECEIPT_TYP, "receipt", &compact, key)?;
+        if claims.guest != guest {
+            return Err(receipt_field("guest", &guest, &claims.guest));
+        }
+        let hash = Sha256Digest::of(compact.as_bytes());
+        Ok(Self { claims, compact, hash })
+    }
+
+    fn next_of(&self, last: Option<&Last>) -> Result<(), ClientError> {
+        let name = |hash: Option<Sha256Digest>| hash.map_or_else(|| "none".to_owned(), |hash| hash.to_string());
+        let expected = last.map(|last| last.hash);
+        if self.claims.previous != expected {
+            return Err(receipt_field("previous receipt", &name(expected), &name(self.claims.previous)));
+        }
+        if let Some(last) = last.filter(|last| self.claims.count <= last.count) {
+            return Err(receipt_field("count", &format!("more than {}", last.count), &self.claims.count));
+        }
+        Ok(())
+    }
+
     /// What the attestor signed.
     #[must_use]
     pub const fn claims(&self) -> &Receipt {
@@ -78,14 +191,6 @@ impl VerifiedReceipt {
     pub const fn hash(&self) -> Sha256Digest {
         self.hash
     }
-
-    pub(crate) fn restore(
-        _key: &p256::ecdsa::VerifyingKey,
-        _guest: GuestId,
-        _compact: &str,
-    ) -> Result<Self, ClientError> {
-        Err(ClientError::Request { what: "not built yet" })
-    }
 }
 
 /// The last receipt verified for this guest: where the next one must follow.
@@ -101,6 +206,12 @@ struct Last {
     head: RegisterValue,
 }
 
+impl Last {
+    const fn of(receipt: &VerifiedReceipt) -> Self {
+        Self { hash: receipt.hash, count: receipt.claims.count, head: receipt.claims.head }
+    }
+}
+
 impl ReceiptState {
     /// Before a guest's first receipt.
     #[must_use]
@@ -111,7 +222,7 @@ impl ReceiptState {
     /// After a verified receipt.
     #[must_use]
     pub const fn after(receipt: &VerifiedReceipt) -> Self {
-        Self { last: Some(Last { hash: receipt.hash, count: receipt.claims.count, head: receipt.claims.head }) }
+        Self { last: Some(Last::of(receipt)) }
     }
 
     /// Records the attestor is known to hold: the place to send the log from.
@@ -125,4 +236,27 @@ impl ReceiptState {
     pub fn head(&self) -> Option<RegisterValue> {
         self.last.as_ref().map(|last| last.head)
     }
+}
+
+fn open<T: for<'de> serde::Deserialize<'de>>(
+    typ: &str,
+    what: &'static str,
+    compact: &str,
+    key: &VerifyingKey,
+) -> Result<T, ClientError> {
+    jws::verify(typ, compact, key).map_err(|error| match error {
+        JwsError::Signature => ClientError::Signature { what },
+        JwsError::Malformed(part) => ClientError::protocol(format!("malformed {what}: {part}")),
+    })
+}
+
+fn same<T: PartialEq + ToString>(field: &'static str, expected: &T, actual: &T) -> Result<(), ClientError> {
+    if expected == actual {
+        return Ok(());
+    }
+    Err(ClientError::Verdict { field, expected: expected.to_string(), actual: actual.to_string() })
+}
+
+fn receipt_field(field: &'static str, expected: &impl ToString, actual: &impl ToString) -> ClientError {
+    ClientError::Receipt { field, expected: expected.to_string(), actual: actual.to_string() }
 }

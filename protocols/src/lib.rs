@@ -13,11 +13,13 @@ pub mod golden;
 pub mod guest;
 pub mod image;
 pub mod jcs;
+pub mod jwe;
 pub mod jws;
 pub mod kbs;
 pub mod keys;
 pub mod reason;
 pub mod register;
+pub mod resource;
 #[cfg(feature = "rpc")]
 pub mod rpc;
 pub mod tcl;

@@ -22,6 +22,10 @@ use crate::time::Timestamp;
 pub const DECIDE_PATH: &str = "/tcl/v1/decide";
 /// Path of event delivery.
 pub const EVENTS_PATH: &str = "/tcl/v1/events";
+/// Path of a guest's receipts, for an agent that lost answers: `GET`, `?after=<count>`.
+pub const RECEIPTS_PATH: &str = "/tcl/v1/receipts";
+/// Path of the audit records of decisions, for administrators: `GET <path>/<id>`.
+pub const VERDICTS_PATH: &str = "/tcl/v1/verdicts";
 /// JWS `typ` of a decide request.
 pub const DECIDE_TYP: &str = "tcl-decide+jwt";
 /// JWS `typ` of an events request.
@@ -152,6 +156,13 @@ pub struct EventsResponse {
     pub receipt: String,
 }
 
+/// Answer to a request for the receipts after a count, of the guest whose session asks.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReceiptsResponse {
+    /// Compact JWS of [`Receipt`]s, in the order they were issued.
+    pub receipts: Vec<String>,
+}
+
 /// How a launch was decided.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -229,6 +240,20 @@ pub struct TclError {
     /// Records the attestor holds of this guest, where that helps the sender to continue.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub count: Option<u64>,
+}
+
+/// An attestor's audit record of one decision, as an administrator reads it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct VerdictRecord {
+    /// The record's name, as in [`DecideResponse::id`].
+    pub id: String,
+    /// The image reference the agent named.
+    pub reference: String,
+    /// What was signed.
+    pub verdict: Verdict,
+    /// The compact JWS.
+    pub signed: String,
 }
 
 /// Golden values as a KBS resource: what is stored at `golden/dsse/<64 hex of the manifest>`.
