@@ -1,1 +1,24 @@
-//! Placeholder.
+//! OCI distribution client: manifests, blobs, referrers, auth. No unpacking, and no judgement: what a
+//! registry answers is bytes until their digest has been checked.
+//!
+//! The registry is untrusted. Every answer is bounded, a stalled connection ends, credentials never
+//! travel in the clear or to another host, and plain HTTP is used only for hosts the configuration names.
+
+pub mod auth;
+mod config;
+mod error;
+pub mod golden;
+mod http;
+pub mod oci;
+mod reference;
+mod storage;
+
+pub use config::RegistryConfig;
+pub use error::RegistryError;
+pub use http::HttpRegistry;
+pub use oci::Descriptor;
+pub use reference::{ImageReference, ReferenceError, Repository, Target};
+pub use storage::{BlobStream, ManifestBytes, Registry, RegistryPush};
+
+/// The largest manifest or index we read, in bytes (the OCI distribution specification's own bound).
+pub const MAX_MANIFEST: usize = 4 * 1024 * 1024;

@@ -1,0 +1,1 @@
+//! Credentials: docker-style auth files and `WWW-Authenticate` challenges, read strictly.
