@@ -22,5 +22,7 @@ pub mod register;
 pub mod resource;
 #[cfg(feature = "rpc")]
 pub mod rpc;
+pub mod snp;
 pub mod tcl;
 pub mod time;
+pub mod tpm;

@@ -1,1 +1,87 @@
-//! Placeholder.
+//! Evidence and measurement registers, one file per platform, and the event log's only writer.
+//!
+//! Everything here blocks: callers in an async runtime use `spawn_blocking`. A backend is named in the
+//! configuration and opened by [`open`]; nothing falls back to a weaker one. Simulated backends are
+//! stamped as such and refused in production.
+
+mod config;
+mod error;
+pub mod event_log;
+pub mod fault;
+mod snp;
+mod tpm;
+
+use std::fmt::Debug;
+
+use protocols::digest::{Sha256Digest, Sha384Digest};
+use protocols::guest::GuestId;
+use protocols::kbs::Tee;
+use protocols::register::{HashAlg, RegisterKind, RegisterValue};
+
+pub use config::{AttesterConfig, DEFAULT_PCR, TpmAddress, open};
+pub use error::{AttesterError, Poison};
+pub use event_log::{Appended, EventLog, InitFacts, Opened};
+pub use snp::SimulatedSnpAttester;
+pub use tpm::TpmAttester;
+
+/// The measurement register of a platform.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RegisterInfo {
+    /// What stands behind it.
+    pub kind: RegisterKind,
+    /// Its number in the log's records: the PCR, or 4 for RTMR3 and the software chain.
+    pub mr: u32,
+    /// Its algorithm.
+    pub alg: HashAlg,
+    /// Whether the platform is simulated.
+    pub simulated: bool,
+}
+
+/// A platform that measures and attests. Blocking.
+pub trait Attester: Send + Sync + Debug {
+    /// The evidence's name in the KBS protocol.
+    fn tee(&self) -> Tee;
+
+    /// The measurement register.
+    fn register(&self) -> RegisterInfo;
+
+    /// The value the register must have before the first record: zero, or the firmware log's replay of it.
+    ///
+    /// # Errors
+    /// [`AttesterError::RegisterUnavailable`] when the firmware log is there but cannot be read.
+    fn register_start(&self) -> Result<RegisterValue, AttesterError>;
+
+    /// The register's value now.
+    ///
+    /// # Errors
+    /// [`AttesterError::RegisterUnavailable`].
+    fn read_register(&self) -> Result<RegisterValue, AttesterError>;
+
+    /// Extends the register with `digest`: the new value is H(old || digest).
+    ///
+    /// # Errors
+    /// [`AttesterError::RegisterExtend`]; whether the register moved must then be read.
+    fn extend(&self, digest: &RegisterValue) -> Result<(), AttesterError>;
+
+    /// Evidence bound to `binding`, which is `protocols::kbs::RuntimeData::digest` or another
+    /// domain-separated digest of ours; never bytes of a caller's choice.
+    ///
+    /// # Errors
+    /// [`AttesterError::EvidenceUnavailable`].
+    fn evidence(&self, binding: &Sha384Digest) -> Result<serde_json::Value, AttesterError>;
+
+    /// The guest's identity, given the boot nonce of its `Init` record.
+    ///
+    /// # Errors
+    /// [`AttesterError::EvidenceUnavailable`].
+    fn guest(&self, boot_nonce: &[u8; 32]) -> Result<GuestId, AttesterError>;
+
+    /// SHA-256 PCR `index` (0 to 23), or `None` where the platform has no PCRs.
+    ///
+    /// # Errors
+    /// [`AttesterError::RegisterUnavailable`].
+    fn boot_pcr(&self, index: u32) -> Result<Option<Sha256Digest>, AttesterError>;
+
+    /// The initdata digest the platform binds into its evidence, where it binds one.
+    fn initdata_bound(&self) -> Option<Sha256Digest>;
+}

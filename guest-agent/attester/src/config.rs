@@ -1,0 +1,118 @@
+//! The `[attester]` table and the one place where a backend is chosen.
+
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::sync::Arc;
+
+use protocols::environment::Environment;
+use serde::Deserialize;
+
+use crate::{Attester, AttesterError, SimulatedSnpAttester, TpmAttester};
+
+/// The PCR extended by default; it resets only with the platform.
+pub const DEFAULT_PCR: u32 = 14;
+
+/// Where a TPM is reached.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub enum TpmAddress {
+    /// A kernel device: `/dev/tpmrm0` or `/dev/tpm0`.
+    Device(PathBuf),
+    /// `unix:/path`: swtpm's socket. Simulated.
+    Unix(PathBuf),
+    /// `tcp:host:port`: swtpm's port. Simulated.
+    Tcp(String),
+}
+
+impl TpmAddress {
+    /// Sockets lead to a simulated TPM.
+    #[must_use]
+    pub const fn simulated(&self) -> bool {
+        !matches!(self, Self::Device(_))
+    }
+}
+
+impl FromStr for TpmAddress {
+    type Err = AttesterError;
+
+    fn from_str(text: &str) -> Result<Self, AttesterError> {
+        if let Some(path) = text.strip_prefix("unix:") {
+            if path.starts_with('/') {
+                return Ok(Self::Unix(PathBuf::from(path)));
+            }
+        } else if let Some(address) = text.strip_prefix("tcp:") {
+            let port = address.rsplit_once(':').filter(|(host, _)| !host.is_empty());
+            if port.is_some_and(|(_, port)| port.parse::<u16>().is_ok_and(|port| port != 0)) {
+                return Ok(Self::Tcp(address.to_owned()));
+            }
+        } else if text.starts_with("/dev/") {
+            return Ok(Self::Device(PathBuf::from(text)));
+        }
+        Err(AttesterError::Config { detail: format!("`{text}` is not /dev/…, unix:/path or tcp:host:port") })
+    }
+}
+
+impl TryFrom<String> for TpmAddress {
+    type Error = AttesterError;
+
+    fn try_from(text: String) -> Result<Self, AttesterError> {
+        text.parse()
+    }
+}
+
+/// The `[attester]` table. Strict: an unknown key is refused.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum AttesterConfig {
+    /// A TPM 2.0.
+    Tpm {
+        /// Where it is reached.
+        device: TpmAddress,
+        /// The PCR that is extended: 0 to 15.
+        #[serde(default = "default_pcr")]
+        pcr: u32,
+    },
+    /// SNP reports signed by a simulated chip. Development only.
+    SimulatedSnp {
+        /// Directory of the installation's simulated roots.
+        pki: PathBuf,
+        /// A file whose SHA-256 becomes HOST_DATA; absent: HOST_DATA is zero.
+        initdata: Option<PathBuf>,
+    },
+}
+
+const fn default_pcr() -> u32 {
+    DEFAULT_PCR
+}
+
+impl AttesterConfig {
+    /// Whether this names a simulated platform.
+    #[must_use]
+    pub const fn simulated(&self) -> bool {
+        match self {
+            Self::Tpm { device, .. } => device.simulated(),
+            Self::SimulatedSnp { .. } => true,
+        }
+    }
+}
+
+/// Opens exactly the configured backend. `state_dir` lasts as long as the guest's boot (a tmpfs).
+///
+/// # Errors
+/// [`AttesterError::Environment`] for a simulated platform in production, [`AttesterError::Config`] for a
+/// PCR that may not be used, [`AttesterError::RegisterUnavailable`] when the device cannot be reached.
+pub fn open(
+    config: &AttesterConfig,
+    environment: Environment,
+    state_dir: &Path,
+) -> Result<Arc<dyn Attester>, AttesterError> {
+    if config.simulated() && environment == Environment::Production {
+        return Err(AttesterError::Environment { what: "a simulated attester" });
+    }
+    Ok(match config {
+        AttesterConfig::Tpm { device, pcr } => Arc::new(TpmAttester::open(device.clone(), *pcr)?),
+        AttesterConfig::SimulatedSnp { pki, initdata } => {
+            Arc::new(SimulatedSnpAttester::open(pki, initdata.as_deref(), state_dir)?)
+        }
+    })
+}
