@@ -1,0 +1,234 @@
+//! What each event may follow, and what it changes.
+
+use protocols::events::{
+    Created, Event, Exit, ExitReason, Golden, GoldenRef, Image, Launch, PullImage, Restart, VerdictWord, hash_str,
+};
+use protocols::reason::{self, Refusal};
+use protocols::tcl::Mode;
+
+use super::{Container, LogState, OpenLaunch, Stage, malformed, refusal};
+
+impl LogState {
+    /// Applies one event, or refuses it and changes nothing.
+    pub(super) fn take(&mut self, event: Event) -> Result<(), Refusal> {
+        let may_follow_seal =
+            matches!(event, Event::Failed(_) | Event::Exit(_) | Event::Restart(_) | Event::Seal(_) | Event::Init(_));
+        if self.sealed && !may_follow_seal {
+            return Err(refusal(reason::LOG_SEALED, self.count, "no launch after Seal", event.operation()));
+        }
+        match event {
+            Event::Init(_) => Err(malformed(self.count, "Init as record 0 only", "a second Init")),
+            Event::Image(image) => self.image(&image),
+            Event::PullImage(pull) => self.pull_image(&pull),
+            Event::Golden(golden) => self.golden(&golden),
+            Event::Launch(launch) => self.launch(&launch),
+            Event::Created(created) => self.created(&created),
+            Event::Started(started) => {
+                self.at(started.seq, &[Stage::Created], "Started after Created")?.stage = Stage::Started;
+                Ok(())
+            }
+            Event::Failed(failed) => self.failed(failed.seq),
+            Event::Exit(exit) => self.exit(&exit),
+            Event::Restart(restart) => self.restart(&restart),
+            Event::Seal(seal) => {
+                self.counts("Seal", seal.n)?;
+                self.sealed = true;
+                Ok(())
+            }
+        }
+    }
+
+    /// The open launch `seq`, which must be at one of `stages`.
+    fn at(&mut self, seq: u64, stages: &[Stage], expected: &str) -> Result<&mut OpenLaunch, Refusal> {
+        let place = self.count;
+        match self.open.get_mut(&seq) {
+            Some(launch) if stages.contains(&launch.stage) => Ok(launch),
+            Some(launch) => Err(malformed(place, expected, format!("launch {seq} is {:?}", launch.stage))),
+            None => Err(malformed(place, expected, format!("launch {seq} is not open"))),
+        }
+    }
+
+    fn unused(&self, seq: u64) -> Result<(), Refusal> {
+        if self.open.contains_key(&seq) || self.ended.contains(seq) {
+            return Err(malformed(self.count, "a launch number that was not used", format!("launch {seq} again")));
+        }
+        Ok(())
+    }
+
+    fn end(&mut self, seq: u64) {
+        self.open.remove(&seq);
+        self.ended.insert(seq);
+    }
+
+    fn counts(&self, event: &str, n: u64) -> Result<(), Refusal> {
+        if n == self.count {
+            return Ok(());
+        }
+        Err(malformed(self.count, format!("{event} of {} records", self.count), format!("of {n} records")))
+    }
+
+    fn image(&mut self, image: &Image) -> Result<(), Refusal> {
+        self.unused(image.seq)?;
+        let launch = OpenLaunch {
+            stage: Stage::Measured,
+            ref_h: image.ref_h,
+            manifest: image.manifest,
+            config: image.config,
+            rootfs: image.rootfs,
+            pulled: false,
+            container: None,
+        };
+        self.open.insert(image.seq, launch);
+        Ok(())
+    }
+
+    fn pull_image(&mut self, pull: &PullImage) -> Result<(), Refusal> {
+        let ref_h = hash_str(&pull.image);
+        let pulled = self.open.values_mut().find(|launch| {
+            launch.stage == Stage::Measured && !launch.pulled && launch.manifest == pull.digest && launch.ref_h == ref_h
+        });
+        match pulled {
+            Some(launch) => {
+                launch.pulled = true;
+                Ok(())
+            }
+            None => {
+                let expected = "PullImage once, after the Image of its manifest and reference";
+                Err(malformed(self.count, expected, pull.digest.to_string()))
+            }
+        }
+    }
+
+    fn golden(&mut self, golden: &Golden) -> Result<(), Refusal> {
+        let place = self.count;
+        let launch = self.at(golden.seq, &[Stage::Measured], "Golden after Image")?;
+        if launch.manifest != golden.manifest {
+            let expected = format!("Golden of manifest {}", launch.manifest);
+            return Err(malformed(place, expected, golden.manifest.to_string()));
+        }
+        let stage = match (golden.verdict, &golden.golden) {
+            (VerdictWord::Refused(_), _) => Stage::Refused,
+            (VerdictWord::Pass, Some(reference)) => {
+                self.accept(golden.mode, reference)?;
+                Stage::Passed
+            }
+            (VerdictWord::Pass, None) => {
+                return Err(malformed(place, "a pass that names its golden value", "null"));
+            }
+        };
+        self.at(golden.seq, &[Stage::Measured], "Golden after Image")?.stage = stage;
+        Ok(())
+    }
+
+    /// Raises the high-water mark. In remote mode the attestor kept its own mark; records of concurrent
+    /// launches may then stand in another order than its verdicts.
+    fn accept(&mut self, mode: Mode, reference: &GoldenRef) -> Result<(), Refusal> {
+        let new = (reference.version, reference.payload);
+        let Some((version, payload)) = self.accepted.get_mut(&reference.series_h) else {
+            self.accepted.insert(reference.series_h, new);
+            return Ok(());
+        };
+        if mode == Mode::Local && reference.version < *version {
+            let expected = format!("version {version} or higher, as this log accepted");
+            let actual = format!("a pass for version {}", reference.version);
+            return Err(refusal(reason::GOLDEN_ROLLBACK, self.count, expected, actual));
+        }
+        if reference.version == *version && reference.payload != *payload {
+            let expected = format!("version {version} with payload {payload}, as this log accepted");
+            let actual = format!("a pass for payload {}", reference.payload);
+            return Err(refusal(reason::GOLDEN_CONFLICT, self.count, expected, actual));
+        }
+        if reference.version > *version {
+            (*version, *payload) = new;
+        }
+        Ok(())
+    }
+
+    fn launch(&mut self, launch: &Launch) -> Result<(), Refusal> {
+        let place = self.count;
+        let twin = self.open.values().filter_map(|open| open.container.as_ref()).any(|c| c.cid_h == launch.cid_h);
+        let open = self.at(launch.seq, &[Stage::Passed], "Launch after a Golden that passed")?;
+        if launch.image_manifest != Some(open.manifest) {
+            let actual = launch.image_manifest.map_or_else(|| "null".to_owned(), |manifest| manifest.to_string());
+            return Err(malformed(place, format!("Launch of manifest {}", open.manifest), actual));
+        }
+        if launch.rootfs != open.rootfs {
+            let expected = format!("Launch of root file system {}", open.rootfs.digest);
+            return Err(malformed(place, expected, launch.rootfs.digest.to_string()));
+        }
+        if twin {
+            return Err(malformed(place, "a container id that no open launch has", launch.cid_h.to_string()));
+        }
+        open.container = Some(Container { cid_h: launch.cid_h, runtime: launch.runtime });
+        open.stage = Stage::Launched;
+        Ok(())
+    }
+
+    fn created(&mut self, created: &Created) -> Result<(), Refusal> {
+        let place = self.count;
+        let open = self.at(created.seq, &[Stage::Launched], "Created after Launch")?;
+        if open.container.as_ref().is_none_or(|container| container.runtime != created.runtime_h) {
+            return Err(malformed(place, "Created by the runtime that Launch names", created.runtime_h.to_string()));
+        }
+        if created.rootfs_enforced != open.rootfs.layout {
+            let expected = format!("layout {} enforced", open.rootfs.layout.as_str());
+            return Err(malformed(place, expected, created.rootfs_enforced.as_str()));
+        }
+        open.stage = Stage::Created;
+        Ok(())
+    }
+
+    /// A launch may fail before its image is known; its number is used all the same.
+    fn failed(&mut self, seq: u64) -> Result<(), Refusal> {
+        match self.open.get(&seq).map(|launch| launch.stage) {
+            None => self.unused(seq)?,
+            Some(Stage::Started) => {
+                return Err(malformed(self.count, "Failed before Started", format!("launch {seq} is Started")));
+            }
+            Some(_) => {}
+        }
+        self.end(seq);
+        Ok(())
+    }
+
+    fn exit(&mut self, exit: &Exit) -> Result<(), Refusal> {
+        let place = self.count;
+        let Some(seq) = exit.seq else {
+            // A container that a restarted agent found and ended; the log may know it by its id.
+            if exit.reason != ExitReason::AgentRestart || self.restarts == 0 {
+                return Err(malformed(place, "Exit with a launch number, or after Restart", "null"));
+            }
+            let is_it = |open: &OpenLaunch| open.container.as_ref().is_some_and(|c| c.cid_h == exit.cid_h);
+            let known = self.open.iter().find(|(_, open)| is_it(open)).map(|(seq, open)| (*seq, open.stage));
+            return match known {
+                Some((seq, Stage::Orphaned)) => {
+                    self.end(seq);
+                    Ok(())
+                }
+                Some((seq, _)) => Err(malformed(place, "Exit with its launch number", format!("null for {seq}"))),
+                None => Ok(()),
+            };
+        };
+        let stages = [Stage::Created, Stage::Started, Stage::Orphaned];
+        let open = self.at(seq, &stages, "Exit after Created or Started")?;
+        if open.container.as_ref().is_none_or(|container| container.cid_h != exit.cid_h) {
+            return Err(malformed(place, "Exit of the container that Launch names", exit.cid_h.to_string()));
+        }
+        if (exit.reason == ExitReason::AgentRestart) != (open.stage == Stage::Orphaned) {
+            return Err(malformed(place, "reason agent_restart exactly after Restart", format!("{:?}", exit.reason)));
+        }
+        self.end(seq);
+        Ok(())
+    }
+
+    fn restart(&mut self, restart: &Restart) -> Result<(), Refusal> {
+        self.counts("Restart", restart.n)?;
+        self.config = restart.config;
+        self.agent_h = restart.agent_h;
+        self.restarts += 1;
+        for launch in self.open.values_mut() {
+            launch.stage = Stage::Orphaned;
+        }
+        Ok(())
+    }
+}
