@@ -1,1 +1,29 @@
-//! Placeholder.
+//! Reference -> verified manifest -> measured layers -> mountable root file system.
+//!
+//! Each stage is a type that only the stage before it can make:
+//! [`fetch`] gives a [`FetchedManifest`] (bytes), [`FetchedManifest::verify`] a [`VerifiedManifest`]
+//! (digest, platform, config), [`pull`] a [`MeasuredImage`] (every blob and diffID checked, the root file
+//! system measured). A tag is resolved once, by `fetch`; everything after goes by digest.
+//!
+//! What is measured is described in `docs/measurement.md`.
+
+mod config;
+mod error;
+mod limits;
+mod manifest;
+mod mount;
+mod progress;
+mod pull;
+mod store;
+mod tree;
+
+pub use registry;
+
+pub use error::ImageError;
+pub use limits::Limits;
+pub use manifest::{FetchedManifest, ImagePolicy, VerifiedManifest, fetch};
+pub use mount::{MountedRootfs, remove_rootfs};
+pub use progress::{NoProgress, Progress};
+pub use pull::{MeasuredImage, pull};
+pub use store::LayerStore;
+pub use tree::{MeasureOnly, TreeStore};
