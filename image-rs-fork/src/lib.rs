@@ -7,6 +7,9 @@
 //!
 //! What is measured is described in `docs/measurement.md`.
 
+pub mod framing;
+pub mod tar;
+
 mod config;
 mod error;
 mod limits;

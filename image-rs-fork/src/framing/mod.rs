@@ -1,0 +1,1 @@
+//! Layer blobs, uncompressed while they stream: gzip, zstd and plain, over bounded, recycled buffers.
