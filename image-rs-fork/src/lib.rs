@@ -9,6 +9,7 @@
 
 pub mod framing;
 pub mod tar;
+pub mod verity;
 
 mod config;
 mod error;
