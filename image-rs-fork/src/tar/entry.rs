@@ -62,6 +62,14 @@ pub struct EntryMeta<'a> {
     pub xattrs: Xattrs<'a>,
 }
 
+impl EntryMeta<'_> {
+    /// Bytes of a file when unpacked; 0 for everything else.
+    #[must_use]
+    pub const fn size(&self) -> u64 {
+        if let EntryKind::File { size } = self.kind { size } else { 0 }
+    }
+}
+
 /// Receives the entries of one archive, in order: `entry`, then for files any number of `data` and `hole`,
 /// then `end`, for every entry. After an error nothing more is called.
 pub trait EntrySink {

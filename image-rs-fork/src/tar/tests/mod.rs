@@ -1,0 +1,8 @@
+//! The parser's tests.
+
+pub(crate) mod build;
+mod cases;
+mod compare;
+mod limits;
+mod list;
+mod robust;
