@@ -7,6 +7,7 @@
 //!
 //! What is measured is described in `docs/measurement.md`.
 
+pub mod erofs;
 pub mod framing;
 pub mod tar;
 pub mod verity;

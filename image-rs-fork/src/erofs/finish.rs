@@ -1,0 +1,235 @@
+//! From the last entry to the finished image: attributes of implied directories, then directories, link counts,
+//! superblock and hash tree.
+
+use std::collections::HashMap;
+
+use protocols::digest::Sha256Digest;
+
+use super::attributes::{DirAttributes, inherited_digest};
+use super::directories::Listing;
+use super::error::{Doing, ErofsError, Problem};
+use super::format::{Attributes, INODE, Inode, Kind, NO_BLOCK, ROOT as ROOT_OFFSET, Superblock, put};
+use super::image::{Image, Node};
+use super::tree::{DEFAULT, ROOT, Tree};
+use super::writer::Link;
+use super::{ErofsLimits, LAYOUT, xattrs};
+use crate::tar::{TarPath, XattrList};
+use crate::verity::{BLOCK, BlockOut, Tree as HashTree};
+
+/// A layer whose archive has ended. It waits for what the layers below give its implied directories.
+pub struct StreamedLayer<O> {
+    image: Image<O>,
+    tree: Tree,
+    links: HashMap<u32, Link>,
+    limits: ErofsLimits,
+    /// Which directories are still part of the tree.
+    live: Vec<bool>,
+}
+
+impl<O> std::fmt::Debug for StreamedLayer<O> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("StreamedLayer").field("tree", &self.tree).finish_non_exhaustive()
+    }
+}
+
+/// A finished image: `data_blocks` of file system, followed by its hash tree.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finished {
+    /// Root hash and size of the dm-verity tree; its salt is [`super::SALT`].
+    pub tree: HashTree,
+    /// Inodes, each hard-linked file once.
+    pub inodes: u64,
+    /// Names, whiteouts included.
+    pub entries: u64,
+    /// The layer hides everything below it. Overlayfs does not look for this on a layer's root: whoever mounts
+    /// must leave out the layers below.
+    pub opaque: bool,
+    /// Directories that no entry described and lower layers may have, in ascending order of their bytes.
+    pub implied: Vec<Vec<u8>>,
+    /// Digest of the attributes those have ([`inherited_digest`]).
+    pub inherited: Sha256Digest,
+}
+
+impl Finished {
+    /// Where the hash tree starts, in bytes.
+    #[must_use]
+    pub const fn hash_offset(&self) -> u64 {
+        self.tree.data_blocks.saturating_mul(BLOCK as u64)
+    }
+
+    /// Size of image and hash tree, in bytes.
+    #[must_use]
+    pub const fn file_bytes(&self) -> u64 {
+        self.tree.data_blocks.saturating_add(self.tree.tree_blocks).saturating_mul(BLOCK as u64)
+    }
+}
+
+impl<O: BlockOut> StreamedLayer<O> {
+    pub(super) fn new(
+        mut image: Image<O>,
+        tree: Tree,
+        links: HashMap<u32, Link>,
+        limits: ErofsLimits,
+    ) -> Result<Self, ErofsError> {
+        image.rest()?;
+        let live = tree.live_dirs();
+        let layer = Self { image, tree, links, limits, live };
+        layer.tree.check_paths(layer.implied())?;
+        Ok(layer)
+    }
+
+    /// Paths of the directories that no entry described and that lower layers may have, in ascending order of
+    /// their bytes; the root is the empty path.
+    #[must_use]
+    pub fn implied_directories(&self) -> Vec<Vec<u8>> {
+        let mut paths: Vec<Vec<u8>> = self.implied().map(|dir| self.tree.path(dir)).collect();
+        paths.sort_unstable();
+        paths
+    }
+
+    /// Live implied directories below which nothing of the lower layers is hidden.
+    fn implied(&self) -> impl Iterator<Item = u32> {
+        let mut hidden: Vec<bool> = Vec::with_capacity(self.live.len());
+        for dir in self.tree.dirs() {
+            let entry = self.tree.entry(dir.entry);
+            let above = entry.is_some_and(|entry| hidden.get(entry.parent as usize).is_some_and(|hidden| *hidden));
+            hidden.push(above || entry.is_some_and(|entry| entry.hides_lower));
+        }
+        let dirs = self.tree.dirs().iter().zip(&self.live).zip(hidden);
+        (0u32..).zip(dirs).filter(|(_, ((dir, live), hidden))| dir.implied && **live && !hidden).map(|(id, _)| id)
+    }
+
+    /// Gives an implied directory the attributes that the layers below have for it. The path of anything else
+    /// is left as it is.
+    ///
+    /// # Errors
+    /// `image.unsafe` for an attribute of overlayfs's own; `image.limit`.
+    pub fn set_attributes(&mut self, path: &[u8], attributes: &DirAttributes) -> Result<(), ErofsError> {
+        let xattrs = attributes.xattrs.as_xattrs();
+        if xattrs.iter().any(|(name, _)| name.starts_with(xattrs::RESERVED)) {
+            return Err(ErofsError::entry(path, Problem::ReservedAttribute));
+        }
+        if let Some(dir) = TarPath::from_clean(path).and_then(|path| self.tree.dir_at(path))
+            && self.tree.dir(dir).is_some_and(|dir| dir.implied)
+        {
+            return self.tree.describe(dir, true, attributes.plain(), xattrs);
+        }
+        Ok(())
+    }
+
+    /// Writes the rest of the image and its hash tree; gives back the output too. The image's UUID is derived
+    /// from `diff_id`.
+    ///
+    /// # Errors
+    /// `store.*`; `image.limit` for too many blocks or for the root's extended attributes.
+    pub fn finish(mut self, diff_id: &Sha256Digest) -> Result<(Finished, O), ErofsError> {
+        let implied = self.implied_directories();
+        let described: Vec<DirAttributes> = implied.iter().map(|path| self.describe(path)).collect();
+        let inherited = inherited_digest(implied.iter().map(Vec::as_slice).zip(&described));
+        drop(described);
+
+        let listing = Listing::new(&self.tree, &self.live);
+        let shared = self.count_links(&listing);
+        let whiteouts = self.write_whiteouts(&listing)?;
+        let mut first = [0; BLOCK];
+        let root = super::directories::write(&mut self.image, &self.tree, &listing, whiteouts, &self.limits)?;
+        put(&mut first, ROOT_OFFSET, &root);
+        self.image.close_all()?;
+        self.patch_links()?;
+
+        let inodes = listing.directories() + listing.names() - shared;
+        let blocks = self.image.packer.blocks();
+        Superblock { inodes, blocks, uuid: uuid(diff_id) }.write(&mut first, &label());
+        self.image.hash_first(&first)?;
+        let entries = listing.names();
+        let opaque = self.tree.entry(ROOT).is_some_and(|root| root.hides_lower);
+        drop(listing);
+        let (mut out, hashes) = self.image.into_parts();
+        let tree = hashes.finish(u64::from(blocks), &mut out, u64::from(blocks)).doing("write the hash tree")?;
+        out.write_at(0, &[first]).doing("write the image")?;
+        Ok((Finished { tree, inodes, entries, opaque, implied, inherited }, out))
+    }
+
+    /// What an implied directory has now.
+    fn describe(&self, path: &[u8]) -> DirAttributes {
+        let dir = TarPath::from_clean(path).and_then(|path| self.tree.dir_at(path)).unwrap_or(ROOT);
+        let attributes = self.tree.dir(dir).map_or(DEFAULT, |dir| dir.attributes);
+        let mut xattrs = XattrList::new();
+        self.tree.xattrs(dir).iter().for_each(|(name, value)| xattrs.set(name, value));
+        DirAttributes::new(attributes, xattrs)
+    }
+
+    /// Counts the names of shared inodes; gives how many names share one with an earlier name or are directories,
+    /// which are counted apart.
+    fn count_links(&mut self, listing: &Listing) -> u64 {
+        let mut shared = 0;
+        let mut whiteouts = 0u64;
+        for entry in listing.entries(&self.tree) {
+            match entry.kind {
+                Kind::Dir => shared += 1,
+                Kind::Whiteout => {
+                    whiteouts += 1;
+                    shared += u64::from(whiteouts > 1);
+                }
+                _ if entry.linked => {
+                    if let Some(link) = self.links.get_mut(&entry.node) {
+                        link.names = link.names.saturating_add(1);
+                        shared += u64::from(link.names > 1);
+                    }
+                }
+                _ => {}
+            }
+        }
+        shared
+    }
+
+    /// Writes the inode that all whiteouts share; gives its nid.
+    fn write_whiteouts(&mut self, listing: &Listing) -> Result<u32, ErofsError> {
+        let count = listing.entries(&self.tree).filter(|entry| entry.kind == Kind::Whiteout).count();
+        if count == 0 {
+            return Ok(NO_BLOCK);
+        }
+        self.image.store(&Node {
+            kind: Kind::Whiteout,
+            attributes: Attributes { mode: 0, ..DEFAULT },
+            xattrs: &[],
+            size: 0,
+            start: Some(0),
+            tail: &[],
+            links: u32::try_from(count).unwrap_or(u32::MAX),
+        })
+    }
+
+    fn patch_links(&mut self) -> Result<(), ErofsError> {
+        let mut changes: Vec<(u32, Link)> = self.links.drain().filter(|(_, link)| link.names > 0).collect();
+        changes.sort_unstable_by_key(|(nid, _)| *nid);
+        self.image.patch(&changes, |inode: &mut Inode, link: &Link| {
+            let kind = inode.mode & !0o7777;
+            if kind != Kind::Symlink.mode() {
+                inode.mode = kind | link.attributes.mode;
+            }
+            inode.attributes = link.attributes;
+            inode.links = link.names;
+        })
+    }
+}
+
+/// The root's inode fits into block 0 with at most this much behind it.
+pub(super) const ROOT_ROOM: usize = BLOCK - ROOT_OFFSET - INODE;
+
+/// Version 8 of RFC 9562: the first bytes of SHA-256 over the layout's name and the diffID.
+fn uuid(diff_id: &Sha256Digest) -> [u8; 16] {
+    let digest = Sha256Digest::of_parts(&[LAYOUT.as_bytes(), diff_id.as_bytes()]);
+    let mut uuid: [u8; 16] = digest.as_bytes().first_chunk().copied().unwrap_or_default();
+    let [_, _, _, _, _, _, version, _, variant, ..] = &mut uuid;
+    *version = (*version & 0x0f) | 0x80;
+    *variant = (*variant & 0x3f) | 0x80;
+    uuid
+}
+
+/// The volume's name is the layout's.
+fn label() -> [u8; 16] {
+    let mut label = [0; 16];
+    put(&mut label, 0, LAYOUT.as_bytes());
+    label
+}
