@@ -233,6 +233,7 @@ codes! {
     IMAGE_LAYER_FORMAT "image.layer_format" Refused "every layer is a tar archive we can unpack exactly" "build the layer again with another tool"
     IMAGE_UNSAFE "image.unsafe" Refused "no layer entry reaches outside its directory or sets reserved attributes" "do not run this image"
     IMAGE_LIMIT "image.limit" Refused "the image is within the configured limits" "raise the limit in the measured configuration if the image is meant to be so large"
+    IMAGE_ZSTD_WINDOW "image.zstd_window" Refused "no zstd layer needs a larger window than there is memory for" "compress the layer with a smaller window (without --long or --ultra), or raise the limit in the measured configuration"
     IMAGE_CONFIG "image.config" Refused "the image's config is the signed one" "the image is not the one that was signed"
     IMAGE_LAYER "image.layer" Refused "the image's layers are the signed ones" "the image is not the one that was signed"
     IMAGE_ROOTFS "image.rootfs" Refused "the measured root file system is the signed one" "the unpacked files differ from what was signed"
