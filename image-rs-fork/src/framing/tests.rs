@@ -281,6 +281,13 @@ fn zstd_content_size_is_a_window_too() {
     let blob = [&[0x28, 0xb5, 0x2f, 0xfd, 0b1010_0000][..], &(9u32 << 20).to_le_bytes(), &[0; 20]].concat();
     let refused = result(&blob).unwrap_err();
     assert_eq!(refused, FramingError::ZstdWindow { offset: 0, window: 9 << 20, limit: 8 << 20 });
+
+    let text = sample(65_600); // a size of two bytes, which starts at 256
+    let blob = zstd::bulk::compress(&text, 1).unwrap();
+    let limits = |zstd_window| FramingLimits { zstd_window, ..FramingLimits::default() };
+    assert_eq!(run(&blob, Compression::Zstd, limits(65_600), &[99], 999).unwrap().0, text);
+    let refused = run(&blob, Compression::Zstd, limits(65_599), &[99], 999).unwrap_err();
+    assert_eq!(refused, FramingError::ZstdWindow { offset: 0, window: 65_600, limit: 65_599 });
 }
 
 #[test]
@@ -322,7 +329,7 @@ fn output_is_bounded_whatever_the_compression() {
 
 #[test]
 fn bombs_are_stopped_by_their_ratio_long_before_their_end() {
-    let zeros = vec![0; 256 << 20];
+    let zeros = vec![0; 96 << 20];
     for blob in [member(&zeros, 0, &[]), frame(&zeros)] {
         let limits = FramingLimits { ratio: 200, ..FramingLimits::default() };
         let mut handed = 0;

@@ -423,6 +423,21 @@ cases! {
     gnu_sparse_of_holes_only: new().entry(gnu_sparse("s", 5000, &[(5000, 0)], false), "").entry(file("g"), "").end() =>
         "f0644 0:0 1 /s 5000 {5000}
          f0644 0:0 1 /g 0"
+    sparse_files_one_after_the_other: new()
+        .entry(gnu_sparse("a", 9, &[(1, 2)], false), "ab")
+        .entry(gnu_sparse("b", 9, &[(1, 2)], false), "cd")
+        .pax(&[("GNU.sparse.size", b"9"), ("GNU.sparse.numblocks", b"1"), ("GNU.sparse.map", b"1,2")])
+        .entry(file("c"), "ef")
+        .pax(&V10)
+        .entry(file("d"), [map10("1\n1\n2\n"), b"gh".to_vec()].concat())
+        .pax(&V10)
+        .entry(file("d"), [map10("1\n1\n2\n"), b"ij".to_vec()].concat())
+        .end() =>
+        "f0644 0:0 1 /a 9 {1}\"ab\"{6}
+         f0644 0:0 1 /b 9 {1}\"cd\"{6}
+         f0644 0:0 1 /c 9 {1}\"ef\"{6}
+         f0644 0:0 1 /dir/sparse 2000 {1}\"gh\"{1997}
+         f0644 0:0 1 /dir/sparse 2000 {1}\"ij\"{1997}"
     gnu_sparse_empty: new().entry(gnu_sparse("s", 0, &[], false), "").end() => "f0644 0:0 1 /s 0"
     gnu_sparse_in_a_ustar_header: new().entry(gnu_sparse("s", 4, &[(0, 4)], false).form(Form::Ustar), "abcd").end() =>
         "image.layer_format: at byte 0: a sparse file's map is wrong: type 'S' in an archive that is not GNU's"
