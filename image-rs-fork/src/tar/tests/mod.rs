@@ -3,6 +3,7 @@
 pub(crate) mod build;
 mod cases;
 mod compare;
+mod golang;
 mod limits;
 mod list;
 mod robust;

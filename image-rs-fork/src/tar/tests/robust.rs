@@ -8,7 +8,7 @@ use crate::tar::TarLimits;
 
 /// Bytes of an archive overwritten, cut out or repeated.
 #[derive(Debug, Clone)]
-enum Change {
+pub(super) enum Change {
     Set(prop::sample::Index, u8),
     Cut(prop::sample::Index, usize),
     Repeat(prop::sample::Index, usize),
@@ -16,7 +16,7 @@ enum Change {
     Mend,
 }
 
-fn change() -> impl Strategy<Value = Change> {
+pub(super) fn change() -> impl Strategy<Value = Change> {
     prop_oneof![
         4 => (any::<prop::sample::Index>(), any::<u8>()).prop_map(|(at, byte)| Change::Set(at, byte)),
         1 => (any::<prop::sample::Index>(), 1..600usize).prop_map(|(at, count)| Change::Cut(at, count)),
@@ -25,7 +25,7 @@ fn change() -> impl Strategy<Value = Change> {
     ]
 }
 
-fn apply(archive: &mut Vec<u8>, changes: &[Change]) {
+pub(super) fn apply(archive: &mut Vec<u8>, changes: &[Change]) {
     for change in changes {
         if archive.is_empty() {
             return;
@@ -73,15 +73,5 @@ proptest! {
     #[test]
     fn any_bytes_are_parsed_or_refused(bytes in prop::collection::vec(any::<u8>(), 0..2000)) {
         let _ = parse(&bytes, TarLimits::default(), &[usize::MAX]);
-    }
-}
-
-/// Writes every case to a folder, to be read by other tools.
-#[test]
-#[ignore = "writes files for the comparison with other readers"]
-fn write_cases() {
-    let folder = std::path::PathBuf::from(std::env::var_os("TAR_CASES").unwrap());
-    for (name, archive) in all() {
-        std::fs::write(folder.join(format!("{name}.tar")), archive).unwrap();
     }
 }
