@@ -61,10 +61,13 @@ fn a_directory_over_a_file_replaces_it() {
 
 #[test]
 fn a_directory_again_after_a_file_is_empty() {
-    gives(
-        new().dir("d").file("d/old", "1").file("d", "file").dir("d").file("d/new", "2"),
-        &["d0755 1:2 /d", "f0644 1:2 /d/new 2"],
-    );
+    let archive = new().dir("d").file("d/old/a", "1").file("d", "file").dir("d").file("d/new", "2").end();
+    let layer = Layer::new(&archive).unwrap();
+    layer.check();
+    assert_eq!(listing::brief(layer.mount().path())[1..], ["d0755 1:2 /d", "f0644 1:2 /d/new 2"]);
+    // What was in the first one is neither counted nor inherited.
+    assert_eq!((layer.finished.inodes, layer.finished.entries), (3, 2));
+    assert_eq!(layer.finished.implied, [&b""[..]]);
 }
 
 #[test]
@@ -92,6 +95,10 @@ fn what_is_written_through_a_symbolic_link_stays_inside() {
     let expected = ["d0755 1:2 /etc", "f0644 1:2 /etc/passwd x", "l 1:2 /l -> /etc"];
     gives(new().dir("etc").symlink("l", "/etc").file("l/passwd", "x"), &expected);
     gives(
+        new().dir("a").dir("etc").symlink("a/l", "/etc").file("a/l/passwd", "x"),
+        &["d0755 1:2 /a", "l 1:2 /a/l -> /etc", "d0755 1:2 /etc", "f0644 1:2 /etc/passwd x"],
+    );
+    gives(
         new().dir("etc").symlink("l", "../../../../etc").file("l/passwd", "x"),
         &["d0755 1:2 /etc", "f0644 1:2 /etc/passwd x", "l 1:2 /l -> ../../../../etc"],
     );
@@ -110,6 +117,21 @@ fn a_link_replaced_later_is_not_followed_from_memory() {
     gives(
         new().dir("a").dir("b").symlink("l", "a").file("l/1", "").symlink("l", "b").file("l/2", ""),
         &["d0755 1:2 /a", "f0644 1:2 /a/1 ", "d0755 1:2 /b", "f0644 1:2 /b/2 ", "l 1:2 /l -> b"],
+    );
+}
+
+#[test]
+fn a_path_that_replaces_what_it_leads_through_is_not_followed_again() {
+    for archive in [
+        new().dir("a").symlink("a/l", "/a").file("a/l/l", "in place of the link").file("a/l/f", ""),
+        new().dir("a").symlink("a/l", "/").file("a/l/a", "in place of the directory").file("a/l/f", ""),
+    ] {
+        refused(archive, reason::IMAGE_LAYER_FORMAT);
+    }
+    // The link becomes a directory, which is another one than the link led to.
+    gives(
+        new().dir("a").symlink("a/l", "/a").dir("a/l/l").file("a/l/f", ""),
+        &["d0755 1:2 /a", "d0755 1:2 /a/l", "f0644 1:2 /a/l/f "],
     );
 }
 
