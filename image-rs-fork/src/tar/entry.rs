@@ -18,7 +18,8 @@ pub enum EntryKind<'a> {
         /// As stored: any bytes but NUL, never empty, at most [`super::TarLimits::name_bytes`].
         target: &'a [u8],
     },
-    /// A further name of an entry of this layer.
+    /// A further name of an entry of this layer. containerd gives the shared inode this entry's owner, mode, times
+    /// and attributes.
     Hardlink {
         /// The other name, from the layer's root; normalised like every path, whether it was absolute or not.
         target: TarPath<'a>,
