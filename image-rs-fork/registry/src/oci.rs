@@ -117,7 +117,7 @@ pub struct Index {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Document {
     /// An image manifest or artifact manifest.
-    Manifest(Manifest),
+    Manifest(Box<Manifest>),
     /// An index.
     Index(Index),
 }
@@ -161,7 +161,7 @@ impl Document {
                     return Err(rule("more than 4096 layers"));
                 }
                 let (media_type, artifact_type, subject) = (raw.media_type, raw.artifact_type, raw.subject);
-                Ok(Self::Manifest(Manifest { media_type, artifact_type, config, layers, subject }))
+                Ok(Self::Manifest(Box::new(Manifest { media_type, artifact_type, config, layers, subject })))
             }
             (None, None, Some(manifests)) => {
                 if !matches!(kind, None | Some(INDEX | DOCKER_LIST)) {

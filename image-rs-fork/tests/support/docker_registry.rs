@@ -1,0 +1,101 @@
+//! A real `docker-registry` on a free port of 127.0.0.1, with its storage where a test can reach it.
+
+use std::net::{TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// A registry that ends with the value.
+pub struct DockerRegistry {
+    child: Child,
+    dir: tempfile::TempDir,
+    port: u16,
+}
+
+/// User name and password of a registry with authentication.
+#[allow(dead_code)]
+pub const USER: (&str, &str) = ("tester", "pass word");
+/// bcrypt of the password.
+const HTPASSWD: &str = "tester:$2b$04$69GYAAxRcCxp0IJWbQ5rA.9vA2Fb0H7xThYAkXMqPxvOtML2EqkFG\n";
+
+impl DockerRegistry {
+    /// Starts a registry that asks for nothing.
+    pub fn start() -> Self {
+        Self::launch("")
+    }
+
+    /// Starts a registry that asks for [`USER`] by basic authentication.
+    #[allow(dead_code)]
+    pub fn start_with_password() -> Self {
+        Self::launch("auth:\n  htpasswd:\n    realm: test\n    path: DIR/htpasswd\n")
+    }
+
+    fn launch(more: &str) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().to_str().unwrap().to_owned();
+        std::fs::write(dir.path().join("htpasswd"), HTPASSWD).unwrap();
+        // The port is free when it is chosen; should another process be faster, the next one is tried.
+        for _ in 0..5 {
+            let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+            let config = format!(
+                "version: 0.1\nlog:\n  accesslog:\n    disabled: true\n  level: error\nstorage:\n  filesystem:\n    \
+                 rootdirectory: {root}/data\n  delete:\n    enabled: true\nhttp:\n  addr: 127.0.0.1:{port}\n{}",
+                more.replace("DIR", &root)
+            );
+            let path = dir.path().join("config.yml");
+            std::fs::write(&path, config).unwrap();
+            let mut child = Command::new("docker-registry")
+                .arg("serve")
+                .arg(&path)
+                .stdin(Stdio::null())
+                .stdout(Stdio::null())
+                .stderr(Stdio::null())
+                .spawn()
+                .expect("docker-registry must be installed (Debian package docker-registry)");
+            let start = Instant::now();
+            while start.elapsed() < Duration::from_secs(20) {
+                if TcpStream::connect(("127.0.0.1", port)).is_ok() {
+                    return Self { child, dir, port };
+                }
+                if child.try_wait().unwrap().is_some() {
+                    break;
+                }
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+        panic!("docker-registry did not start");
+    }
+
+    /// `127.0.0.1:port`.
+    pub fn host(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
+    }
+
+    /// Stops the registry; its storage stays until the value is dropped.
+    #[allow(dead_code)]
+    pub fn stop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+
+    /// The file that holds a blob or manifest.
+    #[allow(dead_code)]
+    pub fn blob_file(&self, hex: &str) -> PathBuf {
+        let blobs = self.dir.path().join("data/docker/registry/v2/blobs/sha256");
+        blobs.join(&hex[..2]).join(hex).join("data")
+    }
+
+    /// A directory for the test's own files.
+    #[allow(dead_code)]
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+}
+
+impl Drop for DockerRegistry {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
