@@ -1,4 +1,5 @@
 //! Reading and pushing against a real registry that has no referrers API.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)] // tests fail loudly
 
 #[path = "../../tests/support/docker_registry.rs"]
 mod docker_registry;

@@ -1,4 +1,6 @@
 //! A real `docker-registry` on a free port of 127.0.0.1, with its storage where a test can reach it.
+#![allow(dead_code)] // each test crate uses its part
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)] // tests fail loudly
 
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
@@ -13,7 +15,6 @@ pub struct DockerRegistry {
 }
 
 /// User name and password of a registry with authentication.
-#[allow(dead_code)]
 pub const USER: (&str, &str) = ("tester", "pass word");
 /// bcrypt of the password.
 const HTPASSWD: &str = "tester:$2b$04$69GYAAxRcCxp0IJWbQ5rA.9vA2Fb0H7xThYAkXMqPxvOtML2EqkFG\n";
@@ -25,7 +26,6 @@ impl DockerRegistry {
     }
 
     /// Starts a registry that asks for [`USER`] by basic authentication.
-    #[allow(dead_code)]
     pub fn start_with_password() -> Self {
         Self::launch("auth:\n  htpasswd:\n    realm: test\n    path: DIR/htpasswd\n")
     }
@@ -74,21 +74,18 @@ impl DockerRegistry {
     }
 
     /// Stops the registry; its storage stays until the value is dropped.
-    #[allow(dead_code)]
     pub fn stop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 
     /// The file that holds a blob or manifest.
-    #[allow(dead_code)]
     pub fn blob_file(&self, hex: &str) -> PathBuf {
         let blobs = self.dir.path().join("data/docker/registry/v2/blobs/sha256");
         blobs.join(&hex[..2]).join(hex).join("data")
     }
 
     /// A directory for the test's own files.
-    #[allow(dead_code)]
     pub fn dir(&self) -> &Path {
         self.dir.path()
     }

@@ -1,4 +1,6 @@
 //! A server that answers each request with scripted bytes: the faults no real registry can be told to make.
+#![allow(dead_code)] // each test crate uses its part
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)] // tests fail loudly
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
@@ -6,7 +8,6 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 /// What the server does with one request.
-#[allow(dead_code)]
 pub enum Answer {
     /// These bytes, then the connection is closed.
     Bytes(Vec<u8>),
@@ -16,7 +17,6 @@ pub enum Answer {
 
 /// One request as it arrived.
 #[derive(Debug, Clone)]
-#[allow(dead_code)]
 pub struct Request {
     /// `GET /v2/… HTTP/1.1`.
     pub line: String,
@@ -28,7 +28,6 @@ pub struct Request {
 
 impl Request {
     /// The value of a header.
-    #[allow(dead_code)]
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.iter().find_map(|line| {
             let (found, value) = line.split_once(':')?;
@@ -65,14 +64,12 @@ impl Scripted {
     }
 
     /// What has been asked so far.
-    #[allow(dead_code)]
     pub fn requests(&self) -> Vec<Request> {
         self.requests.lock().unwrap().clone()
     }
 }
 
 /// A whole answer.
-#[allow(dead_code)]
 pub fn http(status: &str, headers: &[&str], body: &[u8]) -> Answer {
     let mut out = format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\nConnection: close\r\n", body.len());
     for header in headers {
