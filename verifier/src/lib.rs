@@ -22,6 +22,8 @@ pub mod log;
 mod process;
 pub mod signers;
 pub mod snp;
+#[cfg(test)]
+mod testing;
 pub mod tpm;
 
 pub use appraise::{HighWater, Pass, Policy, Verdict, appraise, process_digest};
