@@ -15,6 +15,7 @@ mod mount;
 mod progress;
 mod pull;
 mod store;
+mod tar;
 mod tree;
 
 pub use registry;

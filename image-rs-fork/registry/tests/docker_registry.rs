@@ -74,7 +74,7 @@ async fn the_fallback_index_is_an_oci_index_that_other_tools_read() {
     let tag = Target::Tag(format!("sha256-{}", image.digest.hex()));
     let index = client.manifest(&repository, &tag).await.unwrap();
     let Document::Index(index) = Document::parse(&index.bytes).unwrap() else { panic!("not an index") };
-    assert_eq!(index.manifests, [artifact.clone()]);
+    assert_eq!(index.manifests, std::slice::from_ref(&artifact));
     assert_eq!(artifact.artifact_type.as_deref(), Some(ARTIFACT_TYPE));
     let other_type = client.referrers(&repository, &image.digest, "application/x").await.unwrap();
     assert!(other_type.is_empty(), "the index is filtered by type");

@@ -8,25 +8,25 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// A registry that ends with the value.
-pub struct DockerRegistry {
+pub(crate) struct DockerRegistry {
     child: Child,
     dir: tempfile::TempDir,
     port: u16,
 }
 
 /// User name and password of a registry with authentication.
-pub const USER: (&str, &str) = ("tester", "pass word");
+pub(crate) const USER: (&str, &str) = ("tester", "pass word");
 /// bcrypt of the password.
 const HTPASSWD: &str = "tester:$2b$04$69GYAAxRcCxp0IJWbQ5rA.9vA2Fb0H7xThYAkXMqPxvOtML2EqkFG\n";
 
 impl DockerRegistry {
     /// Starts a registry that asks for nothing.
-    pub fn start() -> Self {
+    pub(crate) fn start() -> Self {
         Self::launch("")
     }
 
     /// Starts a registry that asks for [`USER`] by basic authentication.
-    pub fn start_with_password() -> Self {
+    pub(crate) fn start_with_password() -> Self {
         Self::launch("auth:\n  htpasswd:\n    realm: test\n    path: DIR/htpasswd\n")
     }
 
@@ -69,24 +69,24 @@ impl DockerRegistry {
     }
 
     /// `127.0.0.1:port`.
-    pub fn host(&self) -> String {
+    pub(crate) fn host(&self) -> String {
         format!("127.0.0.1:{}", self.port)
     }
 
     /// Stops the registry; its storage stays until the value is dropped.
-    pub fn stop(&mut self) {
+    pub(crate) fn stop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 
     /// The file that holds a blob or manifest.
-    pub fn blob_file(&self, hex: &str) -> PathBuf {
+    pub(crate) fn blob_file(&self, hex: &str) -> PathBuf {
         let blobs = self.dir.path().join("data/docker/registry/v2/blobs/sha256");
         blobs.join(&hex[..2]).join(hex).join("data")
     }
 
     /// A directory for the test's own files.
-    pub fn dir(&self) -> &Path {
+    pub(crate) fn dir(&self) -> &Path {
         self.dir.path()
     }
 }

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 /// What the server does with one request.
-pub enum Answer {
+pub(crate) enum Answer {
     /// These bytes, then the connection is closed.
     Bytes(Vec<u8>),
     /// These bytes, then nothing more while the connection stays open.
@@ -17,18 +17,18 @@ pub enum Answer {
 
 /// One request as it arrived.
 #[derive(Debug, Clone)]
-pub struct Request {
+pub(crate) struct Request {
     /// `GET /v2/… HTTP/1.1`.
-    pub line: String,
+    pub(crate) line: String,
     /// Header lines.
-    pub headers: Vec<String>,
+    pub(crate) headers: Vec<String>,
     /// The body, for requests with a length.
-    pub body: Vec<u8>,
+    pub(crate) body: Vec<u8>,
 }
 
 impl Request {
     /// The value of a header.
-    pub fn header(&self, name: &str) -> Option<&str> {
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
         self.headers.iter().find_map(|line| {
             let (found, value) = line.split_once(':')?;
             found.eq_ignore_ascii_case(name).then(|| value.trim())
@@ -37,14 +37,14 @@ impl Request {
 }
 
 /// The server; its thread ends with the process.
-pub struct Scripted {
+pub(crate) struct Scripted {
     host: String,
     requests: Arc<Mutex<Vec<Request>>>,
 }
 
 impl Scripted {
     /// Answers every request by `script`.
-    pub fn start(script: impl Fn(&Request) -> Answer + Send + Sync + 'static) -> Self {
+    pub(crate) fn start(script: impl Fn(&Request) -> Answer + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let host = listener.local_addr().unwrap().to_string();
         let requests: Arc<Mutex<Vec<Request>>> = Arc::default();
@@ -59,18 +59,18 @@ impl Scripted {
     }
 
     /// `127.0.0.1:port`.
-    pub fn host(&self) -> &str {
+    pub(crate) fn host(&self) -> &str {
         &self.host
     }
 
     /// What has been asked so far.
-    pub fn requests(&self) -> Vec<Request> {
+    pub(crate) fn requests(&self) -> Vec<Request> {
         self.requests.lock().unwrap().clone()
     }
 }
 
 /// A whole answer.
-pub fn http(status: &str, headers: &[&str], body: &[u8]) -> Answer {
+pub(crate) fn http(status: &str, headers: &[&str], body: &[u8]) -> Answer {
     let mut out = format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\nConnection: close\r\n", body.len());
     for header in headers {
         out.push_str(header);
