@@ -5,6 +5,7 @@ use std::sync::Arc;
 use p256::ecdsa::VerifyingKey;
 use protocols::digest::Sha256Digest;
 use protocols::encoding::un_b64;
+use protocols::guest::GuestId;
 use protocols::jwe;
 use protocols::jws::{self, JwsError};
 use protocols::kbs::{self, Attestation, RuntimeData, Tee, TeeEvidence};
@@ -187,7 +188,7 @@ impl Broker {
             let held = self.store.history(guest).await?;
             let count = held.as_ref().map_or(0, |held| held.state.count());
             if let Some(held) = &held {
-                self.same_guest(&claims, held, &delivery.log).map_err(|error| error.holding(count))?;
+                same_guest(&claims, &held.state, guest)?;
             }
             let (from, repeated) = history::overlap(delivery, count);
             let repeated = self.store.records(guest, from, repeated).await?;
@@ -237,16 +238,6 @@ impl Broker {
             Commit::Done => Some((state, receipt)),
             Commit::Raced => None,
         })
-    }
-
-    /// Whether this evidence is the stored guest's at all; its log may still have moved on since.
-    fn same_guest(&self, claims: &EvidenceClaims, held: &History, log: &LogBinding) -> Result<(), BrokerError> {
-        let of_held = LogBinding { count: held.state.count(), head: held.state.head(), ..log.clone() };
-        match bind_log(claims, &held.state, &of_held, &self.settings.evidence) {
-            Ok(_) => Ok(()),
-            Err(refusal) if refusal.code == reason::LOG_REPLAY => Ok(()),
-            Err(refusal) => Err(refusal.into()),
-        }
     }
 
     async fn alarm(&self, refusal: &Refusal, log: &LogBinding, held: u64, now: Timestamp) -> Result<(), BrokerError> {
@@ -315,6 +306,19 @@ impl Broker {
         jws::sign(typ, None, claims, &self.settings.signing)
             .map_err(|_| BrokerError::Internal("claims without a JSON form"))
     }
+}
+
+/// Whether this evidence is the stored guest's at all, wherever its log has got to: nobody else learns what is held
+/// or raises an alarm about it. [`bind_log`] says the same of a log that agrees with its register.
+fn same_guest(claims: &EvidenceClaims, held: &LogState, guest: GuestId) -> Result<(), BrokerError> {
+    let shown = match claims {
+        EvidenceClaims::Tpm(tpm) => GuestId::of_tpm(tpm.ak_spki(), tpm.reset_count(), &held.init().boot_nonce),
+        EvidenceClaims::Snp(snp) => GuestId::new(*snp.report_id()),
+    };
+    if shown == guest {
+        return Ok(());
+    }
+    Err(BrokerError::refused(reason::EVIDENCE_GUEST, "delivery", guest.to_string(), shown.to_string()))
 }
 
 /// Whether the request asks for our protocol. A version we do not speak is refused, not ignored.
