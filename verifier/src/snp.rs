@@ -208,4 +208,6 @@ fn refuse(code: Code, expected: impl Into<String>, actual: impl Into<String>) ->
 }
 
 #[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
 mod tests;

@@ -108,16 +108,18 @@ fn launches_may_be_interleaved_and_come_in_any_order() {
     assert_eq!(state.next_seq(), 3);
 }
 
+type ChangeInit = fn(&mut Init);
+
 #[test]
 fn the_first_record_must_be_a_sound_init() {
-    let start = |change: fn(&mut Init), mr, alg| {
+    let start = |change: ChangeInit, mr, alg| {
         let mut init = init();
         change(&mut init);
         check_log(&[Event::from(init).record(mr, alg).unwrap()]).map_or_else(|r| r.code.as_str(), |_| "taken")
     };
-    let tpm: fn(&mut Init) = |i| (i.register_kind, i.reg0) = (RegisterKind::TpmListed, HashAlg::Sha256.zero());
+    let tpm: ChangeInit = |i| (i.register_kind, i.reg0) = (RegisterKind::TpmListed, HashAlg::Sha256.zero());
     let (s256, s384) = (HashAlg::Sha256, HashAlg::Sha384);
-    let cases: [(&str, fn(&mut Init), u32, HashAlg, &str); 12] = [
+    let cases: [(&str, ChangeInit, u32, HashAlg, &str); 12] = [
         ("software", |_| {}, 4, s384, "taken"),
         ("version 2", |i| i.v = 2, 4, s384, "log.malformed"),
         ("software in another register", |_| {}, 3, s384, "log.malformed"),
