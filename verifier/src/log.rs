@@ -11,7 +11,8 @@
 //!   only `Failed` may follow. What a step names (manifest, root file system, container, runtime) is what the
 //!   steps before it named. A launch number is used once. Two containers that have not ended have two ids.
 //! - In local mode a pass is not below what this log accepted before in its series (`golden.rollback`), nor of
-//!   other bytes at that version (`golden.conflict`): an agent must judge and record under one lock.
+//!   other bytes at that version (`golden.conflict`): an agent must hold one lock from judging locally to recording
+//!   it, and take that lock to record a remote pass too.
 //! - `Restart` and `Seal` name the number of records before them. What was open at a `Restart` can only end.
 //! - After `Seal` launches end and the agent may restart, nothing else (`log.sealed`).
 //! - At most 65,536 records (`log.full`).

@@ -120,8 +120,9 @@ impl LogState {
         Ok(())
     }
 
-    /// Raises the high-water mark. In remote mode the attestor kept its own mark; records of concurrent
-    /// launches may then stand in another order than its verdicts.
+    /// Raises the high-water mark. A remote pass is the attestor's word under the attestor's own mark, and the
+    /// records of concurrent launches may stand in another order than its verdicts: it is never held against
+    /// this log's mark, and never lowers it.
     fn accept(&mut self, mode: Mode, reference: &GoldenRef) -> Result<(), Refusal> {
         let new = (reference.version, reference.payload);
         let Some((version, payload)) = self.accepted.get_mut(&reference.series_h) else {
@@ -133,7 +134,7 @@ impl LogState {
             let actual = format!("a pass for version {}", reference.version);
             return Err(refusal(reason::GOLDEN_ROLLBACK, self.count, expected, actual));
         }
-        if reference.version == *version && reference.payload != *payload {
+        if mode == Mode::Local && reference.version == *version && reference.payload != *payload {
             let expected = format!("version {version} with payload {payload}, as this log accepted");
             let actual = format!("a pass for payload {}", reference.payload);
             return Err(refusal(reason::GOLDEN_CONFLICT, self.count, expected, actual));

@@ -263,7 +263,9 @@ fn the_high_water_mark_is_the_highest_accepted() {
     assert_eq!(mark(vec![passed(1, local, 3, "a"), passed(2, local, 3, "a")]), accepted(3, "a"));
     assert_eq!(mark(vec![passed(1, local, 3, "a"), passed(2, local, 2, "b")]), Err("golden.rollback"));
     assert_eq!(mark(vec![passed(1, local, 3, "a"), passed(2, local, 3, "b")]), Err("golden.conflict"));
-    assert_eq!(mark(vec![passed(1, remote, 3, "a"), passed(2, remote, 3, "b")]), Err("golden.conflict"));
+    assert_eq!(mark(vec![passed(1, remote, 5, "a"), passed(2, local, 3, "b")]), Err("golden.rollback"));
+    // The attestor's own mark judged: this log's stays.
+    assert_eq!(mark(vec![passed(1, local, 3, "a"), passed(2, remote, 3, "b")]), accepted(3, "a"));
     // Concurrent remote launches: the attestor judged the lower one first.
     assert_eq!(mark(vec![passed(1, remote, 5, "b"), passed(2, remote, 3, "a")]), accepted(5, "b"));
 }
