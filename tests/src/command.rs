@@ -7,6 +7,9 @@ use std::time::{Duration, Instant};
 
 use crate::process::{binary, program};
 
+/// Name of the file with the attestor's administration token in a world's folder.
+pub const ADMIN_TOKEN_FILE: &str = "admin.token";
+
 /// What a command did.
 #[derive(Debug, Clone)]
 pub struct Seen {

@@ -74,6 +74,15 @@ impl Recipe {
     /// When the push fails.
     #[must_use]
     pub fn push(&self, folder: &Path, registry: &str, repository: &str, tag: &str) -> Image {
+        self.push_as(folder, registry, repository, tag, &[])
+    }
+
+    /// As [`Recipe::push`], with more arguments.
+    ///
+    /// # Panics
+    /// When the push fails.
+    #[must_use]
+    pub fn push_as(&self, folder: &Path, registry: &str, repository: &str, tag: &str, more: &[String]) -> Image {
         let scratch = tempfile::tempdir_in(folder).unwrap();
         let rootfs = scratch.path().join("rootfs");
         base(&rootfs);
@@ -98,6 +107,7 @@ impl Recipe {
         for entry in &self.env {
             arguments.push(format!("--env={entry}"));
         }
+        arguments.extend(more.iter().cloned());
         arguments.push(reference);
         let told = run(tclctl(&arguments)).ok().json();
         Image {

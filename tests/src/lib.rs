@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 pub mod command;
+pub mod entry;
 pub mod golden;
 pub mod image;
 pub mod oci11;

@@ -136,6 +136,15 @@ impl Proxy {
         self.shared.lock().unwrap().rules.clear();
     }
 
+    /// Nobody listens any more: connections are refused.
+    pub fn close(&self) {
+        self.task.abort();
+        // The listener goes with its task, a moment later.
+        while std::net::TcpStream::connect(&self.address).is_ok() {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
     /// Sends requests to another service from now on.
     ///
     /// # Panics

@@ -19,6 +19,9 @@ use crate::tpm::Tpm;
 /// The signer's name in every world.
 pub const ISSUER: &str = "release@example.com";
 
+/// The attestor's administration token in every world.
+pub const ADMIN_TOKEN: &str = "the administration token of these tests";
+
 /// Which evidence the agent gives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Tee {
@@ -128,8 +131,9 @@ impl World {
         let attestor = SigningKey::generate(KeyKind::EcdsaP256).unwrap();
         fs::write(folder.join("release.pem"), release.to_pem().unwrap().as_bytes()).unwrap();
         fs::write(folder.join("attestor.pem"), attestor.to_pem().unwrap().as_bytes()).unwrap();
-        fs::write(folder.join("admin.token"), "an admin token of the tests").unwrap();
+        fs::write(folder.join("admin.token"), ADMIN_TOKEN).unwrap();
         fs::create_dir(folder.join("marker")).unwrap();
+        let locked = options.locked;
         let mut world = Self {
             registry,
             registry_proxy,
@@ -142,6 +146,10 @@ impl World {
             mounts: Vec::new(),
             temporary: Some(temporary),
         };
+        if locked {
+            let credentials = world.auth_file(crate::registry::USER, crate::registry::PASSWORD);
+            fs::write(world.path("own-auth.json"), credentials).unwrap();
+        }
         for (name, kib) in [("state", options.state_kib), ("images", options.images_kib)] {
             if kib > 0 {
                 world.mount_tmpfs(name, kib);
@@ -149,7 +157,7 @@ impl World {
         }
         world.configure_broker(&options);
         world.start_broker();
-        let broker = world.broker.as_mut().unwrap().wait_for(|log| address(log, "listening on "));
+        let broker = world.broker.as_mut().unwrap().wait_for(|log| address(log, "listen="));
         world.fix_broker_port(&broker);
         world.attestor_proxy = options.attestor_proxy.then(|| Proxy::start(&broker));
         let url = world.attestor_proxy.as_ref().map_or(broker, |proxy| proxy.address.clone());
@@ -200,6 +208,8 @@ listen = "127.0.0.1:0"
 store = "{0}/broker.redb"
 signing_key = "{0}/attestor.pem"
 admin_token = "{0}/admin.token"
+challenge_seconds = 120
+token_seconds = 300
 [registry]
 plain_http = ["{1}"]
 [policy]
@@ -325,17 +335,34 @@ path = "{runtime}"
         self.agent.take().unwrap().stop();
     }
 
+    /// Changes the attestor's configuration; counts from its next start.
+    ///
+    /// # Panics
+    /// When there is none.
+    pub fn edit_broker(&self, edit: impl FnOnce(&mut Table)) {
+        let path = self.path("broker.toml");
+        let mut table: Table = fs::read_to_string(&path).unwrap().parse().unwrap();
+        edit(&mut table);
+        fs::write(path, table.to_string()).unwrap();
+    }
+
+    /// The attestor's process, started but not waited for.
+    #[must_use]
+    pub fn spawn_broker(&self) -> Service {
+        let mut command = Command::new(binary("key-broker"));
+        command.arg("--config").arg(self.path("broker.toml"));
+        let log = self.path("broker.log");
+        let _ = fs::remove_file(&log);
+        Service::start("key-broker", &command, &log)
+    }
+
     /// Starts the attestor.
     ///
     /// # Panics
     /// When it does not start to serve.
     pub fn start_broker(&mut self) {
-        let mut command = Command::new(binary("key-broker"));
-        command.arg("--config").arg(self.path("broker.toml"));
-        let log = self.path("broker.log");
-        let _ = fs::remove_file(&log);
-        let mut broker = Service::start("key-broker", &command, &log);
-        broker.wait_for(|log| address(log, "listening on "));
+        let mut broker = self.spawn_broker();
+        broker.wait_for(|log| address(log, "listen="));
         self.broker = Some(broker);
     }
 
@@ -347,10 +374,39 @@ path = "{runtime}"
         self.broker.take().unwrap().kill();
     }
 
+    /// The attestor's own address, past any proxy.
+    ///
+    /// # Panics
+    /// When the attestor is not configured.
+    #[must_use]
+    pub fn attestor_url(&self) -> String {
+        let table: Table = fs::read_to_string(self.path("broker.toml")).unwrap().parse().unwrap();
+        format!("http://{}", table["listen"].as_str().unwrap())
+    }
+
+    /// The machine reboots: the TPM's registers are zero again, and the agent's state, which lives in
+    /// memory, is gone.
+    ///
+    /// # Panics
+    /// When the agent still runs.
+    pub fn reboot(&mut self) {
+        assert!(self.agent.is_none(), "the agent ends with the machine: stop or kill it first");
+        self.tpm.as_mut().unwrap().reboot();
+        for name in ["state", "images"] {
+            let _ = fs::remove_dir_all(self.path(name));
+        }
+    }
+
     /// Pushes an image.
     #[must_use]
     pub fn push(&self, recipe: &Recipe, repository: &str, tag: &str) -> Image {
-        recipe.push(&self.folder, &self.registry.address, repository, tag)
+        recipe.push_as(&self.folder, &self.registry.address, repository, tag, &self.own_credentials())
+    }
+
+    /// Where `tclctl` finds the registry's password, where it wants one.
+    fn own_credentials(&self) -> Vec<String> {
+        let path = self.path("own-auth.json");
+        if path.exists() { vec!["--auth-file".to_owned(), path.display().to_string()] } else { Vec::new() }
     }
 
     /// Signs version `version` of an image's golden value with the pinned key; the marker's mount is allowed.
@@ -394,6 +450,8 @@ path = "{runtime}"
             all.extend(["--days", "30"]);
         }
         all.extend(arguments);
+        let credentials = self.own_credentials();
+        all.extend(credentials.iter().map(String::as_str));
         run(tclctl(&all)).ok()
     }
 
@@ -490,6 +548,66 @@ path = "{runtime}"
             })
             .collect();
         assert_eq!(left, Vec::<&str>::new(), "mounts left over");
+    }
+
+    /// Fails the test if the image store holds anything but whole layers.
+    ///
+    /// # Panics
+    /// When something half-written is left.
+    #[track_caller]
+    pub fn nothing_half_stored(&self) {
+        let mut open = vec![self.path("images")];
+        while let Some(folder) = open.pop() {
+            for entry in fs::read_dir(&folder).into_iter().flatten() {
+                let path = entry.unwrap().path();
+                let name = path.file_name().unwrap().to_string_lossy().into_owned();
+                let scratch = ["tmp", "partial", "incoming", "staging"].iter().any(|word| name.contains(word));
+                if path.is_dir() && scratch {
+                    assert_eq!(fs::read_dir(&path).unwrap().count(), 0, "left in {}", path.display());
+                } else if path.is_dir() && folder == self.path("images") {
+                    open.push(path);
+                } else {
+                    assert!(!scratch, "{} is left", path.display());
+                }
+            }
+        }
+    }
+
+    /// Fills a tmpfs of the options to its last byte.
+    ///
+    /// # Panics
+    /// When the file cannot be made.
+    pub fn fill(&self, name: &str) {
+        let mut file = fs::File::create(self.path(name).join("ballast")).unwrap();
+        while std::io::Write::write_all(&mut file, &[0; 4096]).is_ok() {}
+    }
+
+    /// Makes room again.
+    ///
+    /// # Panics
+    /// When it was not filled.
+    pub fn drain(&self, name: &str) {
+        fs::remove_file(self.path(name).join("ballast")).unwrap();
+    }
+
+    /// Credentials in the form docker keeps them.
+    #[must_use]
+    pub fn auth_file(&self, user: &str, password: &str) -> String {
+        let auth = protocols::encoding::b64(format!("{user}:{password}").as_bytes());
+        format!(r#"{{"auths":{{"{}":{{"auth":"{auth}"}}}}}}"#, self.registry.address)
+    }
+
+    /// The id under which the attestor recorded its latest decision, from its log.
+    ///
+    /// # Panics
+    /// When it recorded none.
+    #[must_use]
+    pub fn latest_decision(&self) -> String {
+        let log = self.broker.as_ref().unwrap().log();
+        let line =
+            log.lines().rev().find(|line| line.contains(" id=")).unwrap_or_else(|| panic!("no decision:\n{log}"));
+        let id = line.split(" id=").nth(1).unwrap();
+        id.trim_start_matches('"').chars().take_while(char::is_ascii_alphanumeric).collect()
     }
 
     /// Launches, expects a refusal with `code` and exit status `status`, and that nothing ran.
