@@ -32,6 +32,16 @@ impl TpmAddress {
     }
 }
 
+impl std::fmt::Display for TpmAddress {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Device(path) => write!(f, "{}", path.display()),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+            Self::Tcp(address) => write!(f, "tcp:{address}"),
+        }
+    }
+}
+
 impl FromStr for TpmAddress {
     type Err = AttesterError;
 
@@ -107,7 +117,7 @@ pub fn open(
     state_dir: &Path,
 ) -> Result<Arc<dyn Attester>, AttesterError> {
     if config.simulated() && environment == Environment::Production {
-        return Err(AttesterError::Environment { what: "a simulated attester" });
+        return Err(AttesterError::Environment { what: "a simulated attester in a production configuration" });
     }
     Ok(match config {
         AttesterConfig::Tpm { device, pcr } => Arc::new(TpmAttester::open(device.clone(), *pcr)?),
