@@ -362,3 +362,7 @@ fn read(path: &Path) -> Result<String, ConfigError> {
     std::fs::File::open(path).map_err(named)?.take(MAX_FILE).read_to_string(&mut text).map_err(named)?;
     Ok(text)
 }
+
+#[cfg(test)]
+#[path = "config_tests.rs"]
+mod tests;

@@ -124,3 +124,6 @@ pub trait Store: std::fmt::Debug + Send + Sync {
     /// A resource's bytes.
     async fn resource(&self, path: ResourcePath) -> Result<Option<Vec<u8>>, StoreError>;
 }
+
+#[cfg(test)]
+mod tests;

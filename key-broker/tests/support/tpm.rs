@@ -1,7 +1,5 @@
 //! A TPM in software: PCRs, a reset counter, and quotes signed with a P-256 key.
 
-#![allow(clippy::cast_possible_truncation)] // sizes of a few bytes
-
 use p256::ecdsa::signature::Signer as _;
 use protocols::digest::Sha256Digest;
 use protocols::kbs::{TeeEvidence, TpmEvidence, TpmQuote};
