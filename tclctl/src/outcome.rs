@@ -25,8 +25,13 @@ pub(crate) enum Ending {
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Failure {
     /// Refused, unavailable or failed with a stable code.
-    #[error("{0}")]
-    Coded(Box<Refusal>),
+    #[error("{refusal}")]
+    Coded {
+        /// Why.
+        refusal: Box<Refusal>,
+        /// The attestor's name of its decision, where it made one.
+        decision: Option<String>,
+    },
     /// Arguments that cannot be meant.
     #[error("{0}")]
     Usage(String),
@@ -43,7 +48,7 @@ pub(crate) enum Failure {
 
 impl From<Refusal> for Failure {
     fn from(refusal: Refusal) -> Self {
-        Self::Coded(Box::new(refusal))
+        Self::Coded { refusal: Box::new(refusal), decision: None }
     }
 }
 
@@ -51,6 +56,14 @@ impl Failure {
     /// A refusal made by this command, not in a launch.
     pub(crate) fn by_command(refusal: Refusal) -> Self {
         refusal.by(Source::Command).into()
+    }
+
+    /// With the name under which the attestor recorded its decision; an empty one is none.
+    pub(crate) fn decided(mut self, id: &str) -> Self {
+        if let Self::Coded { decision, .. } = &mut self {
+            *decision = (!id.is_empty()).then(|| id.to_owned());
+        }
+        self
     }
 
     /// A file that cannot be read or written.
@@ -61,7 +74,7 @@ impl Failure {
     /// The exit status.
     pub(crate) fn status(&self) -> u8 {
         match self {
-            Self::Coded(refusal) => refusal.code.class().exit_status(),
+            Self::Coded { refusal, .. } => refusal.code.class().exit_status(),
             Self::Usage(_) => USAGE,
             Self::Unavailable(_) => UNAVAILABLE,
             Self::Fault(_) => FAULT,
@@ -72,7 +85,7 @@ impl Failure {
     /// Who produced the exit status, in one word.
     pub(crate) fn producer(&self) -> &'static str {
         match self {
-            Self::Coded(refusal) => match refusal.code.class() {
+            Self::Coded { refusal, .. } => match refusal.code.class() {
                 Class::Refused => "refused",
                 Class::Unavailable => "unavailable",
                 Class::Io => "io",
@@ -88,7 +101,8 @@ impl Failure {
     /// One line for people, without control characters.
     pub(crate) fn line(&self) -> String {
         match self {
-            Self::Coded(refusal) => refusal.to_string(),
+            Self::Coded { refusal, decision: None } => refusal.to_string(),
+            Self::Coded { refusal, decision: Some(id) } => format!("{refusal} (tclctl explain {})", one_line(id)),
             other => format!("tclctl: {}", one_line(&other.to_string())),
         }
     }
@@ -96,8 +110,9 @@ impl Failure {
     /// The same for programs.
     pub(crate) fn json(&self) -> Value {
         let mut object = json!({"status": self.status(), "producer": self.producer(), "message": self.line()});
-        if let (Self::Coded(refusal), Some(members)) = (self, object.as_object_mut()) {
+        if let (Self::Coded { refusal, decision }, Some(members)) = (self, object.as_object_mut()) {
             members.insert("refusal".to_owned(), json!(refusal));
+            members.insert("decision".to_owned(), json!(decision));
         }
         object
     }

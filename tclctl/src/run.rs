@@ -45,7 +45,7 @@ async fn launch(arguments: RunArguments, output: &Output, about: &mut serde_json
         ]);
     }
     if let Some(sent) = launched.refusal.as_ref() {
-        return Err(agent::refusal(sent));
+        return Err(agent::refusal(sent).decided(&launched.decision));
     }
     if launched.simulated {
         output.note(&format!("SIMULATED: {container} was measured by a simulated platform ({} mode)", launched.mode));

@@ -47,6 +47,17 @@ impl Seen {
         assert_eq!(self.stdout, "", "a refused launch prints nothing");
     }
 
+    /// The id of the attestor's decision, which the refusal's line ends with.
+    ///
+    /// # Panics
+    /// When it names none.
+    #[track_caller]
+    #[must_use]
+    pub fn decision(&self) -> String {
+        let named = self.stderr.trim_end().rsplit_once("(tclctl explain ").and_then(|(_, id)| id.strip_suffix(')'));
+        named.unwrap_or_else(|| panic!("no decision is named: {self:#?}")).to_owned()
+    }
+
     /// Standard output as JSON.
     ///
     /// # Panics

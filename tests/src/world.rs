@@ -597,19 +597,6 @@ path = "{runtime}"
         format!(r#"{{"auths":{{"{}":{{"auth":"{auth}"}}}}}}"#, self.registry.address)
     }
 
-    /// The id under which the attestor recorded its latest decision, from its log.
-    ///
-    /// # Panics
-    /// When it recorded none.
-    #[must_use]
-    pub fn latest_decision(&self) -> String {
-        let log = self.broker.as_ref().unwrap().log();
-        let line =
-            log.lines().rev().find(|line| line.contains(" id=")).unwrap_or_else(|| panic!("no decision:\n{log}"));
-        let id = line.split(" id=").nth(1).unwrap();
-        id.trim_start_matches('"').chars().take_while(char::is_ascii_alphanumeric).collect()
-    }
-
     /// Launches, expects a refusal with `code` and exit status `status`, and that nothing ran.
     ///
     /// # Panics

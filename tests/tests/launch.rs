@@ -188,8 +188,7 @@ fn a_clean_shutdown_seals_the_log_and_the_next_agent_launches_nothing() {
 fn the_attestor_explains_a_recorded_decision_to_its_administrator_alone() {
     let world = World::new();
     let image = world.push(&Recipe::new("true"), "unsigned", "1");
-    let _ = world.refuses(&image, &["--mode", "remote"], 77, "golden.missing");
-    let id = world.latest_decision();
+    let id = world.refuses(&image, &["--mode", "remote"], 77, "golden.missing").decision();
     let ask = |token: &str| {
         run(tclctl(&["--json", "explain", &id, "--attestor", &world.attestor_url(), "--admin-token", token]))
     };

@@ -276,3 +276,26 @@ fn the_same_image_gives_the_same_payload_and_an_index_one_for_each_platform() {
     ]))
     .ok();
 }
+
+#[test]
+fn the_documented_commands_work_as_they_are_written() {
+    let page = include_str!("../../docs/golden-value.md");
+    let script = page.split("```sh\n").nth(1).and_then(|rest| rest.split("```").next()).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let key = keygen(folder.path(), &[]);
+    let (old, new) = (Registry::start(folder.path(), false), Oci11::start());
+    for address in [&old.address, &new.address] {
+        let image = Recipe::new("echo hello").push(folder.path(), address, "team/app", "1");
+        let _ = push(address, &image, &key);
+        let mut command = std::process::Command::new("bash");
+        command
+            .args(["-euo", "pipefail", "-c", script])
+            .current_dir(folder.path())
+            .env("REGISTRY", format!("http://{address}"))
+            .env("REPOSITORY", "team/app")
+            .env("TAG", "1")
+            .env("KEY", format!("{key}.pub"));
+        let seen = run(command).ok();
+        assert_eq!(seen.stdout, "Verified OK\n");
+    }
+}
