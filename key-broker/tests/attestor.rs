@@ -540,7 +540,7 @@ async fn initdata_must_be_what_the_evidence_is_bound_to() {
 
 #[tokio::test]
 async fn production_refuses_what_is_simulated_or_of_development() {
-    let world = World::with("production", "").await;
+    let world = World::of("production").await;
     let client = world.client_pinning(&world.key_pem, Environment::Production);
     for (environment, simulated) in [(Environment::Development, false), (Environment::Production, true)] {
         let mut guest = Guest::boot_as(&world.tpm, 1, environment, simulated);

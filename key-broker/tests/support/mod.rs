@@ -60,12 +60,20 @@ struct Running {
 impl World {
     /// A development attestor with one enrolled software TPM.
     pub(crate) async fn new() -> Self {
-        Self::with("development", "").await
+        Self::of("development").await
     }
 
-    /// An attestor of `environment`, with `more` at the end of its configuration.
-    pub(crate) async fn with(environment: &str, more: &str) -> Self {
-        let directory = tempfile::tempdir().unwrap();
+    /// An attestor of `environment`.
+    pub(crate) async fn of(environment: &str) -> Self {
+        Self::edited(tempfile::tempdir().unwrap(), environment, |text| text).await
+    }
+
+    /// An attestor in `directory` with `edit` made to its configuration.
+    pub(crate) async fn edited(
+        directory: tempfile::TempDir,
+        environment: &str,
+        edit: impl FnOnce(String) -> String,
+    ) -> Self {
         let path = |name: &str| directory.path().join(name);
         let signing = SigningKey::generate(KeyKind::EcdsaP256).unwrap();
         std::fs::write(path("signing.pem"), signing.to_pem().unwrap().as_bytes()).unwrap();
@@ -95,13 +103,12 @@ registers = ["tpm-listed"]
 [[tpm.ak]]
 key = """{ak}"""
 simulated = {simulated}
-{more}
 "#,
             directory = directory.path().display(),
             signer = signer.verifying_key().to_pem().unwrap(),
             ak = tpm.ak_pem(),
         );
-        std::fs::write(path("broker.toml"), text).unwrap();
+        std::fs::write(path("broker.toml"), edit(text)).unwrap();
         let mut world = Self {
             directory,
             tpm,
