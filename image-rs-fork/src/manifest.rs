@@ -10,7 +10,7 @@ use crate::config::ImageConfig;
 use crate::error::ImageError;
 
 /// The largest image config we read, in bytes.
-pub const MAX_CONFIG: u64 = 4 * 1024 * 1024;
+pub(crate) const MAX_CONFIG: u64 = 4 * 1024 * 1024;
 
 /// What an image must satisfy before any of its layers is fetched.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -64,7 +64,7 @@ fn variant(platform: &Platform) -> &str {
 
 /// How a layer's blob is compressed, by its media type.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Compression {
+pub(crate) enum Compression {
     /// The tar archive itself.
     None,
     /// gzip, any number of members.

@@ -122,3 +122,10 @@ pub(crate) fn archive(items: impl IntoIterator<Item = Item>) -> Vec<u8> {
 pub(crate) fn open_archive(items: impl IntoIterator<Item = Item>) -> Vec<u8> {
     items.into_iter().flat_map(Item::bytes).collect()
 }
+
+impl std::fmt::Debug for Item {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let field = |start: usize| self.block[start..start + 100].split(|b| *b == 0).next().unwrap().escape_ascii();
+        write!(f, "{} {} -> {}", char::from(self.block[156]), field(0), field(157))
+    }
+}

@@ -18,7 +18,7 @@ const OCTAL_SIZES: u64 = 1 << 33;
 
 /// The archive cannot be read.
 #[derive(Debug, thiserror::Error)]
-pub enum TarError {
+pub(crate) enum TarError {
     /// It breaks the format or means two things.
     #[error("{0}")]
     Format(String),
@@ -30,11 +30,11 @@ pub enum TarError {
 /// Seconds since 1970 and nanoseconds, within 1970 to 2262; times outside count as 1970, as the common
 /// unpackers take them.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Mtime {
+pub(crate) struct Mtime {
     /// Whole seconds.
-    pub seconds: i64,
+    pub(crate) seconds: i64,
     /// 0 to 999,999,999.
-    pub nanoseconds: u32,
+    pub(crate) nanoseconds: u32,
 }
 
 impl Mtime {
@@ -52,7 +52,7 @@ impl Mtime {
 
 /// What an entry is.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Kind {
+pub(crate) enum Kind {
     /// A regular file of this many bytes.
     File(u64),
     /// A directory.
@@ -71,26 +71,26 @@ pub enum Kind {
 
 /// One entry; a file's content is read from the [`Reader`] before the next entry.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Entry {
+pub(crate) struct Entry {
     /// The path as written, never empty, without NUL.
-    pub path: Vec<u8>,
+    pub(crate) path: Vec<u8>,
     /// What it is.
-    pub kind: Kind,
+    pub(crate) kind: Kind,
     /// Permission bits, 07777 at most.
-    pub mode: u32,
+    pub(crate) mode: u32,
     /// Owner.
-    pub uid: u32,
+    pub(crate) uid: u32,
     /// Group.
-    pub gid: u32,
+    pub(crate) gid: u32,
     /// Modification time.
-    pub mtime: Mtime,
+    pub(crate) mtime: Mtime,
     /// Extended attributes in the archive's order; no name twice.
-    pub xattrs: Vec<(Vec<u8>, Vec<u8>)>,
+    pub(crate) xattrs: Vec<(Vec<u8>, Vec<u8>)>,
 }
 
 /// Reads an archive from front to back.
 #[derive(Debug)]
-pub struct Reader<R> {
+pub(crate) struct Reader<R> {
     input: R,
     /// Offset in the archive, for messages.
     offset: u64,
@@ -121,7 +121,7 @@ fn format<T>(problem: impl Into<String>) -> Result<T, TarError> {
 
 impl<R: Read> Reader<R> {
     /// Reads from `input`, which should be buffered.
-    pub const fn new(input: R) -> Self {
+    pub(crate) const fn new(input: R) -> Self {
         Self { input, offset: 0, content: 0, padding: 0, ended: false }
     }
 
@@ -130,7 +130,7 @@ impl<R: Read> Reader<R> {
     ///
     /// # Errors
     /// [`TarError`]; the archive is of no use afterwards.
-    pub fn next_entry(&mut self) -> Result<Option<Entry>, TarError> {
+    pub(crate) fn next_entry(&mut self) -> Result<Option<Entry>, TarError> {
         if self.ended {
             return Ok(None);
         }
@@ -146,7 +146,7 @@ impl<R: Read> Reader<R> {
     ///
     /// # Errors
     /// [`TarError`], also when the archive ends within the content.
-    pub fn read_content(&mut self, buffer: &mut [u8]) -> Result<usize, TarError> {
+    pub(crate) fn read_content(&mut self, buffer: &mut [u8]) -> Result<usize, TarError> {
         let want = usize::try_from(self.content).unwrap_or(usize::MAX).min(buffer.len());
         let Some(part) = buffer.get_mut(..want).filter(|part| !part.is_empty()) else { return Ok(0) };
         let got = loop {
