@@ -126,3 +126,58 @@ pub fn open(
         }
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<AttesterConfig, toml::de::Error> {
+        toml::from_str(text)
+    }
+
+    #[test]
+    fn the_documented_tables_are_read() {
+        let tpm = parse("kind = \"tpm\"\ndevice = \"/dev/tpmrm0\"\npcr = 11").unwrap();
+        assert_eq!(tpm, AttesterConfig::Tpm { device: TpmAddress::Device("/dev/tpmrm0".into()), pcr: 11 });
+        assert!(!tpm.simulated());
+        let socket = parse("kind = \"tpm\"\ndevice = \"unix:/run/swtpm.sock\"").unwrap();
+        assert_eq!(socket, AttesterConfig::Tpm { device: TpmAddress::Unix("/run/swtpm.sock".into()), pcr: 14 });
+        assert!(socket.simulated());
+        let tcp = parse("kind = \"tpm\"\ndevice = \"tcp:127.0.0.1:2321\"").unwrap();
+        assert_eq!(tcp, AttesterConfig::Tpm { device: TpmAddress::Tcp("127.0.0.1:2321".to_owned()), pcr: 14 });
+        assert!(tcp.simulated());
+        let snp = parse("kind = \"simulated-snp\"\npki = \"/pki\"\ninitdata = \"/i.toml\"").unwrap();
+        let expected = AttesterConfig::SimulatedSnp { pki: "/pki".into(), initdata: Some("/i.toml".into()) };
+        assert_eq!(snp, expected);
+        assert!(snp.simulated());
+    }
+
+    #[test]
+    fn anything_else_is_refused() {
+        for text in [
+            "",
+            "kind = \"snp\"",
+            "kind = \"tpm\"",
+            "device = \"/dev/tpm0\"",
+            "kind = \"tpm\"\ndevice = \"/dev/tpm0\"\npki = \"/pki\"",
+            "kind = \"tpm\"\ndevice = \"/dev/tpm0\"\npcr = -1",
+            "kind = \"tpm\"\ndevice = \"/dev/tpm0\"\npcr = \"14\"",
+            "kind = \"simulated-snp\"",
+            "kind = \"simulated-snp\"\npki = \"/pki\"\npcr = 14",
+        ] {
+            assert!(parse(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn addresses_are_absolute_and_complete() {
+        for text in
+            ["tpm0", "/tmp/tpm", "unix:", "unix:swtpm.sock", "tcp:2321", "tcp::2321", "tcp:host:0", "tcp:host:x", ""]
+        {
+            assert!(text.parse::<TpmAddress>().is_err(), "{text}");
+        }
+        for text in ["/dev/tpm0", "unix:/run/a b", "tcp:[::1]:2321"] {
+            assert_eq!(text.parse::<TpmAddress>().unwrap().to_string(), text);
+        }
+    }
+}

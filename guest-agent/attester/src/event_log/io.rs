@@ -6,8 +6,13 @@ use std::io::{self, Read as _};
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt as _, FileExt as _};
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags};
+use rustix::io::Errno;
+
+const LOCK_FOR: Duration = Duration::from_secs(1);
+const LOCK_PAUSE: Duration = Duration::from_millis(10);
 
 /// Durable operations on the files of one directory.
 pub trait LogIo: Debug + Send + Sync {
@@ -77,8 +82,15 @@ impl DirIo {
     /// `WouldBlock` when another process has the directory.
     pub fn open_exclusive(dir: &Path) -> io::Result<Self> {
         let io = Self::open(dir)?;
-        rustix::fs::flock(&io.dir, FlockOperation::NonBlockingLockExclusive)?;
-        Ok(io)
+        let deadline = Instant::now() + LOCK_FOR;
+        loop {
+            match rustix::fs::flock(&io.dir, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => return Ok(io),
+                // A child that a killed agent forked has the descriptor until it executes something.
+                Err(Errno::WOULDBLOCK) if Instant::now() < deadline => std::thread::sleep(LOCK_PAUSE),
+                Err(error) => return Err(error.into()),
+            }
+        }
     }
 
     fn file(&self, name: &str, flags: OFlags) -> io::Result<File> {
@@ -123,7 +135,7 @@ impl LogIo for DirIo {
 
     fn remove(&self, name: &str) -> io::Result<()> {
         match rustix::fs::unlinkat(&self.dir, name, AtFlags::empty()) {
-            Ok(()) | Err(rustix::io::Errno::NOENT) => self.sync_dir(),
+            Ok(()) | Err(Errno::NOENT) => self.sync_dir(),
             Err(error) => Err(error.into()),
         }
     }

@@ -58,3 +58,61 @@ impl Wal {
         whole.then_some(wal)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use protocols::events::{Event, Started};
+
+    use super::*;
+
+    fn wal(alg: HashAlg) -> Wal {
+        let record = Event::from(Started { seq: 7 }).record(14, alg).unwrap();
+        Wal { place: 3, before: alg.hash(&[b"before"]), record }
+    }
+
+    #[test]
+    fn what_is_written_is_read() {
+        for alg in [HashAlg::Sha256, HashAlg::Sha384] {
+            let wal = wal(alg);
+            assert_eq!(Wal::parse(&wal.encode()), Some(wal.clone()));
+            assert_eq!(wal.after(), Some(alg.hash(&[wal.before.as_bytes(), wal.record.digest().as_bytes()])));
+        }
+        let mut mixed = wal(HashAlg::Sha256);
+        mixed.before = HashAlg::Sha384.zero();
+        assert_eq!(mixed.after(), None);
+        assert_eq!(Wal::parse(&mixed.encode()), None);
+    }
+
+    #[test]
+    fn any_other_bytes_are_not() {
+        let bytes = wal(HashAlg::Sha384).encode();
+        for place in 0..bytes.len() {
+            for bit in 0..8 {
+                let mut other = bytes.clone();
+                other[place] ^= 1 << bit;
+                assert_eq!(Wal::parse(&other), None, "bit {bit} of byte {place}");
+            }
+            assert_eq!(Wal::parse(&bytes[..place]), None, "cut at {place}");
+        }
+        assert_eq!(Wal::parse(&[bytes.as_slice(), &[0]].concat()), None);
+    }
+
+    #[test]
+    fn a_checksum_does_not_excuse_a_wrong_field() {
+        // The stored digest (behind magic, place, algorithm and register before) names another record.
+        let mut bytes = wal(HashAlg::Sha256).encode();
+        bytes.truncate(bytes.len() - 32);
+        bytes[8 + 8 + 2 + 32] ^= 1;
+        let checksum = Sha256Digest::of(&bytes);
+        bytes.extend_from_slice(checksum.as_bytes());
+        assert_eq!(Wal::parse(&bytes), None);
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_read_without_panic(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+            prop_assert_eq!(Wal::parse(&bytes), None);
+        }
+    }
+}

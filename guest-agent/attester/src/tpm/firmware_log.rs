@@ -126,3 +126,101 @@ impl<'b> Reader<'b> {
         usize::try_from(self.u32()?).map_err(|_| FirmwareLogError("length"))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const SHA256: u16 = 0x000B;
+    const SHA384: u16 = 0x000C;
+
+    fn spec(algorithms: &[(u16, u16)]) -> Vec<u8> {
+        let mut data = [SIGNATURE.as_slice(), &[0, 0, 0, 0, 0, 2, 0, 2]].concat();
+        data.extend_from_slice(&u32::try_from(algorithms.len()).unwrap().to_le_bytes());
+        for (alg, size) in algorithms {
+            data.extend_from_slice(&alg.to_le_bytes());
+            data.extend_from_slice(&size.to_le_bytes());
+        }
+        data.push(0);
+        let size = u32::try_from(data.len()).unwrap().to_le_bytes();
+        [&[0, 0, 0, 0, 3, 0, 0, 0][..], &[0; 20], &size, &data].concat()
+    }
+
+    fn event(pcr: u32, kind: u32, digests: &[(u16, &[u8])]) -> Vec<u8> {
+        let mut out = [pcr.to_le_bytes(), kind.to_le_bytes()].concat();
+        out.extend_from_slice(&u32::try_from(digests.len()).unwrap().to_le_bytes());
+        for (alg, digest) in digests {
+            out.extend_from_slice(&alg.to_le_bytes());
+            out.extend_from_slice(digest);
+        }
+        out.extend_from_slice(&[3, 0, 0, 0, b'a', b'b', b'c']);
+        out
+    }
+
+    fn chain(digests: &[[u8; 32]]) -> Sha256Digest {
+        let zero = Sha256Digest::new([0; 32]);
+        digests.iter().fold(zero, |value, digest| Sha256Digest::of_parts(&[value.as_bytes(), digest]))
+    }
+
+    #[test]
+    fn a_pcr_is_replayed_from_its_own_extended_events() {
+        let log = [
+            spec(&[(SHA256, 32), (SHA384, 48)]),
+            event(14, 13, &[(SHA256, &[1; 32]), (SHA384, &[9; 48])]),
+            event(7, 13, &[(SHA256, &[2; 32]), (SHA384, &[9; 48])]),
+            event(14, EV_NO_ACTION, &[(SHA256, &[3; 32]), (SHA384, &[9; 48])]),
+            event(14, 4, &[(SHA384, &[9; 48]), (SHA256, &[4; 32])]),
+        ]
+        .concat();
+        assert_eq!(replay_sha256(&log, 14), Ok(chain(&[[1; 32], [4; 32]])));
+        assert_eq!(replay_sha256(&log, 7), Ok(chain(&[[2; 32]])));
+        assert_eq!(replay_sha256(&log, 15), Ok(chain(&[])));
+        for padding in [vec![0; 9], vec![0xFF; 64]] {
+            assert_eq!(replay_sha256(&[log.clone(), padding].concat(), 14), Ok(chain(&[[1; 32], [4; 32]])));
+        }
+    }
+
+    #[test]
+    fn a_cut_log_is_refused_between_events_only() {
+        let head = spec(&[(SHA256, 32)]);
+        let log = [head.clone(), event(14, 13, &[(SHA256, &[1; 32])])].concat();
+        for end in 0..log.len() {
+            let whole = end == head.len();
+            assert_eq!(replay_sha256(log.get(..end).unwrap(), 14).is_ok(), whole, "{end}");
+        }
+    }
+
+    #[test]
+    fn a_log_without_the_bank_tells_nothing() {
+        let sha384 = [spec(&[(SHA384, 48)]), event(14, 13, &[(SHA384, &[1; 48])])].concat();
+        assert_eq!(replay_sha256(&sha384, 14), Err(FirmwareLogError("the bank is not logged")));
+        let missing = [spec(&[(SHA256, 32), (SHA384, 48)]), event(14, 13, &[(SHA384, &[1; 48])])].concat();
+        assert_eq!(replay_sha256(&missing, 14), Err(FirmwareLogError("an event without a digest of the bank")));
+        let unknown = [spec(&[(SHA256, 32)]), event(14, 13, &[(0x0004, &[1; 20])])].concat();
+        assert_eq!(replay_sha256(&unknown, 14), Err(FirmwareLogError("unknown algorithm")));
+        let mut old = spec(&[(SHA256, 32)]);
+        old[32] ^= 1;
+        assert_eq!(replay_sha256(&old, 14), Err(FirmwareLogError("not a crypto agile log")));
+    }
+
+    #[test]
+    fn only_tpm_devices_have_a_log() {
+        let path = Path::new("/sys/kernel/security/tpm0/binary_bios_measurements");
+        for device in ["/dev/tpm0", "/dev/tpmrm0"] {
+            assert_eq!(path_of(Path::new(device)).as_deref(), Some(path));
+        }
+        for device in ["/dev/tpm", "/dev/tpmrm", "/dev/tpmx", "/dev/null", "/dev/tpm0/.."] {
+            assert_eq!(path_of(Path::new(device)), None, "{device}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_read_without_panic(tail in prop::collection::vec(any::<u8>(), 0..200), raw: bool) {
+            let log = if raw { tail } else { [spec(&[(SHA256, 32)]), tail].concat() };
+            let _ = replay_sha256(&log, 14);
+        }
+    }
+}
