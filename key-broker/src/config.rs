@@ -349,8 +349,8 @@ pub fn public_key_pem(signing: &p256::ecdsa::SigningKey) -> Result<String, Confi
 fn admin_token(path: &Path) -> Result<Sha256Digest, ConfigError> {
     let text = Zeroizing::new(read(path)?);
     let token = text.trim();
-    if token.len() < MIN_ADMIN_TOKEN || !token.bytes().all(|b| b.is_ascii_graphic()) {
-        return Err(value("admin_token", "must be at least 32 printable characters without spaces"));
+    if token.len() < MIN_ADMIN_TOKEN || !token.bytes().all(|b| (0x20..=0x7E).contains(&b)) {
+        return Err(value("admin_token", "must be one line of at least 32 printable ASCII characters"));
     }
     Ok(Sha256Digest::of(token.as_bytes()))
 }

@@ -123,7 +123,7 @@ fn unknown_fields_and_unusable_values_are_named() {
     let write = |name: &str, content: &str| std::fs::write(files.directory.path().join(name), content).unwrap();
     write("admin.token", "short");
     assert!(files.refused(|text| text).contains("admin_token"));
-    write("admin.token", "0123456789abcdef 0123456789abcdef");
+    write("admin.token", "0123456789abcdef\n0123456789abcdef");
     assert!(files.refused(|text| text).contains("admin_token"));
     let ed25519 = SigningKey::generate(KeyKind::Ed25519).unwrap();
     write("signing.pem", &ed25519.to_pem().unwrap());

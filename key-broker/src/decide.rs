@@ -9,7 +9,7 @@ use protocols::tcl::{
     DECIDE_TYP, DecideRequest, DecideResponse, GoldenResource, Outcome, VERDICT_TYP, Verdict as Claims, VerdictRecord,
 };
 use protocols::time::Timestamp;
-use registry::{ImageReference, RegistryError};
+use registry::ImageReference;
 use verifier::log::Stage;
 use verifier::{AuthenticatedGolden, HighWater, LogState, Policy, Verdict, appraise, authenticate, process_digest};
 
@@ -157,15 +157,8 @@ impl Broker {
         let fetch = registry::golden::fetch(&*self.registry, reference.repository(), manifest);
         match tokio::time::timeout(GOLDEN_DEADLINE, fetch).await {
             Ok(Ok(found)) => Ok((found.envelopes, found.revocations)),
-            // A repository that is not there holds no golden value.
-            Ok(Err(RegistryError::NotFound { .. })) => Ok((Vec::new(), None)),
-            Ok(Err(
-                error @ (RegistryError::Unavailable { .. }
-                | RegistryError::Malformed { .. }
-                | RegistryError::Denied { .. }
-                | RegistryError::Config { .. }),
-            )) => Err(unavailable(error.to_string())),
-            Ok(Err(error)) => Err(error.refusal()),
+            // As in the guest: whatever keeps us from reading what is stored leaves the question open.
+            Ok(Err(error)) => Err(unavailable(error.to_string())),
             Err(_) => Err(unavailable(format!("none within {} s", GOLDEN_DEADLINE.as_secs()))),
         }
     }

@@ -1,5 +1,6 @@
 //! The store in one file, with durable transactions.
 
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -64,7 +65,16 @@ impl EmbeddedStore {
     /// [`StoreError::Io`] when it cannot be opened or another process holds it, [`StoreError::Corrupt`] when
     /// another release made it.
     pub fn open(path: &Path) -> Result<Self, StoreError> {
-        let database = Database::create(path).map_err(io)?;
+        // It holds secrets: made for its owner alone, whatever the umask.
+        let file = std::fs::OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(path)
+            .map_err(|error| StoreError::Io(format!("{}: {error}", path.display())))?;
+        let database = Database::builder().create_file(file).map_err(io)?;
         let write = database.begin_write().map_err(io)?;
         {
             let mut meta = write.open_table(META).map_err(io)?;

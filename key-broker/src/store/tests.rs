@@ -1,5 +1,6 @@
 //! What the store promises: atomic, durable, and nothing lost by a race.
 
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
 use protocols::event_log::{MR_RTMR3, Record};
@@ -127,6 +128,7 @@ fn one_process_holds_the_file_and_a_foreign_file_is_refused() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("broker.redb");
     let _held = EmbeddedStore::open(&path).unwrap();
+    assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
     assert!(matches!(EmbeddedStore::open(&path), Err(StoreError::Io(_))));
     let foreign = directory.path().join("foreign");
     std::fs::write(&foreign, b"something else entirely, and long enough to be read as a header").unwrap();
