@@ -336,3 +336,36 @@ async fn every_path_of_the_openapi_document_is_served() {
     use protocols::tcl::{DECIDE_PATH, EVENTS_PATH, RECEIPTS_PATH, VERDICTS_PATH};
     assert_eq!(served, ["/healthz", EVENTS_PATH, DECIDE_PATH, RECEIPTS_PATH, &format!("{VERDICTS_PATH}/{{id}}")]);
 }
+
+/// Waits without end in what it serves, until it is let go.
+#[tokio::test]
+async fn a_request_in_work_is_answered_before_the_server_ends() {
+    let (release, released) = tokio::sync::oneshot::channel::<()>();
+    let released = std::sync::Arc::new(tokio::sync::Mutex::new(Some(released)));
+    let router = axum::Router::new().route(
+        "/slow",
+        axum::routing::get(async move || {
+            released.lock().await.take().unwrap().await.unwrap();
+            "done"
+        }),
+    );
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let server = tokio::spawn(key_broker::server::serve(listener, router, async move {
+        let _ = stopped.await;
+    }));
+    let mut idle = TcpStream::connect(address).await.unwrap();
+    let request = tokio::spawn(async move { support::raw(address, "GET", "/slow", &[], vec![]).await });
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    stop.send(()).unwrap();
+    // New connections are refused, idle ones closed, the request in work goes on.
+    let mut rest = String::new();
+    idle.read_to_string(&mut rest).await.unwrap();
+    assert!(TcpStream::connect(address).await.is_err());
+    assert!(!server.is_finished());
+    release.send(()).unwrap();
+    let (status, body) = request.await.unwrap();
+    assert_eq!((status, body.as_str()), (200, "done"));
+    server.await.unwrap();
+}

@@ -10,6 +10,7 @@ use protocols::guest::GuestId;
 use protocols::resource::ResourcePath;
 use protocols::tcl::VerdictRecord;
 use protocols::time::Timestamp;
+use redb::backends::FileBackend;
 use redb::{Database, ReadableDatabase as _, ReadableTable as _, ReadableTableMetadata as _, TableDefinition};
 use verifier::HighWater;
 
@@ -74,7 +75,7 @@ impl EmbeddedStore {
             .mode(0o600)
             .open(path)
             .map_err(|error| StoreError::Io(format!("{}: {error}", path.display())))?;
-        let database = Database::builder().create_file(file).map_err(io)?;
+        let database = Database::builder().create_with_backend(FileBackend::new(file).map_err(io)?).map_err(io)?;
         let write = database.begin_write().map_err(io)?;
         {
             let mut meta = write.open_table(META).map_err(io)?;
