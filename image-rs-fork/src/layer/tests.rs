@@ -494,7 +494,7 @@ fn any_item() -> impl Strategy<Value = Item> {
     let path = proptest::collection::vec(name, 1..4).prop_map(|names| names.join("/"));
     let target = proptest::sample::select(vec!["a", "/b", "a/b", "../c", "a/../..", "b/c"]);
     (0u8..7, path, target, 0u32..4).prop_map(|(kind, path, target, number)| match kind {
-        0 | 1 => file(&path, &[number as u8; 3]).mode(0o640 + number),
+        0 | 1 => file(&path, format!("{number}").as_bytes()).mode(0o640 + number),
         2 => dir(&path).mode(0o700 + number).mtime(number.into()),
         3 => symlink(&path, target),
         4 => hardlink(&path, target),

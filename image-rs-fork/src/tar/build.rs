@@ -1,6 +1,6 @@
-//! Makes archives for tests, well-formed and otherwise.
+//! Makes archives for tests, well-formed and otherwise. Integration tests include this file too.
 
-use super::header::BLOCK;
+const BLOCK: usize = 512;
 
 /// One header, changed by its methods and finished with [`Item::bytes`].
 #[derive(Clone)]
