@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{FirmwareVersion, Generation, REPORT_SIZE, Signature, SnpError, TcbVersion};
 
-/// Every field of a report, in the shape of the `sev` crate. Not checked: see [`Report`].
+/// Every field of a report, in the shape of the `sev` crate. Not checked: see [`super::Report`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Fields {
@@ -12,7 +12,7 @@ pub struct Fields {
     pub version: u32,
     /// The guest's security version.
     pub guest_svn: u32,
-    /// Guest policy bits, see [`POLICY_DEBUG`] and [`POLICY_MIGRATE_MA`].
+    /// Guest policy bits, see [`super::POLICY_DEBUG`] and [`super::POLICY_MIGRATE_MA`].
     pub policy: u64,
     /// Family id of the ID block.
     pub family_id: [u8; 16],
@@ -20,7 +20,7 @@ pub struct Fields {
     pub image_id: [u8; 16],
     /// The privilege level that asked for the report.
     pub vmpl: u32,
-    /// [`SIG_ALGO_ECDSA_P384_SHA384`].
+    /// [`super::SIG_ALGO_ECDSA_P384_SHA384`].
     pub sig_algo: u32,
     /// TCB in use.
     pub current_tcb: TcbVersion,
@@ -69,7 +69,7 @@ pub struct Fields {
     pub launch_mit_vector: Option<u64>,
     /// Mitigations verified now; from version 5.
     pub current_mit_vector: Option<u64>,
-    /// Over the first [`SIGNED_SIZE`] bytes.
+    /// Over the first [`super::SIGNED_SIZE`] bytes.
     pub signature: Signature,
 }
 
