@@ -23,7 +23,7 @@ pub const INDEX_TYPE: &str = "application/vnd.oci.image.index.v1+json";
 /// When `tclctl measure` fails or its output is not a golden value.
 #[must_use]
 pub fn measured(registry: &str, image: &Image, arguments: &[&str]) -> Statement<GoldenValue> {
-    let reference = format!("{registry}/{}@{}", image.repository, image.manifest);
+    let reference = format!("{registry}/{}:{}@{}", image.repository, image.tag, image.manifest);
     let mut all = vec!["measure", "--plain-http", registry, &reference];
     all.extend(arguments);
     let payload = run(tclctl(&all)).ok().stdout;

@@ -13,6 +13,7 @@ pub mod process;
 pub mod proxy;
 pub mod registry;
 pub mod tpm;
+pub mod tpm_relay;
 pub mod world;
 
 pub use command::Seen;

@@ -119,8 +119,7 @@ fn manifests(store: &mut Store, method: &Method, name: &str, reference: &str, ki
 }
 
 fn referrers(store: &Store, name: &str, digest: &str, query: &str) -> Response {
-    let wanted = query.split('&').find_map(|pair| pair.strip_prefix("artifactType="));
-    let wanted = wanted.map(|text| text.replace("%2B", "+").replace("%2F", "/"));
+    let wanted = parameter(query, "artifactType");
     let mut found = Vec::new();
     for ((repository, manifest), (kind, bytes)) in &store.manifests {
         let Ok(content) = serde_json::from_slice::<Value>(bytes) else { continue };
@@ -141,7 +140,7 @@ fn referrers(store: &Store, name: &str, digest: &str, query: &str) -> Response {
 }
 
 fn uploads(store: &mut Store, method: &Method, name: &str, session: &str, query: &str, body: Bytes) -> Response {
-    let digest = query.split('&').find_map(|pair| pair.strip_prefix("digest=")).map(|text| text.replace("%3A", ":"));
+    let digest = parameter(query, "digest");
     let key = format!("upload {name} {session}");
     let mut content = store.blobs.remove(&key).unwrap_or_default().to_vec();
     content.extend_from_slice(&body);
@@ -162,6 +161,18 @@ fn uploads(store: &mut Store, method: &Method, name: &str, session: &str, query:
             answer(StatusCode::ACCEPTED, &[("location", &location(session))], Bytes::new())
         }
     }
+}
+
+/// One parameter of a query, percent-decoded.
+fn parameter(query: &str, name: &str) -> Option<String> {
+    let value = query.split('&').find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='))?;
+    let mut parts = value.split('%');
+    let mut decoded = parts.next()?.as_bytes().to_vec();
+    for part in parts {
+        decoded.push(u8::from_str_radix(part.get(..2)?, 16).ok()?);
+        decoded.extend_from_slice(part.get(2..)?.as_bytes());
+    }
+    String::from_utf8(decoded).ok()
 }
 
 fn answer(status: StatusCode, headers: &[(&str, &str)], body: Bytes) -> Response {

@@ -57,6 +57,12 @@ impl Tpm {
         format!("unix:{}", self.socket.display())
     }
 
+    /// Its data channel.
+    #[must_use]
+    pub fn socket(&self) -> &Path {
+        &self.socket
+    }
+
     /// What `tpm2_pcrread sha256:N` reads, as 64 lower-case hex digits.
     ///
     /// # Panics

@@ -3,7 +3,6 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::OnceLock;
 
 use protocols::keys::{KeyKind, SigningKey};
 use tempfile::TempDir;
@@ -11,10 +10,11 @@ use toml::{Table, Value};
 
 use crate::command::{Seen, run, run_with, runc_list, tclctl};
 use crate::image::{Image, MARKER, Recipe};
-use crate::process::{Service, address, binary, program};
+use crate::process::{PATIENCE, Service, address, binary, program};
 use crate::proxy::Proxy;
 use crate::registry::Registry;
 use crate::tpm::Tpm;
+use crate::tpm_relay::TpmRelay;
 
 /// The signer's name in every world.
 pub const ISSUER: &str = "release@example.com";
@@ -40,6 +40,8 @@ pub struct Options {
     pub registry_proxy: bool,
     /// Whether the agent reaches the attestor through a [`Proxy`].
     pub attestor_proxy: bool,
+    /// Whether the agent reaches the TPM through a [`TpmRelay`].
+    pub tpm_relay: bool,
     /// Whether the registry wants a password.
     pub locked: bool,
     /// Size of a tmpfs for the agent's state, in KiB; 0: none.
@@ -64,6 +66,7 @@ impl Default for Options {
             tee: Tee::Tpm,
             registry_proxy: false,
             attestor_proxy: false,
+            tpm_relay: false,
             locked: false,
             state_kib: 0,
             images_kib: 0,
@@ -84,6 +87,8 @@ pub struct World {
     pub attestor_proxy: Option<Proxy>,
     /// The TPM, where there is one.
     pub tpm: Option<Tpm>,
+    /// What stands between agent and TPM, where the options asked for it.
+    pub tpm_relay: Option<TpmRelay>,
     /// The golden values' signing key, pinned by agent and attestor.
     pub release: SigningKey,
     /// The agent; `None` while it is down.
@@ -127,6 +132,10 @@ impl World {
         let registry = Registry::start(&folder, options.locked);
         let registry_proxy = options.registry_proxy.then(|| Proxy::start(&registry.address));
         let tpm = (options.tee == Tee::Tpm).then(|| Tpm::start(&folder));
+        let tpm_relay = tpm
+            .as_ref()
+            .filter(|_| options.tpm_relay)
+            .map(|tpm| TpmRelay::start(&folder.join("relay.sock"), tpm.socket()));
         let release = SigningKey::generate(KeyKind::EcdsaP256).unwrap();
         let attestor = SigningKey::generate(KeyKind::EcdsaP256).unwrap();
         fs::write(folder.join("release.pem"), release.to_pem().unwrap().as_bytes()).unwrap();
@@ -139,6 +148,7 @@ impl World {
             registry_proxy,
             attestor_proxy: None,
             tpm,
+            tpm_relay,
             release,
             agent: None,
             broker: None,
@@ -228,7 +238,9 @@ registers = ["tpm-listed", "software"]
                 table.insert("tpm".into(), Value::Table(ak));
             }
             None => {
-                let ark = simulated_pki().join("ark.pem");
+                let pki = self.path("pki").display().to_string();
+                let _ = run(tclctl(&["simulated", "pki", &pki])).ok();
+                let ark = self.path("pki/ark.pem");
                 let root: Table =
                     format!("root = [{{ path = '{}', simulated = true }}]", ark.display()).parse().unwrap();
                 table.insert("snp".into(), Value::Table(root));
@@ -248,8 +260,11 @@ registers = ["tpm-listed", "software"]
 
     fn configure_agent(&self, options: &Options, attestor_url: &str, attestor: &SigningKey) {
         let attester = match &self.tpm {
+            Some(_) if options.tpm_relay => {
+                format!("kind = \"tpm\"\ndevice = \"unix:{}\"\npcr = 14", self.path("relay.sock").display())
+            }
             Some(tpm) => format!("kind = \"tpm\"\ndevice = \"{}\"\npcr = 14", tpm.device()),
-            None => format!("kind = \"simulated-snp\"\npki = \"{}\"", simulated_pki().display()),
+            None => format!("kind = \"simulated-snp\"\npki = \"{}\"", self.path("pki").display()),
         };
         let mut table: Table = format!(
             r#"environment = "development"
@@ -317,6 +332,22 @@ path = "{runtime}"
         let mut agent = self.spawn_agent();
         agent.wait_for_socket(&self.path("agent.sock"));
         self.agent = Some(agent);
+    }
+
+    /// Waits until the attestor has every record the agent has.
+    ///
+    /// # Panics
+    /// When that takes longer than [`PATIENCE`].
+    pub fn settle(&self) {
+        let deadline = std::time::Instant::now() + PATIENCE;
+        loop {
+            let status = run(self.tclctl(&["--json", "status"])).ok().json();
+            if status["delivered"] == status["records"] {
+                return;
+            }
+            assert!(std::time::Instant::now() < deadline, "not delivered: {status}\n{}", self.agent_log());
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
     }
 
     /// SIGKILL for the agent.
@@ -507,7 +538,7 @@ path = "{runtime}"
     /// Where the agent keeps runc's state.
     #[must_use]
     pub fn runc_root(&self) -> PathBuf {
-        self.path("state/runc")
+        self.path("state/runtime")
     }
 
     /// Whether a workload has left its mark.
@@ -537,6 +568,7 @@ path = "{runtime}"
     /// When something is left.
     #[track_caller]
     pub fn nothing_left(&self) {
+        assert!(self.runc_root().is_dir(), "the agent keeps the runtime's state where this looks for it");
         assert_eq!(runc_list(&self.runc_root()), Vec::<String>::new(), "containers the runtime knows");
         let own = self.folder.display().to_string();
         let mounts = fs::read_to_string("/proc/self/mounts").unwrap();
@@ -655,7 +687,7 @@ impl Drop for World {
         if let Some(mut agent) = self.agent.take() {
             agent.stop();
         }
-        for id in std::panic::catch_unwind(|| runc_list(&self.folder.join("state/runc"))).unwrap_or_default() {
+        for id in std::panic::catch_unwind(|| runc_list(&self.folder.join("state/runtime"))).unwrap_or_default() {
             let _ = Command::new(program("runc"))
                 .arg("--root")
                 .arg(self.runc_root())
@@ -675,19 +707,4 @@ impl Drop for World {
         }
         drop(self.temporary.take());
     }
-}
-
-/// Simulated SNP roots, made once for a test binary: RSA-4096 keys take seconds.
-///
-/// # Panics
-/// When they cannot be made.
-#[must_use]
-pub fn simulated_pki() -> &'static Path {
-    static PKI: OnceLock<TempDir> = OnceLock::new();
-    PKI.get_or_init(|| {
-        let folder = tempfile::Builder::new().prefix("tcl-pki-").tempdir().unwrap();
-        let _ = run(tclctl(&["simulated", "pki", &folder.path().display().to_string()])).ok();
-        folder
-    })
-    .path()
 }

@@ -53,6 +53,7 @@ fn killed_at(mode: &str, at_registry: bool, method: &'static str, path: &str, sk
     let mut world = world();
     let image = world.signed("true", "app");
     let path = path.replace("LAYER", &image.layers[0]);
+    world.settle();
     let proxy = if at_registry { &world.registry_proxy } else { &world.attestor_proxy };
     let proxy = proxy.as_ref().unwrap();
     proxy.rule_after("held", method, &path, skip, action);
@@ -82,7 +83,18 @@ fn while_the_golden_value_is_fetched() {
 
 #[test]
 fn while_the_attestor_is_asked_for_a_challenge() {
-    let _ = killed_at("remote", false, "POST", "/kbs/v0/auth", 0, Action::Stall);
+    let mut world = world();
+    let image = world.signed("true", "app");
+    world.settle();
+    // A restarted agent needs a new session; it is killed while it waits for one.
+    world.kill_agent();
+    world.attestor_proxy.as_ref().unwrap().rule("held", "POST", "/kbs/v0/auth", Action::Stall);
+    world.start_agent();
+    let child = launch(&world, &image, "remote");
+    world.attestor_proxy.as_ref().unwrap().wait_for_hit("held");
+    std::thread::sleep(Duration::from_millis(300));
+    assert!(!world.marked());
+    killed_and_restarted(&mut world, child, &image, "remote");
 }
 
 #[test]

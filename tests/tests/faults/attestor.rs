@@ -15,6 +15,7 @@ fn behind_a_proxy() -> World {
 fn spoiled(mode: &str, path: &str, action: Action, status: i32, code: &str) {
     let world = behind_a_proxy();
     let image = world.signed("true", "app");
+    world.settle();
     let proxy = world.attestor_proxy.as_ref().unwrap();
     proxy.rule("spoiled", "POST", path, action);
     let _ = world.refuses(&image, &["--mode", mode], status, code);
@@ -41,7 +42,21 @@ fn attestor_down() {
 
 #[test]
 fn attestor_5xx() {
-    spoiled("remote", "/kbs/v0/auth", Action::Status(500), 69, "attestor.unavailable");
+    let mut world = behind_a_proxy();
+    let image = world.signed("true", "app");
+    world.settle();
+    // A restarted agent needs a new session, and gets none.
+    world.kill_agent();
+    let proxy = world.attestor_proxy.as_ref().unwrap();
+    proxy.rule("broken", "POST", "/kbs/v0/auth", Action::Status(500));
+    world.start_agent();
+    for mode in MODES {
+        let _ = world.refuses(&image, &["--mode", mode], 69, "attestor.unavailable");
+    }
+    let proxy = world.attestor_proxy.as_ref().unwrap();
+    assert!(proxy.hits("broken") > 0);
+    proxy.clear();
+    let _ = world.accepts(&image, &["--mode", "remote"]);
 }
 
 #[test]
@@ -70,8 +85,10 @@ fn attestor_answering_for_another_nonce() {
 
 #[test]
 fn challenge_of_another_session() {
-    let world = behind_a_proxy();
+    let mut world = behind_a_proxy();
     let image = world.signed("true", "app");
+    world.settle();
+    world.kill_agent();
     let proxy = world.attestor_proxy.as_ref().unwrap();
     let stale = |bytes: Vec<u8>| {
         let mut challenge: Value = serde_json::from_slice(&bytes).unwrap();
@@ -79,6 +96,7 @@ fn challenge_of_another_session() {
         challenge.to_string().into_bytes()
     };
     proxy.rule("stale", "POST", "/kbs/v0/auth", Action::edit(stale));
+    world.start_agent();
     let seen = world.run(&image, &["--mode", "remote"]);
     assert_eq!(seen.status, 77, "{seen:#?}");
     let line = seen.stderr.lines().last().unwrap_or_default();

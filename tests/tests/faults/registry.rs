@@ -110,10 +110,9 @@ fn plain_http_for_a_host_the_configuration_does_not_name() {
         ..Options::default()
     });
     let image = world.signed("true", "app");
-    let seen = world.run(&image, &[]);
-    // Nothing is sent in the clear; TLS to a plain server is no answer.
-    seen.refused(69, "image.registry");
-    world.nothing_ran();
+    for mode in crate::MODES {
+        let _ = world.refuses(&image, &["--mode", mode], 77, "image.plain_http");
+    }
 }
 
 #[test]

@@ -24,7 +24,7 @@ for pid in $pids; do
   for _ in $(seq 50); do kill -0 "$pid" 2>/dev/null || break; sleep 0.1; done
   kill -KILL "$pid" 2>/dev/null
 done
-for root in $(find "$1" -type d -name runc 2>/dev/null); do
+for root in $(find "$1" -type d -path "*/agent/runtime" 2>/dev/null); do
   for id in $(runc --root "$root" list -q 2>/dev/null); do runc --root "$root" delete --force "$id" 2>/dev/null; done
 done
 grep -F " $1/" /proc/self/mounts | cut -d' ' -f2 | sort -r | while read -r mount; do umount -l "$mount" 2>/dev/null; done
