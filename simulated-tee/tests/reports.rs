@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::LazyLock;
 
@@ -13,22 +13,36 @@ use sev::parser::ByteParser as _;
 use simulated_tee::{Chip, Params, Pki, SimulatedError};
 
 struct Installation {
-    dir: tempfile::TempDir,
+    dir: PathBuf,
     pki: Pki,
 }
 
+/// A fresh directory in the build directory. Statics are not dropped: what ended processes left is removed here.
+fn scratch(name: &str) -> PathBuf {
+    let parent = Path::new(env!("CARGO_TARGET_TMPDIR")).join("simulated-tee");
+    std::fs::create_dir_all(&parent).unwrap();
+    for entry in parent.read_dir().unwrap().flatten() {
+        let file_name = entry.file_name().into_string().unwrap();
+        let (pid, _) = file_name.split_once('-').unwrap();
+        if !Path::new("/proc").join(pid).exists() {
+            let _ = std::fs::remove_dir_all(entry.path());
+        }
+    }
+    parent.join(format!("{}-{name}", std::process::id()))
+}
+
 static MILAN: LazyLock<Installation> = LazyLock::new(|| {
-    let dir = tempfile::tempdir().unwrap();
-    let pki = Pki::create(dir.path()).unwrap();
+    let dir = scratch("milan");
+    let pki = Pki::create(&dir).unwrap();
     Installation { dir, pki }
 });
 
 static TURIN: LazyLock<Installation> = LazyLock::new(|| {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = scratch("turin");
     let mut id = [0; 64];
     id[..8].copy_from_slice(b"\xFEturin\0\x01");
     let tcb = TcbVersion { fmc: Some(1), bootloader: 2, tee: 3, snp: 200, microcode: 255 };
-    let pki = Pki::create_for(dir.path(), &Chip { id, tcb }).unwrap();
+    let pki = Pki::create_for(&dir, &Chip { id, tcb }).unwrap();
     Installation { dir, pki }
 });
 
@@ -81,9 +95,9 @@ fn reports_of_every_version_and_generation_verify() {
 
 #[test]
 fn openssl_accepts_the_chain_and_no_other_root() {
-    assert!(openssl_verify(MILAN.dir.path(), MILAN.dir.path()));
-    assert!(openssl_verify(TURIN.dir.path(), TURIN.dir.path()));
-    assert!(!openssl_verify(MILAN.dir.path(), TURIN.dir.path()));
+    assert!(openssl_verify(&MILAN.dir, &MILAN.dir));
+    assert!(openssl_verify(&TURIN.dir, &TURIN.dir));
+    assert!(!openssl_verify(&MILAN.dir, &TURIN.dir));
 }
 
 #[test]
@@ -109,7 +123,7 @@ fn the_certificates_say_what_amds_say() {
         let text = |name: &str| {
             let out = Command::new("openssl")
                 .args(["x509", "-noout", "-text", "-in"])
-                .arg(installation.dir.path().join(name))
+                .arg(installation.dir.join(name))
                 .output()
                 .expect("openssl is installed");
             String::from_utf8(out.stdout).unwrap()
@@ -134,7 +148,7 @@ fn the_certificates_say_what_amds_say() {
 #[test]
 fn an_opened_installation_is_the_one_that_was_made() {
     for installation in [&*MILAN, &*TURIN] {
-        let again = Pki::open(installation.dir.path()).unwrap();
+        let again = Pki::open(&installation.dir).unwrap();
         assert_eq!(again.chip(), installation.pki.chip());
         assert_eq!(again.ark_der(), installation.pki.ark_der());
         assert_eq!(again.ask_der(), installation.pki.ask_der());
@@ -146,25 +160,25 @@ fn an_opened_installation_is_the_one_that_was_made() {
 
 #[test]
 fn the_private_key_is_for_its_owner_only() {
-    let mode = MILAN.dir.path().join("vcek.key").metadata().unwrap().permissions().mode();
+    let mode = MILAN.dir.join("vcek.key").metadata().unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o600);
     let mut names: Vec<_> =
-        MILAN.dir.path().read_dir().unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+        MILAN.dir.read_dir().unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
     names.sort();
     assert_eq!(names, ["ark.pem", "ask.pem", "vcek.key", "vcek.pem"], "no authority's key is kept");
 }
 
 #[test]
 fn existing_roots_are_never_overwritten() {
-    let before = std::fs::read(MILAN.dir.path().join("ark.pem")).unwrap();
-    assert!(matches!(Pki::create(MILAN.dir.path()), Err(SimulatedError::File { .. })));
-    assert_eq!(std::fs::read(MILAN.dir.path().join("ark.pem")).unwrap(), before);
+    let before = std::fs::read(MILAN.dir.join("ark.pem")).unwrap();
+    assert!(matches!(Pki::create(&MILAN.dir), Err(SimulatedError::File { .. })));
+    assert_eq!(std::fs::read(MILAN.dir.join("ark.pem")).unwrap(), before);
 }
 
 fn copy_of_milan() -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
     for name in ["ark.pem", "ask.pem", "vcek.pem", "vcek.key"] {
-        std::fs::copy(MILAN.dir.path().join(name), dir.path().join(name)).unwrap();
+        std::fs::copy(MILAN.dir.join(name), dir.path().join(name)).unwrap();
     }
     dir
 }
@@ -172,11 +186,11 @@ fn copy_of_milan() -> tempfile::TempDir {
 #[test]
 fn mixed_or_missing_files_are_refused() {
     let dir = copy_of_milan();
-    std::fs::copy(TURIN.dir.path().join("vcek.key"), dir.path().join("vcek.key")).unwrap();
+    std::fs::copy(TURIN.dir.join("vcek.key"), dir.path().join("vcek.key")).unwrap();
     assert!(matches!(Pki::open(dir.path()), Err(SimulatedError::Malformed { what: "not the VCEK's key", .. })));
 
     let dir = copy_of_milan();
-    std::fs::copy(MILAN.dir.path().join("ask.pem"), dir.path().join("vcek.pem")).unwrap();
+    std::fs::copy(MILAN.dir.join("ask.pem"), dir.path().join("vcek.pem")).unwrap();
     assert!(matches!(Pki::open(dir.path()), Err(SimulatedError::Malformed { what: "it does not name a chip", .. })));
 
     let dir = copy_of_milan();

@@ -3,7 +3,7 @@
 
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::net::UnixStream;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
@@ -155,15 +155,20 @@ fn answers(address: &TpmAddress, child: &mut Child) -> bool {
     false
 }
 
-/// The simulated roots of this test process.
+/// Simulated roots, made once and kept in the build directory: making them takes seconds.
 pub fn pki() -> &'static Path {
-    static PKI: OnceLock<tempfile::TempDir> = OnceLock::new();
+    static PKI: OnceLock<PathBuf> = OnceLock::new();
     PKI.get_or_init(|| {
-        let dir = tempfile::tempdir().unwrap();
-        simulated_tee::Pki::create(dir.path()).unwrap();
-        dir
+        let scratch = Path::new(env!("CARGO_TARGET_TMPDIR"));
+        let kept = scratch.join("attester-simulated-pki");
+        if simulated_tee::Pki::open(&kept).is_err() {
+            let made = tempfile::tempdir_in(scratch).unwrap();
+            simulated_tee::Pki::create(made.path()).unwrap();
+            // Another test process may have been first: its roots are as good.
+            let _ = std::fs::rename(made.path(), &kept);
+        }
+        kept
     })
-    .path()
 }
 
 pub fn simulated(state: &Path) -> SimulatedSnpAttester {
