@@ -52,16 +52,21 @@ impl std::fmt::Debug for Action {
     }
 }
 
-/// Which requests a rule is for: method (empty: any), a part of the path, and how many to leave alone first.
-#[derive(Debug, Clone)]
+/// Which requests a rule is for: method (empty: any), a part of the path, and only while something holds.
 struct Rule {
     name: &'static str,
     method: &'static str,
     path: String,
-    skip: usize,
+    when: Box<dyn Fn() -> bool + Send>,
     action: Action,
     hits: usize,
     last: Option<(StatusCode, HeaderMap, Bytes)>,
+}
+
+impl std::fmt::Debug for Rule {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name)
+    }
 }
 
 #[derive(Debug, Default)]
@@ -116,15 +121,22 @@ impl Proxy {
     /// # Panics
     /// Never, but for a poisoned lock.
     pub fn rule(&self, name: &'static str, method: &'static str, path: &str, action: Action) {
-        self.rule_after(name, method, path, 0, action);
+        self.rule_when(name, method, path, || true, action);
     }
 
-    /// As [`Proxy::rule`], after leaving the first `skip` fitting requests alone.
+    /// As [`Proxy::rule`], but only for requests that come while `when` holds.
     ///
     /// # Panics
     /// Never, but for a poisoned lock.
-    pub fn rule_after(&self, name: &'static str, method: &'static str, path: &str, skip: usize, action: Action) {
-        let rule = Rule { name, method, path: path.to_owned(), skip, action, hits: 0, last: None };
+    pub fn rule_when(
+        &self,
+        name: &'static str,
+        method: &'static str,
+        path: &str,
+        when: impl Fn() -> bool + Send + 'static,
+        action: Action,
+    ) {
+        let rule = Rule { name, method, path: path.to_owned(), when: Box::new(when), action, hits: 0, last: None };
         self.shared.lock().unwrap().rules.push(rule);
     }
 
@@ -198,13 +210,9 @@ async fn pass(State((shared, client)): State<Shell>, request: Request) -> Respon
     let (upstream, place, action) = {
         let mut shared = shared.lock().unwrap();
         shared.requests.push(format!("{method} {path}"));
-        let place = shared.rules.iter_mut().rposition(|rule| {
+        let place = shared.rules.iter().rposition(|rule| {
             let fits = (rule.method.is_empty() || rule.method == method.as_str()) && path.contains(&rule.path);
-            if fits && rule.skip > 0 {
-                rule.skip -= 1;
-                return false;
-            }
-            fits
+            fits && (rule.when)()
         });
         let action = place.map_or(Action::Pass, |place| {
             shared.rules[place].hits += 1;

@@ -43,7 +43,7 @@ impl Tpm {
             .arg("--ctrl")
             .arg(format!("type=unixio,path={}", control.display()));
         let mut service = Service::start("swtpm", &command, log);
-        service.wait_for(|_| socket.exists().then_some(()));
+        service.wait_for_socket(socket);
         service
     }
 

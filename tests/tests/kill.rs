@@ -49,14 +49,14 @@ fn killed_and_restarted(world: &mut World, child: Child, image: &Image, mode: &s
 }
 
 /// Holds a launch at the first request that fits, kills the agent there.
-fn killed_at(mode: &str, at_registry: bool, method: &'static str, path: &str, skip: usize, action: Action) -> World {
+fn killed_at(mode: &str, at_registry: bool, method: &'static str, path: &str, action: Action) -> World {
     let mut world = world();
     let image = world.signed("true", "app");
     let path = path.replace("LAYER", &image.layers[0]);
     world.settle();
     let proxy = if at_registry { &world.registry_proxy } else { &world.attestor_proxy };
     let proxy = proxy.as_ref().unwrap();
-    proxy.rule_after("held", method, &path, skip, action);
+    proxy.rule("held", method, &path, action);
     let child = launch(&world, &image, mode);
     proxy.wait_for_hit("held");
     std::thread::sleep(Duration::from_millis(50));
@@ -67,18 +67,18 @@ fn killed_at(mode: &str, at_registry: bool, method: &'static str, path: &str, sk
 
 #[test]
 fn while_the_manifest_is_fetched() {
-    let _ = killed_at("remote", true, "GET", "/manifests/1", 0, Action::Stall);
+    let _ = killed_at("remote", true, "GET", "/manifests/1", Action::Stall);
 }
 
 #[test]
 fn while_a_layer_is_pulled() {
-    let world = killed_at("remote", true, "GET", "/blobs/LAYER", 0, Action::StallHalfway);
+    let world = killed_at("remote", true, "GET", "/blobs/LAYER", Action::StallHalfway);
     world.nothing_half_stored();
 }
 
 #[test]
 fn while_the_golden_value_is_fetched() {
-    let _ = killed_at("local", true, "GET", "sha256-", 0, Action::Stall);
+    let _ = killed_at("local", true, "GET", "sha256-", Action::Stall);
 }
 
 #[test]
@@ -99,32 +99,44 @@ fn while_the_attestor_is_asked_for_a_challenge() {
 
 #[test]
 fn while_the_attestor_decides() {
-    let _ = killed_at("remote", false, "POST", "/tcl/v1/decide", 0, Action::Stall);
+    let _ = killed_at("remote", false, "POST", "/tcl/v1/decide", Action::Stall);
 }
 
 #[test]
 fn after_the_attestor_decided_and_before_the_agent_knew() {
-    let _ = killed_at("remote", false, "POST", "/tcl/v1/decide", 0, Action::Withhold);
+    let _ = killed_at("remote", false, "POST", "/tcl/v1/decide", Action::Withhold);
 }
 
 #[test]
 fn while_the_launch_record_is_delivered() {
-    let world = killed_at("local", false, "POST", "/tcl/v1/events", 0, Action::Stall);
+    let world = killed_at("local", false, "POST", "/tcl/v1/events", Action::Stall);
     let (names, _) = operations(&world);
     assert!(names.iter().filter(|name| *name == "Launch").count() == 2, "{names:?}");
 }
 
 #[test]
 fn after_the_launch_record_was_received_and_before_the_agent_knew() {
-    let _ = killed_at("local", false, "POST", "/tcl/v1/events", 0, Action::Withhold);
+    let _ = killed_at("local", false, "POST", "/tcl/v1/events", Action::Withhold);
 }
 
 #[test]
 fn after_create_and_before_start() {
     // The record `Created` waits for its receipt: the container exists, its process has not run.
-    let world = killed_at("local", false, "POST", "/tcl/v1/events", 1, Action::Stall);
-    let (names, _) = operations(&world);
-    assert!(names.iter().filter(|name| *name == "Created").count() == 2, "{names:?}");
+    let mut world = world();
+    let image = world.signed("true", "app");
+    world.settle();
+    let container = world.runc_root().join("victim");
+    let proxy = world.attestor_proxy.as_ref().unwrap();
+    proxy.rule_when("held", "POST", "/tcl/v1/events", move || container.exists(), Action::Stall);
+    let child = launch(&world, &image, "local");
+    proxy.wait_for_hit("held");
+    assert_eq!(runc_list(&world.runc_root()), ["victim"]);
+    assert!(!world.marked(), "its process has not run");
+    killed_and_restarted(&mut world, child, &image, "local");
+    let (names, exit) = operations(&world);
+    assert_eq!(names.iter().filter(|name| *name == "Created").count(), 2, "{names:?}");
+    assert_eq!(names.iter().filter(|name| *name == "Started").count(), 1, "{names:?}");
+    assert!(exit.is_some());
 }
 
 #[test]

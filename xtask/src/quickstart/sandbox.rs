@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::{PipeWriter, Write as _};
 use std::os::unix::fs::DirBuilderExt as _;
+use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -130,8 +131,8 @@ impl Service {
         }
     }
 
-    /// Waits until `socket` exists.
+    /// Waits until it answers at `socket`.
     pub(crate) fn wait_for_socket(&mut self, socket: &Path) -> Result<()> {
-        self.wait_for(|_| socket.exists().then_some(()))
+        self.wait_for(|_| UnixStream::connect(socket).ok().map(drop))
     }
 }
