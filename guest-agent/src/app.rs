@@ -17,6 +17,7 @@ use crate::agent::Agent;
 use crate::attestor::{AttestorLink, RemoteAttestor};
 use crate::config::Config;
 use crate::containers::Containers;
+use crate::error::AgentError;
 use crate::journal::{Journal, hash_file};
 use crate::launch::{Parts, Pipeline, Places};
 use crate::runtime::{Children, Runtime};
@@ -54,7 +55,7 @@ impl App {
             tracing::error!(%error, code = %error.code(), "nothing can be launched before it is there");
         }
         let places = Places::beneath(state_dir);
-        let ended = restart::end_leftovers(&runtime, &places).await?;
+        let ended = restart::end_leftovers(&runtime, &places).await.map_err(coded)?;
 
         let (log, opened) = open_log(Arc::clone(&config)).await?;
         let journal = Arc::new(Journal::new(log));
@@ -63,9 +64,9 @@ impl App {
             Opened::Poisoned(poison) => {
                 tracing::error!(code = "log.poisoned", %poison, "nothing can be launched in this guest any more");
             }
-            _ => restart::close_launches(&journal, &ended).await?,
+            _ => restart::close_launches(&journal, &ended).await.map_err(coded)?,
         }
-        let next_seq = if poisoned { 0 } else { journal.rules(verifier::LogState::next_seq).await? };
+        let next_seq = if poisoned { 0 } else { journal.rules(verifier::LogState::next_seq).await.map_err(coded)? };
         tracing::info!(version = VERSION, records = journal.log().count(), ?opened, "the event log is open");
 
         let client = Client::new(config.attestor.clone()).context("attestor")?;
@@ -132,7 +133,9 @@ impl App {
 
 async fn open_log(config: Arc<Config>) -> anyhow::Result<(EventLog, Opened)> {
     let open = move || -> anyhow::Result<_> {
-        let attester = attester::open(&config.attester, config.environment, &config.state_dir)?;
+        let attester = attester::open(&config.attester, config.environment, &config.state_dir)
+            .map_err(AgentError::from)
+            .map_err(coded)?;
         let facts = InitFacts {
             agent: VERSION.to_owned(),
             agent_h: hash_file(std::path::Path::new("/proc/self/exe")).context("the agent's own executable")?,
@@ -140,9 +143,15 @@ async fn open_log(config: Arc<Config>) -> anyhow::Result<(EventLog, Opened)> {
             config: config.digest,
             environment: config.environment,
         };
-        Ok(EventLog::open(&config.state_dir, attester, &facts)?)
+        EventLog::open(&config.state_dir, attester, &facts).map_err(AgentError::from).map_err(coded)
     };
     crate::error::blocking(open).await?
+}
+
+/// Puts the stable code before the words of an error that keeps the agent from starting.
+fn coded(error: AgentError) -> anyhow::Error {
+    let code = error.code();
+    anyhow::Error::new(error).context(code.to_string())
 }
 
 /// Reaps orphans whenever a child has ended.
