@@ -15,7 +15,7 @@ use crate::containers::{Container, Containers, OutputStream, State};
 use crate::error::{AgentError, blocking};
 use crate::io::MAX_READ;
 use crate::journal::Journal;
-use crate::launch::{ContainerSpec, LaunchRequest, Pipeline, Running, StartedContainer};
+use crate::launch::{ContainerSpec, LaunchRequest, Pipeline, Places, Running, StartedContainer};
 use crate::runtime::Runtime;
 
 /// How long an ended container's entry stays for a caller who never came back.
@@ -43,6 +43,7 @@ pub struct Agent {
     pub(crate) runtime: Arc<Runtime>,
     pub(crate) containers: Arc<Containers>,
     pub(crate) pipeline: Arc<Pipeline>,
+    pub(crate) places: Places,
     pub(crate) draining: AtomicBool,
 }
 

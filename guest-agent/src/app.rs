@@ -93,6 +93,7 @@ impl App {
             runtime,
             containers,
             pipeline,
+            places,
             draining: AtomicBool::new(false),
         });
         let mut tasks = vec![tokio::spawn(reap(children))];

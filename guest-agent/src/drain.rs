@@ -26,6 +26,10 @@ impl Agent {
         tracing::info!("draining");
         self.finish_launches().await;
         self.stop_all().await;
+        // A launch that was broken off may have left what its own steps could not take down any more.
+        if let Err(error) = crate::restart::end_leftovers(&self.runtime, &self.places).await {
+            tracing::error!(%error, "something of a container is left");
+        }
         if self.journal.ready().is_err() {
             return;
         }

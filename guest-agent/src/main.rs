@@ -1,12 +1,16 @@
 //! The daemon: parse, build, serve, drain.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::{Parser, ValueEnum};
 use guest_agent::app::App;
 use guest_agent::config::Config;
 use tracing_subscriber::EnvFilter;
+
+/// How long broken-off work may hold up the process's end.
+const EXIT_TIME: Duration = Duration::from_secs(2);
 
 /// Launches containers that a golden value vouches for, and nothing else.
 #[derive(Debug, Parser)]
@@ -41,11 +45,11 @@ fn main() -> anyhow::Result<()> {
         return Ok(());
     }
     // Launches wait for the network, the register and the runtime far more than for a processor.
-    tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()?
-        .block_on(async { App::build(config).await?.serve().await })
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    let ended = runtime.block_on(async { App::build(config).await?.serve().await });
+    // What was drained is done; a pull that still waits for its registry is not worth waiting for.
+    runtime.shutdown_timeout(EXIT_TIME);
+    ended
 }
 
 fn start_logging(arguments: &Arguments) -> anyhow::Result<()> {

@@ -11,17 +11,17 @@ use protocols::rpc::launch as pb;
 use protocols::rpc::launch_ttrpc::LauncherClient;
 
 /// How long anything may take.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A folder with a TPM and a configuration; everything ends when it is dropped.
-pub struct World {
+pub(crate) struct World {
     dir: tempfile::TempDir,
     tpm: Child,
     agent: Option<Child>,
 }
 
 impl World {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let dir = tempfile::Builder::new().prefix("tcl-agent-").tempdir().unwrap();
         std::fs::create_dir(dir.path().join("tpm")).unwrap();
         let socket = |name: &str| format!("type=unixio,path={}", dir.path().join(name).display());
@@ -39,12 +39,12 @@ impl World {
         world
     }
 
-    pub fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
 
     /// Writes the configuration, changed by `edit`.
-    pub fn configure(&self, edit: impl FnOnce(String) -> String) {
+    pub(crate) fn configure(&self, edit: impl FnOnce(String) -> String) {
         let pem = || SigningKey::generate(KeyKind::EcdsaP256).unwrap().verifying_key().to_pem().unwrap();
         let text = format!(
             r#"environment = "development"
@@ -86,14 +86,14 @@ path = "{runc}"
         std::fs::write(self.path("agent.toml"), edit(text)).unwrap();
     }
 
-    pub fn command(&self) -> Command {
+    pub(crate) fn command(&self) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_guest-agent"));
         command.arg("--config").arg(self.path("agent.toml")).stdin(Stdio::null());
         command
     }
 
     /// Starts the agent and waits until it serves.
-    pub fn start(&mut self) {
+    pub(crate) fn start(&mut self) {
         let log = std::fs::File::options().create(true).append(true).open(self.path("agent.log")).unwrap();
         let _ = std::fs::remove_file(self.path("agent.sock"));
         let mut agent = self.command().stderr(log).spawn().unwrap();
@@ -105,14 +105,14 @@ path = "{runc}"
         self.agent = Some(agent);
     }
 
-    pub fn kill(&mut self) {
+    pub(crate) fn kill(&mut self) {
         let mut agent = self.agent.take().unwrap();
         agent.kill().unwrap();
         agent.wait().unwrap();
     }
 
     /// SIGTERM, and the agent's own end.
-    pub fn stop(&mut self) -> ExitStatus {
+    pub(crate) fn stop(&mut self) -> ExitStatus {
         let mut agent = self.agent.take().unwrap();
         let pid = rustix::process::Pid::from_child(&agent);
         rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
@@ -124,12 +124,12 @@ path = "{runc}"
         status.unwrap()
     }
 
-    pub fn log(&self) -> String {
+    pub(crate) fn log(&self) -> String {
         std::fs::read_to_string(self.path("agent.log")).unwrap_or_default()
     }
 
     /// Extends the log's PCR as something else in the guest would.
-    pub fn extend_from_outside(&self) {
+    pub(crate) fn extend_from_outside(&self) {
         let extended = Command::new("tpm2_pcrextend")
             .arg(format!("14:sha256={}", "11".repeat(32)))
             .env("TPM2TOOLS_TCTI", format!("swtpm:path={}", self.path("tpm.sock").display()))
@@ -138,7 +138,7 @@ path = "{runc}"
         assert!(extended.success());
     }
 
-    pub async fn client(&self) -> LauncherClient {
+    pub(crate) async fn client(&self) -> LauncherClient {
         connect(&self.path("agent.sock")).await
     }
 }
@@ -157,17 +157,17 @@ impl Drop for World {
     }
 }
 
-pub async fn connect(socket: &Path) -> LauncherClient {
+pub(crate) async fn connect(socket: &Path) -> LauncherClient {
     let client = ttrpc::r#async::Client::connect(&format!("unix://{}", socket.display())).await.unwrap();
     LauncherClient::new(client)
 }
 
-pub fn runc() -> PathBuf {
+pub(crate) fn runc() -> PathBuf {
     ["/usr/sbin/runc", "/usr/bin/runc"].iter().map(PathBuf::from).find(|path| path.exists()).expect("runc is needed")
 }
 
 /// Waits for a condition.
-pub fn until(mut condition: impl FnMut() -> bool) {
+pub(crate) fn until(mut condition: impl FnMut() -> bool) {
     let begun = Instant::now();
     while !condition() {
         assert!(begun.elapsed() < PATIENCE, "it did not happen in time");
@@ -175,20 +175,20 @@ pub fn until(mut condition: impl FnMut() -> bool) {
     }
 }
 
-pub fn context() -> ttrpc::context::Context {
+pub(crate) fn context() -> ttrpc::context::Context {
     ttrpc::context::with_duration(PATIENCE)
 }
 
-pub fn named(id: &str) -> pb::ContainerRequest {
+pub(crate) fn named(id: &str) -> pb::ContainerRequest {
     pb::ContainerRequest { container_id: id.to_owned(), ..Default::default() }
 }
 
-pub fn launch(reference: &str, mode: &str) -> pb::LaunchRequest {
+pub(crate) fn launch(reference: &str, mode: &str) -> pb::LaunchRequest {
     pb::LaunchRequest { reference: reference.to_owned(), mode: mode.to_owned(), ..Default::default() }
 }
 
 /// The status of a failed call: its transport code and its message.
-pub fn failed<T: std::fmt::Debug>(result: ttrpc::Result<T>) -> (ttrpc::Code, String) {
+pub(crate) fn failed<T: std::fmt::Debug>(result: ttrpc::Result<T>) -> (ttrpc::Code, String) {
     match result {
         Err(ttrpc::Error::RpcStatus(status)) => (status.code(), status.message().to_owned()),
         other => panic!("expected a refused call, got {other:?}"),
