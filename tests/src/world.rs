@@ -290,6 +290,7 @@ golden_from = "registry"
 [registry]
 plain_http = ["{registry}"]
 stall_seconds = 2
+request_seconds = 3
 [runtime]
 path = "{runtime}"
 "#,

@@ -160,6 +160,23 @@ fn while_the_workload_runs() {
 }
 
 #[test]
+fn while_it_starts() {
+    // From the very first start on, which begins the log, in steps of two milliseconds.
+    let mut world = World::without_agent(Options::default());
+    for millis in (0..60).step_by(2) {
+        let mut agent = world.spawn_agent();
+        std::thread::sleep(Duration::from_millis(millis));
+        agent.kill();
+    }
+    world.start_agent();
+    let status = run(world.tclctl(&["--json", "status"])).ok().json();
+    assert_eq!(status["poisoned"], false, "{status}\n{}", world.agent_log());
+    let image = world.signed("true", "app");
+    let _ = world.accepts(&image, &[]);
+    let _ = world.verify_log().ok();
+}
+
+#[test]
 fn again_and_again_at_random_moments() {
     let mut world = world();
     let image = world.signed("true", "app");

@@ -19,10 +19,12 @@ const GUARD: &str = r#"
 trap '' INT TERM HUP
 cat >/dev/null
 cd /
+# A process that has ended but was not waited for is gone as well.
+alive() { grep -q '^State:.[^ZX]' "/proc/$1/status" 2>/dev/null; }
 pids=$(sort -rn "$1/services" 2>/dev/null | cut -d' ' -f2)
 for pid in $pids; do
   kill -TERM "$pid" 2>/dev/null || continue
-  for _ in $(seq 50); do kill -0 "$pid" 2>/dev/null || break; sleep 0.1; done
+  for _ in $(seq 100); do alive "$pid" || break; sleep 0.05; done
   kill -KILL "$pid" 2>/dev/null
 done
 for root in $(find "$1" -type d -path "*/agent/runtime" 2>/dev/null); do
