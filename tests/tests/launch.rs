@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 
 use integration_tests::command::{ADMIN_TOKEN_FILE, finish, run, tclctl};
 use integration_tests::image::Recipe;
-use integration_tests::{Options, Tee, World};
+use integration_tests::process::{binary, program};
+use integration_tests::{Action, Options, Tee, World};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
 
@@ -55,6 +56,64 @@ fn standard_input_reaches_the_workload_and_its_output_comes_back_whole() {
     assert!(seen.stdout.as_bytes() == input, "{} bytes of {} came back", seen.stdout.len(), input.len());
     // Without -i the workload sees the end of its input at once.
     assert_eq!(world.run_with_input(&image, &[], b"nobody reads this").stdout, "");
+}
+
+#[test]
+fn a_terminal_is_given_only_when_asked_for() {
+    let world = World::new();
+    let image = world.signed("if [ -t 1 ]; then echo terminal; else echo pipe; fi", "app");
+    assert_eq!(world.accepts(&image, &[]).stdout, "pipe\n");
+    assert_eq!(world.accepts(&image, &["-t"]).stdout, "terminal\r\n");
+}
+
+#[test]
+fn progress_is_shown_on_a_terminal_and_only_there() {
+    let world = World::with(Options { registry_proxy: true, ..Options::default() });
+    let image = world.signed("echo out", "app");
+    let pause = Action::meanwhile(|| std::thread::sleep(Duration::from_millis(800)));
+    world.registry_proxy.as_ref().unwrap().rule("slow", "GET", &format!("/blobs/{}", image.layers[0]), pause);
+    let arguments: Vec<String> =
+        world.run_arguments(&image, &[]).iter().map(|argument| format!("'{argument}'")).collect();
+    let mut command = std::process::Command::new(program("script"));
+    let line = format!("'{}' {}", binary("tclctl").display(), arguments.join(" "));
+    command.args(["-qec", &line, "/dev/null"]).env("TCL_AGENT", world.agent_address()).env("TERM", "xterm");
+    let seen = run(command).ok();
+    assert!(seen.stdout.contains("pulling") && seen.stdout.contains("out\r\n"), "{seen:#?}");
+    let seen = world.accepts(&image, &[]);
+    assert!(!seen.stderr.contains("pulling") && !seen.stderr.contains('\u{1b}'), "{seen:#?}");
+}
+
+#[test]
+fn programs_get_json_and_the_same_exit_status() {
+    let world = World::new();
+    let image = world.push(&Recipe::new("true"), "unsigned", "1");
+    let seen = world.run(&image, &["--json"]);
+    assert_eq!((seen.status, seen.stdout.as_str()), (77, ""), "{seen:#?}");
+    let told: serde_json::Value = serde_json::from_str(seen.stderr.lines().last().unwrap()).unwrap();
+    assert_eq!((&told["producer"], &told["status"]), (&json!("refused"), &json!(77)));
+    assert_eq!(told["refusal"]["code"], "golden.missing");
+    assert!(told["decision"].as_str().is_some_and(|id| !id.is_empty()), "{told}");
+    let status = run(world.tclctl(&["--json", "status"])).ok().json();
+    assert_eq!(
+        (&status["tee"], &status["simulated"], &status["poisoned"]),
+        (&json!("tpm"), &json!(true), &json!(false))
+    );
+    assert_eq!(run(world.tclctl(&["run"])).status, 64);
+    assert_eq!(run(world.tclctl(&["explain", "no.code"])).status, 64);
+}
+
+#[test]
+fn evidence_over_a_challenge_is_never_over_the_callers_own_bytes() {
+    let world = World::new();
+    let challenge = "00112233445566778899aabbccddeeff";
+    let told = run(world.tclctl(&["--json", "evidence", "--challenge", challenge])).ok().json();
+    assert_eq!((&told["tee"], &told["simulated"]), (&json!("tpm"), &json!(true)));
+    let evidence: protocols::kbs::TpmEvidence = serde_json::from_value(told["evidence"].clone()).unwrap();
+    let attest = protocols::tpm::Attest::parse(&evidence.tpm_quote.message).unwrap();
+    let bound = [b"tcl-evidence-v1".as_slice(), &hex::decode(challenge).unwrap()].concat();
+    let expected = protocols::kbs::tpm_nonce(&protocols::digest::Sha384Digest::of(&bound));
+    assert_eq!(attest.extra_data, expected);
+    assert_eq!(run(world.tclctl(&["evidence", "--challenge", "00"])).status, 64);
 }
 
 #[test]

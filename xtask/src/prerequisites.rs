@@ -18,7 +18,8 @@ const NEEDED: &[(&str, &str)] = &[
     ("curl", "curl"),
     ("openssl", "openssl"),
     ("setpriv", "util-linux"),
-    ("git", "git"),
+    ("mount", "mount"),
+    ("kill", "procps"),
 ];
 
 /// Installs what is missing, saying so. What cannot be had is a failure, never a skip.
