@@ -153,3 +153,23 @@ async fn plain_http_is_never_tried_for_a_host_that_is_not_listed() {
     let error = client.manifest(&repository(&server, "app"), &Target::Tag("v1".to_owned())).await.unwrap_err();
     assert_eq!(error.code(), reason::IMAGE_PLAIN_HTTP, "{error}");
 }
+
+#[tokio::test]
+async fn tls_needs_a_root_that_the_configuration_names() {
+    let server = DockerRegistry::start_with_tls();
+    let repository = repository(&server, "app");
+    let root = Some(server.dir().join("ca.pem"));
+    let trusting = HttpRegistry::new(RegistryConfig { root, ..RegistryConfig::default() }).unwrap();
+    let image = push_image(&trusting, &repository).await;
+    assert_eq!(trusting.manifest(&repository, &Target::Tag("v1".to_owned())).await.unwrap().digest, image.digest);
+
+    let stranger = HttpRegistry::new(RegistryConfig::default()).unwrap();
+    let error = stranger.manifest(&repository, &Target::Tag("v1".to_owned())).await.unwrap_err();
+    assert!(error.to_string().contains("certificate"), "{error}");
+    assert_eq!(error.code(), reason::IMAGE_REGISTRY);
+
+    for root in ["absent.pem", "key.pem"] {
+        let root = Some(server.dir().join(root));
+        assert!(HttpRegistry::new(RegistryConfig { root, ..RegistryConfig::default() }).is_err());
+    }
+}

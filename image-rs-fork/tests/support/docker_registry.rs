@@ -30,8 +30,16 @@ impl DockerRegistry {
         Self::launch("auth:\n  htpasswd:\n    realm: test\n    path: DIR/htpasswd\n")
     }
 
+    /// Starts a registry with TLS; its root is `ca.pem` in [`DockerRegistry::dir`].
+    pub(crate) fn start_with_tls() -> Self {
+        Self::launch("  tls:\n    certificate: DIR/cert.pem\n    key: DIR/key.pem\n")
+    }
+
     fn launch(more: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
+        if more.contains("tls") {
+            make_certificates(dir.path());
+        }
         let root = dir.path().to_str().unwrap().to_owned();
         std::fs::write(dir.path().join("htpasswd"), HTPASSWD).unwrap();
         // The port is free when it is chosen; should another process be faster, the next one is tried.
@@ -95,4 +103,15 @@ impl Drop for DockerRegistry {
     fn drop(&mut self) {
         self.stop();
     }
+}
+
+/// A root and a certificate of 127.0.0.1 below it.
+fn make_certificates(dir: &Path) {
+    let script = "set -e; cd \"$1\"
+        openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout ca.key -out ca.pem -days 2 -subj /CN=test-root
+        openssl req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout key.pem -out leaf.csr -subj /CN=test-registry
+        echo subjectAltName=IP:127.0.0.1 > san
+        openssl x509 -req -in leaf.csr -CA ca.pem -CAkey ca.key -CAcreateserial -out cert.pem -days 2 -extfile san";
+    let output = Command::new("sh").args(["-c", script, "sh"]).arg(dir).output().expect("openssl must be installed");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
