@@ -114,7 +114,7 @@ pub(crate) struct RunArguments {
     /// Working directory
     #[arg(long, short = 'w', value_name = "DIR")]
     pub(crate) workdir: Option<String>,
-    /// Mount: type=bind|tmpfs,source=PATH,destination=PATH[,readonly][,OPTION…]; may be repeated
+    /// Mount: type=bind,source=PATH,destination=PATH, then readonly or other options; may be repeated
     #[arg(long, value_name = "MOUNT")]
     pub(crate) mount: Vec<String>,
     /// The container's id; chosen by chance otherwise
@@ -398,7 +398,7 @@ pub(crate) struct EvidenceArguments {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum AkCommand {
-    /// Print the public attestation key as PEM, for the attestor's [[tpm.ak]]
+    /// Print the public attestation key as PEM, for the attestor to enrol
     Show(AkShowArguments),
 }
 
