@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use attester::{EventLog, InitFacts, Opened};
 use image_rs_fork::TreeStore;
-use image_rs_fork::registry::HttpRegistry;
+use image_rs_fork::registry::{HttpRegistry, Registry};
 use kbs_client::Client;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinHandle;
@@ -43,6 +43,15 @@ impl App {
     /// # Errors
     /// Whatever makes it impossible to serve; a poisoned log does not.
     pub async fn build(config: Config) -> anyhow::Result<Self> {
+        let registry = HttpRegistry::new(config.registry.clone()).context("registry")?;
+        Self::with_registry(config, Arc::new(registry)).await
+    }
+
+    /// As [`App::build`], with images and golden values from `registry`, which is trusted no more than any other.
+    ///
+    /// # Errors
+    /// As [`App::build`].
+    pub async fn with_registry(config: Config, registry: Arc<dyn Registry>) -> anyhow::Result<Self> {
         let config = Arc::new(config);
         let state_dir = &config.state_dir;
         crate::paths::private_dir(state_dir).with_context(|| format!("state_dir {}", state_dir.display()))?;
@@ -77,7 +86,7 @@ impl App {
         let image_dir = config.image_dir.clone();
         let store = crate::error::blocking(move || TreeStore::open(&image_dir)).await??;
         let pipeline = Arc::new(Pipeline::new(Parts {
-            registry: Arc::new(HttpRegistry::new(config.registry.clone())?),
+            registry,
             store: Arc::new(store),
             config: Arc::clone(&config),
             journal: Arc::clone(&journal),

@@ -248,14 +248,24 @@ pub struct Containers {
 }
 
 impl Containers {
-    /// Makes the entry of a new launch.
+    /// Makes the entry of a new launch; `number` gives its launch number when the id is free.
     ///
     /// # Errors
     /// [`AgentError::Container`] when the id is taken.
-    pub fn begin(&self, id: ContainerId, seq: u64, mode: Mode, keep: bool) -> Result<Arc<Container>, AgentError> {
+    pub fn begin(
+        &self,
+        id: ContainerId,
+        number: impl FnOnce() -> u64,
+        mode: Mode,
+        keep: bool,
+    ) -> Result<Arc<Container>, AgentError> {
+        let mut map = self.lock();
+        if map.contains_key(&id) {
+            return Err(AgentError::Container { id: id.to_string(), what: "the id is taken" });
+        }
         let container = Arc::new(Container {
             id: id.clone(),
-            seq,
+            seq: number(),
             mode,
             pull: PullProgress::default(),
             keep,
@@ -268,10 +278,6 @@ impl Containers {
             drained: [AtomicBool::new(false), AtomicBool::new(false)],
             launch: OnceLock::new(),
         });
-        let mut map = self.lock();
-        if map.contains_key(&id) {
-            return Err(AgentError::Container { id: id.to_string(), what: "the id is taken" });
-        }
         map.insert(id, Arc::clone(&container));
         Ok(container)
     }
@@ -342,14 +348,14 @@ mod tests {
     use super::*;
 
     fn begin(table: &Containers, keep: bool) -> Arc<Container> {
-        table.begin(ContainerId::new("c").unwrap(), 1, Mode::Local, keep).unwrap()
+        table.begin(ContainerId::new("c").unwrap(), || 1, Mode::Local, keep).unwrap()
     }
 
     #[tokio::test]
     async fn an_entry_stays_until_its_status_is_known_and_its_output_read() {
         let table = Containers::default();
         let container = begin(&table, false);
-        assert!(table.begin(ContainerId::new("c").unwrap(), 2, Mode::Local, false).is_err(), "taken");
+        assert!(table.begin(ContainerId::new("c").unwrap(), || 2, Mode::Local, false).is_err(), "taken");
         container.set_state(State::Ended(3));
         assert_eq!(container.ended().await.unwrap(), 3);
         table.waited(&container);

@@ -127,8 +127,7 @@ impl Pipeline {
                 return Err(AgentError::QueueFull { waiting, limit });
             }
         }
-        let seq = self.next_seq.fetch_add(1, Ordering::Relaxed);
-        self.containers.begin(id, seq, mode, request.keep)
+        self.containers.begin(id, || self.next_seq.fetch_add(1, Ordering::Relaxed), mode, request.keep)
     }
 
     /// Runs the whole launch of an entry. When it fails, the log says so as far as it can, and nothing of the

@@ -2,11 +2,13 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, dead_code)] // a test fails by panicking
 
+pub(crate) mod registry;
+
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-use protocols::keys::{KeyKind, SigningKey};
+use protocols::keys::{KeyKind, SigningKey, VerifyingKey};
 use protocols::rpc::launch as pb;
 use protocols::rpc::launch_ttrpc::LauncherClient;
 
@@ -45,7 +47,11 @@ impl World {
 
     /// Writes the configuration, changed by `edit`.
     pub(crate) fn configure(&self, edit: impl FnOnce(String) -> String) {
-        let pem = || SigningKey::generate(KeyKind::EcdsaP256).unwrap().verifying_key().to_pem().unwrap();
+        self.configure_with(&SigningKey::generate(KeyKind::EcdsaP256).unwrap().verifying_key(), edit);
+    }
+
+    /// As [`World::configure`], with this signer pinned.
+    pub(crate) fn configure_with(&self, signer: &VerifyingKey, edit: impl FnOnce(String) -> String) {
         let text = format!(
             r#"environment = "development"
 state_dir = "{0}/state"
@@ -79,8 +85,8 @@ plain_http = ["127.0.0.1:9"]
 path = "{runc}"
 "#,
             self.dir.path().display(),
-            attestor = pem(),
-            signer = pem(),
+            attestor = SigningKey::generate(KeyKind::EcdsaP256).unwrap().verifying_key().to_pem().unwrap(),
+            signer = signer.to_pem().unwrap(),
             runc = runc().display(),
         );
         std::fs::write(self.path("agent.toml"), edit(text)).unwrap();
