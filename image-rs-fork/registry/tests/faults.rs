@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use protocols::digest::Sha256Digest;
 use protocols::reason;
-use registry::{HttpRegistry, Registry as _, RegistryConfig, RegistryError, Repository, Target};
+use registry::{HttpRegistry, Registry as _, RegistryConfig, RegistryError, Repository, Target, golden};
 use scripted::{Answer, Request, Scripted, http};
 
 fn config(servers: &[&Scripted]) -> RegistryConfig {
@@ -82,6 +82,39 @@ async fn a_blob_that_stalls_or_breaks_off_is_an_outage_not_a_short_blob() {
         };
         assert_eq!(error.code(), reason::IMAGE_REGISTRY, "{error}");
     }
+}
+
+#[tokio::test]
+async fn a_blob_that_trickles_is_given_up() {
+    let server =
+        Scripted::start(|_| Answer::Drip(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n".to_vec(), vec![b'x'; 100]));
+    let client = HttpRegistry::new(config(&[&server])).unwrap();
+    let mut blob = client.blob(&repository(&server), &Sha256Digest::of(b""), 100).await.unwrap();
+    let start = Instant::now();
+    let error = loop {
+        if let Err(e) = blob.next().await {
+            break e;
+        }
+    };
+    assert!(error.to_string().contains("slower"), "{error}");
+    assert!(start.elapsed() < Duration::from_secs(10));
+}
+
+#[tokio::test]
+async fn a_registry_that_indexes_subjects_itself_gets_no_fallback_index() {
+    let server = Scripted::start(|request| match request.line.split(' ').next() {
+        Some("HEAD") => http("404 x", &[], b""),
+        Some("POST") => http("202 x", &["Location: /upload?state=1"], b""),
+        Some("PUT") if request.line.contains("/manifests/") => http("201 x", &["OCI-Subject: sha256:00"], b""),
+        _ => http("201 x", &[], b""),
+    });
+    let client = HttpRegistry::new(config(&[&server])).unwrap();
+    let subject = registry::Descriptor::of(registry::oci::MANIFEST, b"subject");
+    let pushed = golden::push(&client, &repository(&server), &subject, b"envelope").await.unwrap();
+    let lines: Vec<_> = server.requests().into_iter().map(|request| request.line).collect();
+    assert!(lines.iter().all(|line| !line.contains("/manifests/sha256-")), "{lines:?}");
+    assert!(lines.iter().any(|line| line.starts_with("PUT /upload?state=1&digest=sha256")), "{lines:?}");
+    assert!(lines.last().unwrap().contains(&pushed.digest.to_string()), "{lines:?}");
 }
 
 #[tokio::test]

@@ -6,7 +6,8 @@ use std::path::Path;
 
 use protocols::digest::Sha256Digest;
 use rustix::fs::{
-    AtFlags, Dir, FileType, OFlags, Stat, fgetxattr, flistxattr, fstat, major, minor, readlinkat, statat,
+    AtFlags, Dir, FileType, OFlags, Stat, fgetxattr, fgetxattr_query, flistxattr, flistxattr_query, fstat, major,
+    minor, readlinkat, statat,
 };
 use rustix::io::Errno;
 use sha2::{Digest as _, Sha256};
@@ -157,17 +158,18 @@ fn attributes(stat: &Stat, xattrs: Vec<Xattr>) -> Result<Attributes, Errno> {
 
 /// Every extended attribute but SELinux's label, sorted by name.
 fn xattrs(file: &OwnedFd) -> Result<Vec<Xattr>, Errno> {
-    let mut names = vec![0u8; 64 * 1024];
-    let length = match flistxattr(file, names.as_mut_slice()) {
-        Err(Errno::OPNOTSUPP) => return Ok(Vec::new()),
-        other => other?,
+    // Most have none: asking first saves them the buffer.
+    let mut names = match flistxattr_query(file) {
+        Ok(0) | Err(Errno::OPNOTSUPP) => return Ok(Vec::new()),
+        other => vec![0u8; other?],
     };
+    let length = flistxattr(file, names.as_mut_slice())?;
     let mut found: Vec<Xattr> = Vec::new();
     for name in names.get(..length).unwrap_or_default().split(|b| *b == 0) {
         if name.is_empty() || name == SELINUX {
             continue;
         }
-        let mut value = vec![0u8; 64 * 1024];
+        let mut value = vec![0u8; fgetxattr_query(file, name)?];
         let length = fgetxattr(file, name, value.as_mut_slice())?;
         value.truncate(length);
         found.push((name.into(), value.into()));

@@ -11,6 +11,8 @@ use std::time::Duration;
 pub(crate) enum Answer {
     /// These bytes, then the connection is closed.
     Bytes(Vec<u8>),
+    /// The first bytes, then the others one every 300 ms.
+    Drip(Vec<u8>, Vec<u8>),
     /// These bytes, then nothing more while the connection stays open.
     Stall(Vec<u8>),
 }
@@ -105,6 +107,15 @@ fn serve(stream: TcpStream, script: &dyn Fn(&Request) -> Answer, log: &Mutex<Vec
     match script(&request) {
         Answer::Bytes(bytes) => {
             let _ = stream.write_all(&bytes);
+        }
+        Answer::Drip(first, bytes) => {
+            let _ = stream.write_all(&first);
+            for byte in bytes {
+                if stream.write_all(&[byte]).is_err() {
+                    return;
+                }
+                std::thread::sleep(Duration::from_millis(300));
+            }
         }
         Answer::Stall(bytes) => {
             let _ = stream.write_all(&bytes);

@@ -6,7 +6,7 @@ mod tls;
 
 use std::collections::HashMap;
 use std::sync::Mutex;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -118,6 +118,12 @@ fn api_name(repository: &Repository) -> String {
     if repository.host() == "docker.io" && !name.contains('/') { format!("library/{name}") } else { name.to_owned() }
 }
 
+/// A manifest in errors.
+fn manifest_name(repository: &Repository, target: &Target) -> String {
+    let separator = if matches!(target, Target::Digest(_)) { '@' } else { ':' };
+    format!("manifest {}{separator}{target}", repository.name())
+}
+
 /// The tag that stands for the list of referrers where a registry has no API for it.
 fn fallback_tag(subject: &Sha256Digest) -> Target {
     Target::Tag(format!("sha256-{}", subject.hex()))
@@ -135,7 +141,7 @@ fn next_page(headers: &HeaderMap) -> Option<String> {
 impl Registry for HttpRegistry {
     async fn manifest(&self, repository: &Repository, target: &Target) -> Result<ManifestBytes, RegistryError> {
         let url = self.endpoint(repository, &format!("manifests/{target}"))?;
-        let mut call = Self::get(repository, url, format!("manifest {}:{target}", repository.name()));
+        let mut call = Self::get(repository, url, manifest_name(repository, target));
         call.accept = Some(ACCEPT_MANIFEST);
         let response = self.send(&call).await?;
         let header = |name: &str| response.headers().get(name).and_then(|value| value.to_str().ok());
@@ -168,7 +174,10 @@ impl Registry for HttpRegistry {
         {
             return Err(RegistryError::Size { host, what, expected: size, actual });
         }
-        Ok(Box::new(HttpBlob { response, stall: self.config.stall(), host, what }))
+        // A registry that trickles must not hold a launch for ever: at least 16 KiB a second.
+        let allowance = self.config.request().saturating_add(Duration::from_secs(size >> 14));
+        let until = Instant::now().checked_add(allowance);
+        Ok(Box::new(HttpBlob { response, stall: self.config.stall(), until, host, what }))
     }
 
     async fn referrers(
@@ -202,6 +211,7 @@ impl Registry for HttpRegistry {
 struct HttpBlob {
     response: Response,
     stall: Duration,
+    until: Option<Instant>,
     host: String,
     what: String,
 }
@@ -209,10 +219,10 @@ struct HttpBlob {
 #[async_trait]
 impl BlobStream for HttpBlob {
     async fn next(&mut self) -> Result<Option<Bytes>, RegistryError> {
-        next_chunk(&mut self.response, self.stall).await.map_err(|reason| RegistryError::Unavailable {
-            host: self.host.clone(),
-            what: self.what.clone(),
-            reason,
-        })
+        let chunk = match self.until {
+            Some(until) if until < Instant::now() => Err("slower than 16 KiB a second".to_owned()),
+            _ => next_chunk(&mut self.response, self.stall).await,
+        };
+        chunk.map_err(|reason| RegistryError::Unavailable { host: self.host.clone(), what: self.what.clone(), reason })
     }
 }

@@ -8,7 +8,7 @@ use reqwest::header::LOCATION;
 use serde_json::{Value, json};
 
 use super::session::{Action, Call, malformed};
-use super::{HttpRegistry, fallback_tag};
+use super::{HttpRegistry, fallback_tag, manifest_name};
 use crate::error::RegistryError;
 use crate::oci::{self, Descriptor, Document};
 use crate::reference::{Repository, Target};
@@ -109,7 +109,7 @@ impl RegistryPush for HttpRegistry {
         bytes: Bytes,
     ) -> Result<bool, RegistryError> {
         let url = self.endpoint(repository, &format!("manifests/{target}"))?;
-        let what = format!("upload of manifest {}:{target}", repository.name());
+        let what = format!("upload of {}", manifest_name(repository, target));
         let body = Some((media_type, bytes));
         let call = Call { method: Method::PUT, repository, url, action: Action::Push, accept: None, body, what };
         Ok(self.send(&call).await?.headers().contains_key("oci-subject"))
