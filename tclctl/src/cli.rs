@@ -194,6 +194,8 @@ pub(crate) enum GoldenCommand {
     Verify(GoldenVerifyArguments),
     /// Put an image's golden values on the repository's revocation list
     Revoke(GoldenRevokeArguments),
+    /// Copy what is stored for an image to the attestor, for guests that take golden values from there
+    Publish(GoldenPublishArguments),
 }
 
 #[derive(Debug, Args)]
@@ -267,6 +269,21 @@ pub(crate) struct GoldenRevokeArguments {
     /// The list goes stale that many days from now
     #[arg(long, default_value_t = 365)]
     pub(crate) days: u64,
+    #[command(flatten)]
+    pub(crate) registry: RegistryArguments,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct GoldenPublishArguments {
+    /// The image
+    #[arg(value_name = "REF")]
+    pub(crate) reference: String,
+    /// The attestor's address
+    #[arg(long, value_name = "URL", env = "TCL_ATTESTOR")]
+    pub(crate) attestor: String,
+    /// File with the attestor's administration token
+    #[arg(long, value_name = "FILE")]
+    pub(crate) admin_token: PathBuf,
     #[command(flatten)]
     pub(crate) registry: RegistryArguments,
 }

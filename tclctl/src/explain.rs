@@ -1,19 +1,15 @@
 //! `explain`: what a reason code means, or how the attestor decided one launch.
 
 use std::fmt::Write as _;
-use std::fs;
-use std::time::Duration;
 
 use protocols::reason::{self, Class, Code, Entry};
 use protocols::tcl::VERDICTS_PATH;
 use serde_json::{Value, json};
 
+use crate::attestor::Administration;
 use crate::cli::{ExplainArguments, ReasonCodesArguments};
 use crate::outcome::Failure;
 use crate::output::Output;
-
-/// The largest recorded decision we read, in bytes.
-const MAX_RECORD: usize = 2 * 1024 * 1024;
 
 /// A code from the table, or a decision from the attestor.
 pub(crate) async fn explain(arguments: &ExplainArguments, output: &Output) -> Result<(), Failure> {
@@ -53,39 +49,10 @@ async fn recorded(arguments: &ExplainArguments) -> Result<Value, Failure> {
     let (Some(attestor), Some(token)) = (&arguments.attestor, &arguments.admin_token) else {
         return Err(Failure::Usage("a recorded decision needs --attestor URL and --admin-token FILE".to_owned()));
     };
-    let token = fs::read_to_string(token).map_err(|error| Failure::file(token, error))?;
-    // Only the first caller installs it; there is no other provider.
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    let client = reqwest::Client::builder()
-        .timeout(Duration::from_secs(30))
-        .redirect(reqwest::redirect::Policy::none())
-        .build()
-        .map_err(|error| Failure::Fault(error.to_string()))?;
-    let url = format!("{}{VERDICTS_PATH}/{}", attestor.trim_end_matches('/'), arguments.what);
-    let away = |error: reqwest::Error| Failure::Unavailable(format!("{attestor}: {error}"));
-    let mut answer = client.get(&url).bearer_auth(token.trim()).send().await.map_err(away)?;
-    match answer.status().as_u16() {
-        200 => {}
-        401 | 403 => return Err(Failure::by_command(denied(attestor))),
-        404 => return Err(Failure::by_command(missing(attestor, &arguments.what))),
-        status => return Err(Failure::Unavailable(format!("{attestor} answers with status {status}"))),
-    }
-    let mut body = Vec::new();
-    while let Some(chunk) = answer.chunk().await.map_err(away)? {
-        body.extend_from_slice(&chunk);
-        if body.len() > MAX_RECORD {
-            return Err(Failure::Unavailable(format!("{attestor} answers with more than {MAX_RECORD} bytes")));
-        }
-    }
+    let body = Administration::new(attestor, token)?
+        .get(&format!("{VERDICTS_PATH}/{}", arguments.what), &format!("the decision {}", arguments.what))
+        .await?;
     serde_json::from_slice(&body).map_err(|error| Failure::Unavailable(format!("{attestor}: not JSON: {error}")))
-}
-
-fn denied(attestor: &str) -> reason::Refusal {
-    reason::Refusal::new(reason::ATTESTOR_DENIED, attestor, "the administration token", "another one")
-}
-
-fn missing(attestor: &str, id: &str) -> reason::Refusal {
-    reason::Refusal::new(reason::ATTESTOR_NOT_FOUND, format!("decision {id} at {attestor}"), "a record", "none")
 }
 
 fn class(class: Class) -> &'static str {
@@ -135,7 +102,7 @@ mod tests {
     #[test]
     fn the_page_of_reason_codes_is_the_table() {
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/reason-codes.md");
-        let page = fs::read_to_string(path).unwrap();
+        let page = std::fs::read_to_string(path).unwrap();
         assert!(page == markdown(reason::ALL), "docs/reason-codes.md is old: run `cargo xtask docs`");
     }
 

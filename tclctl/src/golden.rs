@@ -7,6 +7,7 @@ use protocols::golden::{
 };
 use protocols::keys::SigningKey;
 use protocols::reason::{self, Refusal};
+use protocols::tcl::{GoldenResource, RecordBytes};
 use protocols::time::Timestamp;
 use registry::golden;
 use registry::{HttpRegistry, RegistryError};
@@ -14,8 +15,10 @@ use serde_json::{Value, json};
 use verifier::{RevocationRule, SignerConfig, TrustedSigners, authenticate};
 
 use crate::artifact::{private_key, public_key};
+use crate::attestor::Administration;
 use crate::cli::{
-    GoldenPushArguments, GoldenRevokeArguments, GoldenShowArguments, GoldenVerifyArguments, MeasureArguments,
+    GoldenPublishArguments, GoldenPushArguments, GoldenRevokeArguments, GoldenShowArguments, GoldenVerifyArguments,
+    MeasureArguments,
 };
 use crate::issue::{self, PlatformManifest};
 use crate::outcome::Failure;
@@ -187,6 +190,30 @@ pub(crate) async fn verify(arguments: &GoldenVerifyArguments, output: &Output) -
 
 async fn fetch(registry: &HttpRegistry, manifest: &PlatformManifest) -> Result<golden::GoldenStorage, Failure> {
     golden::fetch(registry, manifest.reference.repository(), &manifest.descriptor.digest).await.map_err(coded)
+}
+
+/// Copies the stored envelopes of every platform to the attestor's resources, as they are.
+pub(crate) async fn publish(arguments: &GoldenPublishArguments, output: &Output) -> Result<(), Failure> {
+    let attestor = Administration::new(&arguments.attestor, &arguments.admin_token)?;
+    let registry = issue::client(&arguments.registry)?;
+    let reference = issue::reference(&arguments.reference)?;
+    let mut lines = Vec::new();
+    let mut values = Vec::new();
+    for manifest in issue::manifests(&registry, &reference).await? {
+        let digest = manifest.descriptor.digest;
+        let stored = fetch(&registry, &manifest).await?;
+        let count = stored.envelopes.len();
+        let resource = GoldenResource {
+            envelopes: stored.envelopes.into_iter().map(RecordBytes).collect(),
+            revocations: stored.revocations.map(RecordBytes),
+        };
+        let path = GoldenResource::path(&digest);
+        let bytes = serde_json::to_vec(&resource).map_err(|error| Failure::Fault(error.to_string()))?;
+        attestor.post(&format!("/kbs/v0/resource/{path}"), &format!("the resource {path}"), bytes).await?;
+        lines.push(format!("{digest}: {count} golden values at {path}"));
+        values.push(json!({"manifest": digest, "golden": count, "resource": path}));
+    }
+    output.tell(|| Value::Array(values), || lines)
 }
 
 /// Adds every golden value of this issuer for the image to the repository's revocation list.

@@ -6,6 +6,7 @@
 mod agent;
 mod ak;
 mod artifact;
+mod attestor;
 mod cli;
 mod explain;
 mod golden;
@@ -66,6 +67,7 @@ async fn dispatch(command: Command, output: &Output) -> Result<Ending, Failure> 
         Command::Golden(GoldenCommand::Show(arguments)) => golden::show(&arguments, output).await?,
         Command::Golden(GoldenCommand::Verify(arguments)) => golden::verify(&arguments, output).await?,
         Command::Golden(GoldenCommand::Revoke(arguments)) => golden::revoke(&arguments, output).await?,
+        Command::Golden(GoldenCommand::Publish(arguments)) => golden::publish(&arguments, output).await?,
         Command::Image(ImageCommand::Push(arguments)) => image_push::push(&arguments, output).await?,
         Command::Log(LogCommand::Show(arguments)) => log::show(&arguments, output).await?,
         Command::Log(LogCommand::Export(arguments)) => log::export(&arguments, output).await?,

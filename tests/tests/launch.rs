@@ -264,6 +264,25 @@ fn the_attestor_explains_a_recorded_decision_to_its_administrator_alone() {
 }
 
 #[test]
+fn local_mode_can_take_golden_values_from_the_attestor() {
+    let world =
+        World::with(Options { agent: |table| table["local"]["golden_from"] = "kbs".into(), ..Options::default() });
+    let image = world.signed("echo out", "app");
+    // The registry has it, the attestor not yet: the configuration says which counts.
+    let _ = world.refuses(&image, &["--mode", "local"], 77, "golden.missing");
+    let (reference, url) = (world.reference(&image), world.attestor_url());
+    let publish = |token: &str| {
+        let token = world.path(token).display().to_string();
+        let arguments = ["golden", "publish", &reference, "--attestor", &url, "--admin-token", &token];
+        run(tclctl(&[arguments.as_slice(), &["--plain-http", &world.registry.address]].concat()))
+    };
+    fs::write(world.path("wrong.token"), "another token that is long enough to be one").unwrap();
+    publish("wrong.token").refused(77, "attestor.denied");
+    let _ = publish(ADMIN_TOKEN_FILE).ok();
+    assert_eq!(world.accepts(&image, &["--mode", "local"]).stdout, "out\n");
+}
+
+#[test]
 fn a_300_mb_image_is_launched_within_40_mb() {
     let world = World::new();
     // Half of it does not compress, the other half does: both ways of the unpacker carry bytes.
