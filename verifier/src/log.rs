@@ -15,6 +15,8 @@
 //!   it, and take that lock to record a remote pass too.
 //! - `Restart` and `Seal` name the number of records before them. What was open at a `Restart` can only end.
 //! - After `Seal` launches end and the agent may restart, nothing else (`log.sealed`).
+//! - At most 1,024 launches are open at one time and at most 4,096 series were accepted, so that the state an
+//!   attestor reads and writes with every delivery stays small whatever a guest sends.
 //! - At most 65,536 records (`log.full`).
 
 mod ended;
@@ -35,6 +37,10 @@ use ended::Ended;
 
 /// PCRs 16 to 23 can be reset or are bound to a locality: they hold no log.
 const HIGHEST_PCR: u32 = 15;
+/// The most launches that have not ended.
+pub const MAX_OPEN: usize = 1024;
+/// The most series within which a golden value was accepted.
+pub const MAX_SERIES: usize = 4096;
 
 /// How far a launch has come. `Failed` and `Exit` end it and remove it from the open ones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

@@ -6,7 +6,7 @@ use protocols::events::{
 use protocols::reason::{self, Refusal};
 use protocols::tcl::Mode;
 
-use super::{Container, LogState, OpenLaunch, Stage, malformed, refusal};
+use super::{Container, LogState, MAX_OPEN, MAX_SERIES, OpenLaunch, Stage, malformed, refusal};
 
 impl LogState {
     /// Applies one event, or refuses it and changes nothing.
@@ -69,6 +69,10 @@ impl LogState {
 
     fn image(&mut self, image: &Image) -> Result<(), Refusal> {
         self.unused(image.seq)?;
+        if self.open.len() >= MAX_OPEN {
+            let expected = format!("at most {MAX_OPEN} launches that have not ended");
+            return Err(malformed(self.count, expected, "one more"));
+        }
         let launch = OpenLaunch {
             stage: Stage::Measured,
             ref_h: image.ref_h,
@@ -125,7 +129,12 @@ impl LogState {
     /// this log's mark, and never lowers it.
     fn accept(&mut self, mode: Mode, reference: &GoldenRef) -> Result<(), Refusal> {
         let new = (reference.version, reference.payload);
+        let known = self.accepted.len();
         let Some((version, payload)) = self.accepted.get_mut(&reference.series_h) else {
+            if known >= MAX_SERIES {
+                let expected = format!("at most {MAX_SERIES} series");
+                return Err(malformed(self.count, expected, "one more"));
+            }
             self.accepted.insert(reference.series_h, new);
             return Ok(());
         };

@@ -492,3 +492,43 @@ fn a_tpm_log_is_taken_with_sha_256() {
     let head = event_log::replay(RegisterValue::Sha256(Sha256Digest::new([0; 32])), 14, &records).unwrap();
     state.ends_at(&head).unwrap();
 }
+
+/// An attestor reads and writes the state with every delivery: nothing a guest sends makes it large.
+#[test]
+fn a_guest_cannot_make_the_state_large() {
+    let image_of = |seq: u64| launch(seq).swap_remove(IMAGE);
+    let open = MAX_OPEN as u64;
+    let mut state = run((0..open).map(image_of)).unwrap();
+    let mut push = |event: Event| {
+        let record = event.record(MR_RTMR3, HashAlg::Sha384).unwrap();
+        state.push(&record).map_err(|refusal| refusal.code)
+    };
+    assert_eq!(push(image_of(open)), Err(reason::LOG_MALFORMED));
+    push(failed(0)).unwrap();
+    push(image_of(open)).unwrap();
+    assert!(serde_json::to_vec(&state).unwrap().len() < 1024 * 1024);
+
+    let golden_of = |seq: u64| {
+        let Event::Golden(mut golden) = launch(seq).swap_remove(GOLDEN) else { unreachable!() };
+        golden.golden.as_mut().unwrap().series_h = GoldenRef::series_hash(ISSUER, &seq.to_string());
+        Event::from(golden)
+    };
+    let series = MAX_SERIES as u64;
+    let mut events: Vec<Event> = (0..series).flat_map(|seq| [image_of(seq), golden_of(seq), failed(seq)]).collect();
+    let whole = run(events.clone()).unwrap();
+    assert!(serde_json::to_vec(&whole).unwrap().len() < 1024 * 1024);
+    events.extend([image_of(series), golden_of(series)]);
+    assert_eq!(run(events).unwrap_err().code, reason::LOG_MALFORMED);
+    // A known series goes on.
+    let again = [image_of(series), golden_of(0)].map(|event| match event {
+        Event::Golden(mut golden) => {
+            golden.seq = series;
+            Event::from(golden)
+        }
+        other => other,
+    });
+    let mut whole = whole;
+    for event in again {
+        whole.push(&event.record(MR_RTMR3, HashAlg::Sha384).unwrap()).unwrap();
+    }
+}
