@@ -20,7 +20,7 @@ use registry::Registry;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use subtle::ConstantTimeEq as _;
-use verifier::{EvidenceClaims, LogState, bind_log, verify_evidence};
+use verifier::{EvidenceClaims, LogState, bind_log, guest_of, verify_evidence};
 
 use crate::challenge::{Challenge, Sealer, random};
 use crate::config::Settings;
@@ -123,10 +123,12 @@ impl Broker {
                     let expected = kinds.iter().map(|kind| kind.as_str()).collect::<Vec<_>>().join(" or ");
                     return Err(BrokerError::refused(reason::POLICY_REGISTER, "register", expected, log.kind.as_str()));
                 }
-                let held = self.store.history(log.guest).await?;
-                // A log that is not held whole yet names its guest with the first delivery, not here.
-                match held.filter(|held| held.state.count() == log.count) {
-                    Some(held) => Some(bind_log(&claims, &held.state, log, &self.settings.evidence)?),
+                // A guest that is not held yet is named by its first delivery, not here.
+                match self.store.history(log.guest).await? {
+                    Some(held) if held.state.count() == log.count => {
+                        Some(bind_log(&claims, &held.state, log, &self.settings.evidence)?)
+                    }
+                    Some(held) => Some(same_guest(&claims, &held.state, log.guest)?),
                     None => None,
                 }
             }
@@ -260,12 +262,16 @@ impl Broker {
         Ok(verify_evidence(tee, &evidence.primary_evidence, &binding, &self.settings.evidence, now)?)
     }
 
-    /// A guest's receipts for more than `after` records.
+    /// A guest's receipts for more than `after` records. The name in a session's log binding is the guest's own
+    /// word; only where its log was held when it attested was it compared with the evidence.
     pub(crate) async fn receipts(&self, session: &Session, after: u64) -> Result<ReceiptsResponse, BrokerError> {
-        let Some(log) = &session.log else {
+        if session.log.is_none() {
             return Err(BrokerError::refused(reason::EVIDENCE_GUEST, "receipts", "a session with a log", "none"));
+        }
+        let Some(guest) = session.guest else {
+            return Err(BrokerError::session("a session made before anything of this guest was held"));
         };
-        Ok(ReceiptsResponse { receipts: self.store.receipts_after(log.guest, after, MAX_RECEIPTS).await? })
+        Ok(ReceiptsResponse { receipts: self.store.receipts_after(guest, after, MAX_RECEIPTS).await? })
     }
 
     /// A resource, encrypted to the session's key.
@@ -310,15 +316,12 @@ impl Broker {
 
 /// Whether this evidence is the stored guest's at all, wherever its log has got to: nobody else learns what is held
 /// or raises an alarm about it. [`bind_log`] says the same of a log that agrees with its register.
-fn same_guest(claims: &EvidenceClaims, held: &LogState, guest: GuestId) -> Result<(), BrokerError> {
-    let shown = match claims {
-        EvidenceClaims::Tpm(tpm) => GuestId::of_tpm(tpm.ak_spki(), tpm.reset_count(), &held.init().boot_nonce),
-        EvidenceClaims::Snp(snp) => GuestId::new(*snp.report_id()),
-    };
+fn same_guest(claims: &EvidenceClaims, held: &LogState, guest: GuestId) -> Result<GuestId, BrokerError> {
+    let shown = guest_of(claims, held.init());
     if shown == guest {
-        return Ok(());
+        return Ok(guest);
     }
-    Err(BrokerError::refused(reason::EVIDENCE_GUEST, "delivery", guest.to_string(), shown.to_string()))
+    Err(BrokerError::refused(reason::EVIDENCE_GUEST, "log binding", shown.to_string(), guest.to_string()))
 }
 
 /// Whether the request asks for our protocol. A version we do not speak is refused, not ignored.

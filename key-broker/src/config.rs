@@ -20,6 +20,10 @@ use zeroize::Zeroizing;
 
 /// The largest file the configuration may name, in bytes.
 const MAX_FILE: u64 = 1024 * 1024;
+/// The PCR that holds event logs where the configuration names none.
+const DEFAULT_PCR: u32 = 14;
+/// PCRs 16 to 23 can be reset or are bound to a locality: they hold no log.
+const HIGHEST_PCR: u32 = 15;
 /// The shortest administrator's token, in characters.
 const MIN_ADMIN_TOKEN: usize = 32;
 
@@ -66,12 +70,20 @@ pub struct PolicyConfig {
 }
 
 /// `[tpm]`.
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct TpmConfig {
     /// Enrolled attestation keys.
-    #[serde(default)]
     pub ak: Vec<AkConfig>,
+    /// The one PCR that holds event logs, 0 to 15; 14 when absent. In any other PCR a guest could begin a second
+    /// history of the same boot.
+    pub pcr: u32,
+}
+
+impl Default for TpmConfig {
+    fn default() -> Self {
+        Self { ak: Vec::new(), pcr: DEFAULT_PCR }
+    }
 }
 
 /// `[[tpm.ak]]`.
@@ -215,6 +227,9 @@ impl Config {
         if self.policy.registers.is_empty() {
             return Err(value("policy.registers", "names no kind of register, so nothing could ever attest"));
         }
+        if self.tpm.pcr > HIGHEST_PCR {
+            return Err(value("tpm.pcr", "must be from 0 to 15"));
+        }
         let signing = signing_key(&self.signing_key)?;
         let admin = self.admin_token.as_deref().map(admin_token).transpose()?;
         let signers = TrustedSigners::new(self.signers.clone()).map_err(|error| value("signers", error))?;
@@ -222,7 +237,7 @@ impl Config {
         let roots = self.snp.roots(environment)?;
         let policy = self.policy_digest(&aks, &roots)?;
         let evidence = EvidencePolicy {
-            tpm: TpmPolicy { aks, environment },
+            tpm: TpmPolicy { aks, pcr: self.tpm.pcr, environment },
             snp: SnpPolicy {
                 roots: roots.into_iter().map(|(root, _)| root).collect(),
                 measurements: self.snp.measurements(environment)?,
@@ -263,6 +278,7 @@ impl Config {
             signers: &'c [SignerConfig],
             policy: &'c PolicyConfig,
             aks: Vec<Ak>,
+            pcr: u32,
             roots: Vec<Sha256Digest>,
             measurements: &'c Option<Vec<String>>,
             minimum_tcb: Option<TcbConfig>,
@@ -274,6 +290,7 @@ impl Config {
             signers: &self.signers,
             policy: &self.policy,
             aks,
+            pcr: self.tpm.pcr,
             roots: roots.iter().map(|(_, digest)| *digest).collect(),
             measurements: &self.snp.measurements,
             minimum_tcb: self.snp.minimum_tcb,

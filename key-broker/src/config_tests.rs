@@ -68,6 +68,7 @@ fn the_guides_configuration_is_read_whole() {
     assert_eq!(settings.evidence.registers, [RegisterKind::TpmListed, RegisterKind::Software]);
     assert_eq!(settings.evidence.tpm.aks.len(), 1);
     assert!(settings.evidence.tpm.aks[0].simulated);
+    assert_eq!(settings.evidence.tpm.pcr, 14);
     assert!(settings.admin.is_some());
     assert_eq!(settings.registry.plain_http, ["127.0.0.1:5000"]);
     assert_eq!(settings.evidence.snp.measurements, ExpectedMeasurement::AnyMeasurement);
@@ -117,6 +118,7 @@ fn unknown_fields_and_unusable_values_are_named() {
         files.refused(|text| text.replace("token_seconds = 300", "token_seconds = 86401")).contains("token_seconds")
     );
     assert!(files.refused(|text| text.replace("tpm-listed", "tpm")).contains("tpm"));
+    assert!(files.refused(|text| text.replace("[[tpm.ak]]", "[tpm]\npcr = 16\n[[tpm.ak]]")).contains("tpm.pcr"));
     let measured = |text: String| text + "\n[snp]\nmeasurements = [\"00\"]\n";
     assert!(files.refused(measured).contains("snp.measurements"));
 
@@ -142,6 +144,7 @@ fn the_policys_digest_changes_with_everything_that_decides_and_nothing_else() {
         ("release@example.com", "another@example.com"),
         (", \"software\"", ""),
         ("simulated = true", "simulated = false"),
+        ("[[tpm.ak]]", "[tpm]\npcr = 11\n[[tpm.ak]]"),
     ] {
         assert_ne!(policy(&|text| text.replace(from, to)), base, "{to}");
     }

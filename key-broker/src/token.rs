@@ -32,7 +32,7 @@ pub(crate) struct Session {
     pub(crate) environment: Environment,
     /// Whether the platform is simulated.
     pub(crate) simulated: bool,
-    /// The guest, where its log was held and agreed with the evidence.
+    /// The guest that the evidence stands for, where its log was held.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) guest: Option<GuestId>,
     /// The challenge's nonce as it travelled.

@@ -178,6 +178,9 @@ async fn an_attestor_that_lost_its_store_is_found_out() {
     let gap = session.deliver(guest.delivery(&session, 1), &guest.receipts).await.unwrap_err();
     assert_eq!((gap.code(), gap.count()), (reason::LOG_GAP, Some(0)));
     // It takes the whole log, but its receipt does not follow the one this guest holds.
+    let ended = session.deliver(guest.delivery(&session, 0), &guest.receipts).await.unwrap_err();
+    assert!(ended.session_ended(), "a session made before the log was held reads no receipts: {ended}");
+    let session = guest.attest(&world.client()).await.unwrap();
     assert_eq!(code(session.deliver(guest.delivery(&session, 0), &guest.receipts).await), "log.receipt");
 }
 
@@ -210,6 +213,10 @@ async fn an_agent_that_lost_answers_finds_the_receipts_between() {
     // Everything after `kept` was lost; the log has grown meanwhile.
     guest.receipts = kept;
     guest.push_failed(1);
+    // The first session was made before anything of the guest was held: it reads no receipts.
+    let ended = session.deliver(guest.delivery(&session, 4), &guest.receipts).await.unwrap_err();
+    assert!(ended.session_ended(), "{ended}");
+    let session = guest.attest(&world.client()).await.unwrap();
     let receipt = session.deliver(guest.delivery(&session, 4), &guest.receipts).await.unwrap();
     assert_eq!(receipt.claims().count, 5);
     assert_ne!(ReceiptState::after(&receipt), last);
@@ -372,11 +379,7 @@ async fn a_guest_cannot_speak_for_another() {
     let claimed = protocols::tcl::LogBinding { guest: victim.id(), ..rogue.binding() };
     let challenged = rogue.challenge(&world.client()).await;
     let evidence = rogue.evidence(&challenged.binding(Some(&claimed)).unwrap());
-    let session = challenged.attest(evidence, Some(claimed.clone()), None).await.unwrap();
-    let mut delivery = rogue.delivery(&session, 0);
-    delivery.log = claimed;
-    delivery.evidence = rogue.evidence(&session.binding(&delivery.log).unwrap());
-    assert_eq!(code(session.deliver(delivery, &ReceiptState::none()).await), "evidence.guest");
+    assert_eq!(code(challenged.attest(evidence, Some(claimed), None).await), "evidence.guest");
     // And it raises no alarm about it.
     assert!(world.store().alarms().await.unwrap().is_empty());
     // Nor can it deliver for a guest its session does not name.
@@ -385,6 +388,39 @@ async fn a_guest_cannot_speak_for_another() {
     delivery.log.guest = victim.id();
     delivery.evidence = rogue.evidence(&session.binding(&delivery.log).unwrap());
     assert_eq!(code(session.deliver(delivery, &ReceiptState::none()).await), "evidence.guest");
+}
+
+/// A session made before the victim was first heard of carries the victim's name unchecked.
+#[tokio::test]
+async fn a_name_claimed_early_delivers_nothing() {
+    let world = World::new().await;
+    let mut victim = Guest::boot(&world.tpm, 1);
+    let rogue = Guest::boot(&SoftTpm { reset_count: 6, ..world.tpm.clone() }, 2);
+    let claimed = protocols::tcl::LogBinding { guest: victim.id(), ..rogue.binding() };
+    let challenged = rogue.challenge(&world.client()).await;
+    let evidence = rogue.evidence(&challenged.binding(Some(&claimed)).unwrap());
+    let early = challenged.attest(evidence, Some(claimed.clone()), None).await.unwrap();
+
+    let session = victim.attest(&world.client()).await.unwrap();
+    victim.deliver(&session).await.unwrap();
+    let mut delivery = rogue.delivery(&early, 0);
+    delivery.log = claimed;
+    delivery.evidence = rogue.evidence(&early.binding(&delivery.log).unwrap());
+    assert_eq!(code(early.deliver(delivery, &ReceiptState::none()).await), "evidence.guest");
+}
+
+/// The same boot, the same TPM, a PCR that nothing has extended: a complete log that hides the first one.
+#[tokio::test]
+async fn a_second_history_of_one_boot_in_another_pcr_is_refused() {
+    let world = World::new().await;
+    let mut first = Guest::boot(&world.tpm, 1);
+    let session = first.attest(&world.client()).await.unwrap();
+    first.push_image(1, &image());
+    first.deliver(&session).await.unwrap();
+
+    let mut second = Guest::boot_in(15, &first.tpm, 2, Environment::Development, true);
+    let session = second.attest(&world.client()).await.unwrap();
+    assert_eq!(code(second.deliver(&session).await), "policy.register");
 }
 
 #[tokio::test]

@@ -8,12 +8,14 @@ use std::time::Duration;
 
 use protocols::encoding::{b64, un_b64};
 use protocols::jwe;
-use protocols::kbs::Response;
+use protocols::kbs::{Attestation, Response, RuntimeData};
+use protocols::tcl::LogBinding;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 use support::guest::Guest;
+use support::tpm::SoftTpm;
 use support::{ADMIN, World};
 
 /// POST /kbs/v0/auth as a stock attestation agent sends it.
@@ -102,6 +104,49 @@ async fn a_stock_client_attests_and_reads_a_resource_by_cookie_or_token() {
     let (status, body) = world.raw("GET", "/tcl/v1/receipts?after=0", &[("authorization", &bearer)], vec![]).await;
     assert_eq!(status, 403);
     assert!(body.contains("evidence.guest"));
+}
+
+/// Attests with our own protocol, whatever guest `log` names.
+async fn attest_as(world: &World, guest: &Guest, log: &LogBinding) -> (u16, Value) {
+    let ours = r#"{"version":"0.4.0","tee":"tpm","extra-params":{"tcl":{"version":1}}}"#;
+    let (_, cookie, body) = post(world, "/kbs/v0/auth", None, ours).await;
+    let runtime_data = RuntimeData {
+        nonce: body["nonce"].as_str().unwrap().to_owned(),
+        tee_pubkey: jwe::jwk(&jwe::generate().unwrap().public_key()),
+        log: Some(log.clone()),
+    };
+    let tee_evidence = guest.evidence(&runtime_data.digest("").unwrap());
+    let attestation = Attestation { init_data: None, runtime_data, tee_evidence };
+    let body = serde_json::to_string(&attestation).unwrap();
+    let (status, _, body) = post(world, "/kbs/v0/attest", cookie.as_deref(), &body).await;
+    (status, body)
+}
+
+/// A log binding names the guest by the guest's own word: it opens nobody else's receipts.
+#[tokio::test]
+async fn receipts_are_read_by_their_guest_alone() {
+    let world = World::new().await;
+    let receipts = async |token: &Value| {
+        let bearer = format!("Bearer {}", token["token"].as_str().unwrap());
+        world.raw("GET", "/tcl/v1/receipts?after=0", &[("authorization", &bearer)], vec![]).await
+    };
+    let mut victim = Guest::boot(&world.tpm, 1);
+    let rogue = Guest::boot(&SoftTpm { reset_count: 6, ..world.tpm.clone() }, 2);
+    let as_victim = LogBinding { guest: victim.id(), count: 99, ..rogue.binding() };
+    let (status, early) = attest_as(&world, &rogue, &as_victim).await;
+    assert_eq!(status, 200, "{early}");
+
+    let session = victim.attest(&world.client()).await.unwrap();
+    victim.deliver(&session).await.unwrap();
+    let (status, body) = receipts(&early).await;
+    assert!(status == 401 && body.contains("attestor.session"), "{status} {body}");
+    let (status, late) = attest_as(&world, &rogue, &as_victim).await;
+    assert_eq!((status, &late["reason"]), (401, &json!("evidence.guest")), "{late}");
+
+    let (_, own) = attest_as(&world, &victim, &LogBinding { count: 99, ..victim.binding() }).await;
+    let (status, body) = receipts(&own).await;
+    assert_eq!(status, 200, "{body}");
+    assert_eq!(serde_json::from_str::<Value>(&body).unwrap()["receipts"].as_array().unwrap().len(), 1);
 }
 
 #[tokio::test]

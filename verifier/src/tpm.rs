@@ -44,6 +44,8 @@ pub struct EnrolledAk {
 pub struct TpmPolicy {
     /// Enrolled keys.
     pub aks: Vec<EnrolledAk>,
+    /// The one PCR that holds event logs, 0 to 15.
+    pub pcr: u32,
     /// The judging side's environment.
     pub environment: Environment,
 }

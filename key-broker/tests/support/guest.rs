@@ -20,6 +20,8 @@ pub(crate) const PCR: u32 = 14;
 #[derive(Clone)]
 pub(crate) struct Guest {
     pub(crate) tpm: SoftTpm,
+    /// Where it keeps its log.
+    pub(crate) pcr: u32,
     pub(crate) records: Vec<Record>,
     pub(crate) boot_nonce: [u8; 32],
     pub(crate) receipts: ReceiptState,
@@ -34,8 +36,13 @@ impl Guest {
     }
 
     pub(crate) fn boot_as(tpm: &SoftTpm, boot_nonce: u8, environment: Environment, simulated: bool) -> Self {
+        Self::boot_in(PCR, tpm, boot_nonce, environment, simulated)
+    }
+
+    pub(crate) fn boot_in(pcr: u32, tpm: &SoftTpm, boot_nonce: u8, environment: Environment, simulated: bool) -> Self {
         let mut guest = Self {
             tpm: tpm.clone(),
+            pcr,
             records: Vec::new(),
             boot_nonce: [boot_nonce; 32],
             receipts: ReceiptState::none(),
@@ -63,8 +70,8 @@ impl Guest {
     }
 
     pub(crate) fn push(&mut self, event: impl Into<Event>) {
-        let record = event.into().record(PCR, HashAlg::Sha256).unwrap();
-        self.tpm.extend(PCR as usize, record.digest().as_bytes());
+        let record = event.into().record(self.pcr, HashAlg::Sha256).unwrap();
+        self.tpm.extend(self.pcr as usize, record.digest().as_bytes());
         self.records.push(record);
     }
 
@@ -87,7 +94,7 @@ impl Guest {
     }
 
     pub(crate) fn head(&self) -> RegisterValue {
-        RegisterValue::Sha256(self.tpm.pcrs[PCR as usize])
+        RegisterValue::Sha256(self.tpm.pcrs[self.pcr as usize])
     }
 
     pub(crate) fn binding(&self) -> LogBinding {

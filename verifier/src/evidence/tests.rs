@@ -14,7 +14,7 @@ const PCR: u32 = 14;
 fn policy(environment: Environment) -> EvidencePolicy {
     let simulated = environment == Environment::Development;
     EvidencePolicy {
-        tpm: TpmPolicy { aks: vec![EnrolledAk { spki_der: spki(&key(1)), simulated }], environment },
+        tpm: TpmPolicy { aks: vec![EnrolledAk { spki_der: spki(&key(1)), simulated }], pcr: PCR, environment },
         snp: SnpPolicy { roots: vec![snp::root(simulated)], environment, ..snp::policy() },
         registers: vec![RegisterKind::TpmListed, RegisterKind::Software],
         environment,
@@ -46,6 +46,10 @@ impl Shown {
 }
 
 fn tpm<F: FnOnce(&mut Init)>(environment: Environment, change: F) -> Shown {
+    tpm_with(environment, change, |_| {})
+}
+
+fn tpm_with(environment: Environment, change: impl FnOnce(&mut Init), quoted: impl FnOnce(&mut Quote)) -> Shown {
     let simulated = environment == Environment::Development;
     let mut first =
         Init { register_kind: RegisterKind::TpmListed, reg0: HashAlg::Sha256.zero(), environment, simulated, ..init() };
@@ -55,6 +59,7 @@ fn tpm<F: FnOnce(&mut Init)>(environment: Environment, change: F) -> Shown {
     quote.extra_data = kbs::tpm_nonce(&binding_digest()).to_vec();
     let RegisterValue::Sha256(head) = log.head() else { unreachable!() };
     quote.set_pcr(14, head);
+    quoted(&mut quote);
     let policy = policy(environment);
     let evidence = serde_json::to_value(quote.signed(&key(1))).unwrap();
     let claims = verify_evidence(Tee::Tpm, &evidence, &binding_digest(), &policy, NOW).unwrap();
@@ -70,7 +75,8 @@ fn tpm<F: FnOnce(&mut Init)>(environment: Environment, change: F) -> Shown {
 
 fn snp<F: FnOnce(&mut Init)>(environment: Environment, change: F) -> Shown {
     let simulated = environment == Environment::Development;
-    let mut first = Init { environment, simulated, ..init() };
+    let initdata = Some(Sha256Digest::new(snp::fields().host_data));
+    let mut first = Init { initdata, environment, simulated, ..init() };
     change(&mut first);
     let log = check_log(&records(MR_RTMR3, HashAlg::Sha384, first)).unwrap();
     let mut fields = snp::fields();
@@ -148,7 +154,41 @@ fn a_log_that_the_quoted_pcr_does_not_hold_is_refused() {
     };
     shown = tpm(Environment::Production, |_| {});
     shown.log = check_log(&records(13, HashAlg::Sha256, first)).unwrap();
+    shown.policy.tpm.pcr = 13;
     assert_eq!(shown.bind(), "log.replay");
+}
+
+/// One boot has one log: a second one in a PCR that nothing has extended yet is complete, quoted and refused.
+#[test]
+fn a_second_log_of_one_boot_in_another_pcr_is_refused() {
+    let shown = tpm(Environment::Production, |_| {});
+    for pcr in [0, 13, 15] {
+        let policy = EvidencePolicy { tpm: TpmPolicy { pcr, ..shown.policy.tpm.clone() }, ..shown.policy.clone() };
+        let refusal = bind_log(&shown.claims, &shown.log, &shown.binding, &policy).unwrap_err();
+        assert_eq!(refusal.code, reason::POLICY_REGISTER, "{pcr}");
+    }
+}
+
+#[test]
+fn the_first_record_names_the_initdata_that_the_evidence_is_bound_to() {
+    let other = Some(Sha256Digest::of(b"initdata"));
+    assert_eq!(snp(Environment::Production, |init| init.initdata = other).bind(), "evidence.initdata");
+    assert_eq!(snp(Environment::Production, |init| init.initdata = None).bind(), "evidence.initdata");
+    assert_eq!(tpm(Environment::Production, |init| init.initdata = other).bind(), "evidence.initdata");
+    let pcr = Sha256Digest::of_parts(&[&[0; 32], Sha256Digest::of(b"initdata").as_bytes()]);
+    let bound = tpm_with(Environment::Production, |init| init.initdata = other, |quote| quote.set_pcr(8, pcr));
+    assert_eq!(bound.bind(), "pass");
+}
+
+/// Whose log it is is told before anything of the log's content: nobody learns of another guest's.
+#[test]
+fn another_guest_is_told_before_the_logs_state() {
+    for mut shown in [tpm(Environment::Production, |_| {}), snp(Environment::Production, |_| {})] {
+        assert_eq!(guest_of(&shown.claims, shown.log.init()), shown.binding.guest);
+        shown.binding.guest = GuestId::new([1; 32]);
+        shown.binding.count += 1;
+        assert_eq!(shown.bind(), "evidence.guest");
+    }
 }
 
 #[test]

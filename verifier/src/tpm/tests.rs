@@ -8,7 +8,7 @@ use super::*;
 const VECTOR: &str = include_str!("../../../tests/data/vectors/tpm/tpm_evidence.json");
 
 fn policy(simulated: bool, environment: Environment) -> TpmPolicy {
-    TpmPolicy { aks: vec![EnrolledAk { spki_der: spki(&key(1)), simulated }], environment }
+    TpmPolicy { aks: vec![EnrolledAk { spki_der: spki(&key(1)), simulated }], pcr: 14, environment }
 }
 
 fn run(evidence: &TpmEvidence) -> Result<TpmClaims, Refusal> {
@@ -90,7 +90,7 @@ fn values_swapped_between_two_registers_are_refused() {
 fn only_enrolled_keys_count_and_the_evidence_enrols_nothing() {
     let stranger = Quote::good().signed(&key(2));
     assert_eq!(word(run(&stranger)), "evidence.ak");
-    let none = TpmPolicy { aks: vec![], environment: Environment::Development };
+    let none = TpmPolicy { aks: vec![], pcr: 14, environment: Environment::Development };
     assert_eq!(word(verify_tpm(&Quote::good().signed(&key(1)), &NONCE, &none)), "evidence.ak");
     // A stranger's quote under the enrolled key's name.
     let renamed = TpmEvidence { ak_public: spki(&key(1)), ..stranger };
@@ -140,7 +140,7 @@ fn bytes_after_quote_or_signature_are_refused() {
 fn published() -> (TpmEvidence, TpmPolicy) {
     let evidence: TpmEvidence = serde_json::from_str(VECTOR).unwrap();
     let ak = EnrolledAk { spki_der: evidence.ak_public.clone(), simulated: true };
-    (evidence, TpmPolicy { aks: vec![ak], environment: Environment::Development })
+    (evidence, TpmPolicy { aks: vec![ak], pcr: 14, environment: Environment::Development })
 }
 
 #[test]
@@ -185,6 +185,7 @@ fn a_signature_of_another_scheme_than_the_keys_is_refused() {
     let mixed = TpmEvidence { ak_public: rsa.ak_public.clone(), ..ecdsa.clone() };
     let enrolled = |spki_der: &[u8]| TpmPolicy {
         aks: vec![EnrolledAk { spki_der: spki_der.to_vec(), simulated: false }],
+        pcr: 14,
         environment: Environment::Production,
     };
     assert_eq!(word(verify_tpm(&mixed, &NONCE, &enrolled(&mixed.ak_public))), "evidence.signature");
