@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use protocols::digest::Sha256Digest;
-use protocols::events::GoldenRef;
+use protocols::events::{GoldenRef, hash_str};
 use protocols::reason::{self, Refusal, Source};
 use protocols::tcl::{
     DECIDE_TYP, DecideRequest, DecideResponse, GoldenResource, Outcome, VERDICT_TYP, Verdict as Claims, VerdictRecord,
@@ -25,6 +25,10 @@ const VERDICT_SECONDS: u64 = 120;
 const GOLDEN_DEADLINE: Duration = Duration::from_secs(7);
 /// The longest container id, in bytes.
 const MAX_CID: usize = 256;
+/// The longest image reference, in bytes: as long as any that can be parsed.
+const MAX_REFERENCE: usize = 512;
+/// The most characters kept of what a check found: a guest writes some of them, and decisions are stored.
+const MAX_FACT: usize = 2048;
 
 /// One judgement, before it is signed.
 struct Judged {
@@ -33,7 +37,13 @@ struct Judged {
 }
 
 impl Judged {
-    fn refused(refusal: Refusal, golden: Option<GoldenRef>) -> Self {
+    fn refused(mut refusal: Refusal, golden: Option<GoldenRef>) -> Self {
+        for fact in [&mut refusal.subject, &mut refusal.expected, &mut refusal.actual] {
+            if let Some((end, _)) = fact.char_indices().nth(MAX_FACT) {
+                fact.truncate(end);
+                fact.push('…');
+            }
+        }
         Self { outcome: Outcome::Refused { refusal: Box::new(refusal.by(Source::Attestor)), golden }, raise: None }
     }
 }
@@ -46,6 +56,10 @@ impl Broker {
         if request.cid.is_empty() || request.cid.len() > MAX_CID || !request.cid.bytes().all(|b| b.is_ascii_graphic()) {
             let expected = "1 to 256 printable characters";
             return Err(BrokerError::refused(reason::ATTESTOR_PROTOCOL, "container id", expected, "something else"));
+        }
+        if request.reference.len() > MAX_REFERENCE {
+            let expected = format!("at most {MAX_REFERENCE} bytes");
+            return Err(BrokerError::refused(reason::ATTESTOR_PROTOCOL, "image reference", expected, "more"));
         }
         let (state, receipt) = self.deliver(session, &request.nonce, &request.delivery).await?;
         measured(&state, &request)?;
@@ -183,6 +197,10 @@ fn measured(state: &LogState, request: &DecideRequest) -> Result<(), BrokerError
     let image = &request.image;
     if launch.manifest != image.manifest || launch.config != image.config || launch.rootfs != image.rootfs {
         return refuse(format!("the image its log measured, {}", launch.manifest), "another image");
+    }
+    // Revocations and golden values are looked for at the reference: it is not for the asking side to choose anew.
+    if launch.ref_h != hash_str(&request.reference) {
+        return refuse("the reference its log names".to_owned(), "another reference");
     }
     Ok(())
 }

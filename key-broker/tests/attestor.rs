@@ -4,7 +4,7 @@
 
 mod support;
 
-use kbs_client::{ClientError, ReceiptState};
+use kbs_client::{ClientError, Question, ReceiptState};
 use key_broker::store::Store as _;
 use protocols::environment::Environment;
 use protocols::keys::{KeyKind, SigningKey};
@@ -432,13 +432,33 @@ async fn a_decision_is_about_the_launch_the_log_measured() {
     guest.push_image(1, &image());
     guest.deliver(&session).await.unwrap();
     let other = protocols::image::ImageMeasurement { manifest: digest("another"), ..image() };
-    for asked in [question(2, &image()), question(1, &other)] {
+    // Golden values and revocations are looked for where the image was pulled from, and nowhere else.
+    let elsewhere = Question { reference: "registry.example/elsewhere:latest".into(), ..question(1, &image()) };
+    for asked in [question(2, &image()), question(1, &other), elsewhere] {
         assert_eq!(code(guest.ask(&session, &asked).await), "attestor.denied");
     }
     assert_eq!(verdict_code(&guest.ask(&session, &question(1, &image())).await.unwrap()), "pass");
     // Once it has ended nothing is decided about it any more.
     guest.push_failed(1);
     assert_eq!(code(guest.ask(&session, &question(1, &image())).await), "attestor.denied");
+}
+
+/// Decisions are stored: what a guest writes into one is bounded.
+#[tokio::test]
+async fn a_guest_cannot_fill_the_audit_records() {
+    let world = World::new().await;
+    world.push_golden(&image(), 1).await;
+    let mut guest = Guest::boot(&world.tpm, 1);
+    let session = guest.attest(&world.client()).await.unwrap();
+    guest.push_image(1, &image());
+    let long = Question { reference: format!("registry.example/{}", "a".repeat(500)), ..question(1, &image()) };
+    assert_eq!(code(guest.ask(&session, &long).await), "attestor.protocol");
+
+    let mut asked = question(1, &image());
+    asked.process.args = vec!["\u{1}".repeat(100_000)];
+    let verdict = guest.ask(&session, &asked).await.unwrap();
+    assert_eq!(verdict_code(&verdict), "policy.process");
+    assert!(verdict.compact().len() < 16 * 1024, "{}", verdict.compact().len());
 }
 
 /// The clock jumps whenever everything waits, so that the deadline costs no time.
