@@ -94,7 +94,9 @@ pub(crate) fn grow(stored: Option<LogState>, repeated: &[Vec<u8>], delivery: &De
     if count == held && state.head() != delivery.log.head {
         return Err(second(guest, state.head().to_string(), delivery.log.head.to_string()));
     }
-    state.ends_at(&delivery.log.head)?;
+    // Grown beyond what is held it leads elsewhere: a second history of which only the new end was shown, or a
+    // register that something else extended. Of a guest that is not held the evidence says nothing yet.
+    state.ends_at(&delivery.log.head).map_err(|refusal| Misfit { refusal, alarm: held > 0 })?;
     let new = delivery.records.iter().skip(overlapping).map(|record| record.0.clone()).collect();
     Ok(Grown { held, state, new })
 }

@@ -289,8 +289,11 @@ async fn a_second_history_is_a_fork_and_an_alarm() {
     // Grown beyond what is held, it does not replay.
     forked.push_failed(1);
     assert_eq!(code(session.deliver(forked.delivery(&session, 0), &forked.receipts).await), "log.fork");
-    assert_eq!(code(session.deliver(forked.delivery(&session, 2), &forked.receipts).await), "log.replay");
     assert!(world.store().alarms().await.unwrap().iter().all(|alarm| alarm.code == reason::LOG_FORK));
+    // A guest that shows only the new end of its second history raises the alarm as well.
+    assert_eq!(code(session.deliver(forked.delivery(&session, 2), &forked.receipts).await), "log.replay");
+    let alarms = world.store().alarms().await.unwrap();
+    assert!(alarms.iter().any(|alarm| (alarm.code, alarm.guest) == (reason::LOG_REPLAY, guest.id())));
     // The same alarm again is one alarm.
     let before = world.store().alarms().await.unwrap().len();
     let _ = session.deliver(forked.delivery(&session, 0), &forked.receipts).await;

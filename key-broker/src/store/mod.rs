@@ -48,13 +48,13 @@ pub struct History {
     pub receipt: String,
 }
 
-/// A guest showed a second or a shorter history.
+/// A guest showed a second or a shorter history, or one that its register denies.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Alarm {
     /// Whose.
     pub guest: GuestId,
-    /// `log.fork` or `log.regress`.
+    /// `log.fork`, `log.regress` or `log.replay`.
     pub code: Code,
     /// Records it showed.
     pub count: u64,
@@ -103,7 +103,8 @@ pub trait Store: std::fmt::Debug + Send + Sync {
     /// A guest's receipts for more than `count` records, in order, at most `max`.
     async fn receipts_after(&self, guest: GuestId, count: u64, max: usize) -> Result<Vec<String>, StoreError>;
 
-    /// Remembers an alarm; the same alarm again changes nothing.
+    /// Remembers an alarm; the same alarm again changes nothing. Of one guest only the first few are kept, so that
+    /// nobody hides another guest's among their own.
     async fn raise_alarm(&self, alarm: Alarm) -> Result<(), StoreError>;
 
     /// Every alarm.

@@ -123,6 +123,30 @@ async fn a_mark_is_raised_only_from_the_one_the_decision_saw() {
     assert_eq!(store.high_water(Sha384Digest::of(b"other")).await.unwrap(), HighWater::None);
 }
 
+#[tokio::test]
+async fn one_guest_cannot_hide_another_guests_alarm() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(directory.path());
+    let alarm = |guest: u8, count| Alarm {
+        guest: GuestId::new([guest; 32]),
+        code: protocols::reason::LOG_FORK,
+        count,
+        head: HashAlg::Sha384.zero(),
+        held: 9,
+        time: Timestamp(1),
+    };
+    for count in 0..100 {
+        store.raise_alarm(alarm(1, count)).await.unwrap();
+    }
+    for guest in [0, 2, 255] {
+        store.raise_alarm(alarm(guest, 1)).await.unwrap();
+        store.raise_alarm(alarm(guest, 1)).await.unwrap();
+    }
+    let alarms = store.alarms().await.unwrap();
+    let of = |guest: u8| alarms.iter().filter(|alarm| alarm.guest == GuestId::new([guest; 32])).count();
+    assert_eq!([of(0), of(1), of(2), of(255)], [1, 16, 1, 1]);
+}
+
 #[test]
 fn one_process_holds_the_file_and_a_foreign_file_is_refused() {
     let directory = tempfile::tempdir().unwrap();
