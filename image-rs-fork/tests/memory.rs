@@ -72,7 +72,7 @@ fn write_tar(out: &mut dyn Write, layer: u64, files: u64) {
 /// Writes a layer to `path`: its descriptor and diffID.
 fn write_layer(path: &Path, layer: u64, files: u64) -> (Descriptor, Sha256Digest) {
     let mut blob = Hashed::new(File::create(path).unwrap());
-    let diff_id = if layer % 2 == 0 {
+    let diff_id = if layer.is_multiple_of(2) {
         let mut tar = Hashed::new(flate2::write::GzEncoder::new(&mut blob, flate2::Compression::fast()));
         write_tar(&mut tar, layer, files);
         let diff_id = tar.digest();
@@ -88,7 +88,7 @@ fn write_layer(path: &Path, layer: u64, files: u64) -> (Descriptor, Sha256Digest
         tar.inner.finish().unwrap();
         diff_id
     };
-    let mut descriptor = Descriptor::of(if layer % 2 == 0 { image::GZIP } else { image::ZSTD }, b"");
+    let mut descriptor = Descriptor::of(if layer.is_multiple_of(2) { image::GZIP } else { image::ZSTD }, b"");
     (descriptor.digest, descriptor.size) = (blob.digest(), blob.size);
     (descriptor, diff_id)
 }

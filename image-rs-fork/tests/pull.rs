@@ -7,7 +7,8 @@ use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::process::Command;
 use std::sync::Mutex;
 
-use image_rs_fork::registry::oci;
+use bytes::Bytes;
+use image_rs_fork::registry::{RegistryPush as _, oci};
 use image_rs_fork::{ImagePolicy, Limits, MeasureOnly, Progress, TreeStore, fetch, pull, remove_rootfs};
 use protocols::digest::Sha256Digest;
 use protocols::image::{ImageProcess, Platform};
@@ -230,6 +231,37 @@ async fn compression_changes_nothing_but_the_blob() {
     }
     assert_eq!(rootfs.len(), 6);
     assert!(rootfs.iter().all(|found| *found == rootfs[0]));
+}
+
+#[tokio::test]
+async fn a_docker_image_is_measured_like_an_oci_image() {
+    let world = World::new();
+    let layer = gzip(&archive([file("f", b"content")]));
+    image::push(&world.client, &world.repository, "oci", std::slice::from_ref(&layer)).await;
+    let config = Bytes::from(image::config(std::slice::from_ref(&layer), image::architecture()));
+    let kind = "application/vnd.docker.container.image.v1+json";
+    let config = world.client.push_blob(&world.repository, kind, config).await.unwrap();
+    let kind = "application/vnd.docker.image.rootfs.diff.tar.gzip";
+    let layer = world.client.push_blob(&world.repository, kind, Bytes::from(layer.blob)).await.unwrap();
+    let manifest =
+        json!({ "schemaVersion": 2, "mediaType": oci::DOCKER_MANIFEST, "config": config, "layers": [layer] });
+    let mut pushed =
+        image::push_document(&world.client, &world.repository, "docker", oci::DOCKER_MANIFEST, &manifest).await;
+    pushed.platform = Some(oci::DescriptorPlatform {
+        architecture: image::architecture().to_owned(),
+        os: "linux".to_owned(),
+        variant: None,
+    });
+    let list = json!({ "schemaVersion": 2, "mediaType": oci::DOCKER_LIST, "manifests": [pushed] });
+    image::push_document(&world.client, &world.repository, "list", oci::DOCKER_LIST, &list).await;
+    let oci = world.pull("oci").await.unwrap();
+    for tag in ["docker", "list"] {
+        let docker = world.pull(tag).await.unwrap();
+        assert_eq!(docker.descriptor().digest, pushed.digest);
+        assert_eq!(docker.descriptor().media_type, oci::DOCKER_MANIFEST);
+        assert_eq!(docker.measurement().config, oci.measurement().config);
+        assert_eq!(docker.measurement().rootfs, oci.measurement().rootfs);
+    }
 }
 
 #[tokio::test]
