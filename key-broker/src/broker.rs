@@ -26,6 +26,7 @@ use crate::challenge::{Challenge, Sealer, random};
 use crate::config::Settings;
 use crate::error::BrokerError;
 use crate::history::{self, Grown};
+use crate::http::Rooms;
 use crate::initdata;
 use crate::store::{Alarm, Commit, History, Store};
 use crate::token::{NewSession, Session};
@@ -42,6 +43,7 @@ pub struct Broker {
     pub(crate) settings: Settings,
     pub(crate) store: Arc<dyn Store>,
     pub(crate) registry: Arc<dyn Registry>,
+    pub(crate) rooms: Rooms,
     clock: Arc<dyn Fn() -> Timestamp + Send + Sync>,
     sealer: Sealer,
 }
@@ -71,7 +73,7 @@ impl Broker {
         clock: Arc<dyn Fn() -> Timestamp + Send + Sync>,
     ) -> Result<Self, BrokerError> {
         let sealer = Sealer::new(&settings.signing)?;
-        Ok(Self { settings, store, registry, clock, sealer })
+        Ok(Self { settings, store, registry, rooms: Rooms::new(), clock, sealer })
     }
 
     pub(crate) fn now(&self) -> Timestamp {

@@ -79,7 +79,7 @@ impl BrokerError {
         match self {
             Self::Refused { refusal, .. } => Refusal::clone(refusal),
             Self::Body(error) => {
-                let expected = "a body of at most 2 MiB, in time";
+                let expected = "a body of at most 2 MiB (16 KiB for a challenge), in time";
                 Refusal::new(reason::ATTESTOR_PROTOCOL, "request", expected, error.to_string())
             }
             Self::Store(_) | Self::Internal(_) => Refusal::new(

@@ -7,18 +7,18 @@ use axum::extract::{Path, State};
 use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderMap, HeaderValue};
 use axum::response::{IntoResponse as _, Response};
-use protocols::kbs::TokenResponse;
+use protocols::kbs::{MAX_BODY, TokenResponse};
 use protocols::reason;
 
-use super::{answer, bearer, cookie, read};
+use super::{MAX_AUTH, answer, bearer, cookie, read};
 use crate::broker::Broker;
 use crate::error::BrokerError;
 use crate::token::Session;
 
 /// POST `/kbs/v0/auth`.
 pub(super) async fn auth(State(broker): State<Arc<Broker>>, body: Body) -> Response {
-    let answered = match read(body).await {
-        Ok(body) => broker.challenge(&body),
+    let answered = match read(body, MAX_AUTH, &broker.rooms.strangers).await {
+        Ok(body) => broker.challenge(&body.bytes),
         Err(error) => Err(BrokerError::Body(error)),
     };
     match answered {
@@ -32,8 +32,8 @@ pub(super) async fn auth(State(broker): State<Arc<Broker>>, body: Body) -> Respo
 
 /// POST `/kbs/v0/attest`. The token is the session's new cookie too, so that a client of cookies needs nothing else.
 pub(super) async fn attest(State(broker): State<Arc<Broker>>, headers: HeaderMap, body: Body) -> Response {
-    let answered = match read(body).await {
-        Ok(body) => broker.attest(cookie(&headers), &body).await,
+    let answered = match read(body, MAX_BODY, &broker.rooms.strangers).await {
+        Ok(body) => broker.attest(cookie(&headers), &body.bytes).await,
         Err(error) => Err(BrokerError::Body(error)),
     };
     match answered {
@@ -95,8 +95,8 @@ pub(super) async fn put_resource(
     if let Err(error) = broker.administrator(bearer(&headers)) {
         return answer::kbs(&error, "AdminAuthError", 401, "Admin auth error".to_owned());
     }
-    let stored = match read(body).await {
-        Ok(bytes) => broker.put_resource(&path, bytes).await,
+    let stored = match read(body, MAX_BODY, &broker.rooms.sessions).await {
+        Ok(body) => broker.put_resource(&path, body.bytes).await,
         Err(error) => Err(BrokerError::Body(error)),
     };
     match stored {

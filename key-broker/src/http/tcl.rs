@@ -6,10 +6,12 @@ use axum::body::Body;
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, Uri};
 use axum::response::Response;
+use protocols::kbs::MAX_BODY;
 use protocols::reason;
 use serde::Serialize;
+use tokio::sync::OwnedSemaphorePermit;
 
-use super::{answer, bearer, read};
+use super::{Received, answer, bearer, read};
 use crate::broker::Broker;
 use crate::error::BrokerError;
 use crate::token::Session;
@@ -17,7 +19,7 @@ use crate::token::Session;
 /// POST `/tcl/v1/events`.
 pub(super) async fn events(State(broker): State<Arc<Broker>>, headers: HeaderMap, body: Body) -> Response {
     let served = async {
-        let (session, body) = posted(&broker, &headers, body).await?;
+        let (session, body, _room) = posted(&broker, &headers, body).await?;
         broker.events(&session, &body).await
     };
     written(served.await)
@@ -26,7 +28,7 @@ pub(super) async fn events(State(broker): State<Arc<Broker>>, headers: HeaderMap
 /// POST `/tcl/v1/decide`.
 pub(super) async fn decide(State(broker): State<Arc<Broker>>, headers: HeaderMap, body: Body) -> Response {
     let served = async {
-        let (session, body) = posted(&broker, &headers, body).await?;
+        let (session, body, _room) = posted(&broker, &headers, body).await?;
         broker.decide(&session, &body).await
     };
     written(served.await)
@@ -55,12 +57,16 @@ pub(super) async fn verdict(State(broker): State<Arc<Broker>>, headers: HeaderMa
 }
 
 /// The session is checked before the body is read: strangers send us nothing.
-async fn posted(broker: &Broker, headers: &HeaderMap, body: Body) -> Result<(Session, String), BrokerError> {
+async fn posted(
+    broker: &Broker,
+    headers: &HeaderMap,
+    body: Body,
+) -> Result<(Session, String, Option<OwnedSemaphorePermit>), BrokerError> {
     let session = broker.session(bearer(headers))?;
-    let body = read(body).await.map_err(BrokerError::Body)?;
-    let body = String::from_utf8(body)
+    let Received { bytes, room } = read(body, MAX_BODY, &broker.rooms.sessions).await.map_err(BrokerError::Body)?;
+    let body = String::from_utf8(bytes)
         .map_err(|_| BrokerError::refused(reason::ATTESTOR_PROTOCOL, "request", "a compact JWS", "something else"))?;
-    Ok((session, body))
+    Ok((session, body, room))
 }
 
 fn written<T: Serialize>(served: Result<T, BrokerError>) -> Response {
