@@ -221,6 +221,9 @@ fn the_first_record_and_the_evidence_agree_on_what_is_simulated() {
         let mut later = make(Environment::Development, |_| {});
         later.policy.environment = Environment::Production;
         assert_eq!(later.bind(), "policy.environment", "simulated claims before a production attestor");
+        let mut later = make(Environment::Development, |init| init.environment = Environment::Production);
+        later.policy.environment = Environment::Production;
+        assert_eq!(later.bind(), "policy.environment", "the same of a guest that calls itself production");
         let production = make(Environment::Development, |init| init.environment = Environment::Production);
         assert_eq!(production.bind(), "pass", "a production guest before a development attestor");
     }

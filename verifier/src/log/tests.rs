@@ -333,6 +333,13 @@ fn what_was_open_at_a_restart_can_only_end() {
 }
 
 #[test]
+fn an_exit_of_an_unknown_container_needs_a_restart_before_it() {
+    let found = || exit(|e| (e.seq, e.cid_h, e.status, e.reason) = (None, cid(9), None, ExitReason::AgentRestart));
+    assert_eq!(run([found()]).unwrap_err().code, reason::LOG_MALFORMED);
+    run([restart(1), found()]).unwrap();
+}
+
+#[test]
 fn an_exit_without_its_number_is_refused_for_a_launch_of_this_agent() {
     let mut events = vec![restart(1)];
     events.extend(launch(1).into_iter().take(EXIT));
