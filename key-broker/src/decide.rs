@@ -134,29 +134,46 @@ impl Broker {
         })
     }
 
-    /// Finds the golden value: in the image's registry, else among our own resources.
+    /// Finds the golden value: in the image's registry, else among our own resources. What an issuer ever revoked
+    /// stays revoked, whatever list the storage shows now.
     async fn golden(
         &self,
         request: &DecideRequest,
         now: Timestamp,
     ) -> Result<Result<AuthenticatedGolden, Refusal>, BrokerError> {
         let manifest = &request.image.manifest;
+        let own = self.own_golden(manifest).await?;
+        if let Some(list) = own.as_ref().and_then(|own| own.revocations.as_ref()) {
+            self.remember_revoked(manifest, &list.0).await?;
+        }
         let found = self.fetch(&request.reference, manifest).await;
-        let (envelopes, revocations) = match found {
-            Ok((envelopes, revocations)) if !envelopes.is_empty() => (envelopes, revocations),
-            other => match self.own_golden(manifest).await? {
-                Some(own) => {
-                    let revocations = other.ok().and_then(|(_, revocations)| revocations);
-                    let envelopes = own.envelopes.into_iter().map(|bytes| bytes.0).collect();
-                    (envelopes, own.revocations.map(|bytes| bytes.0).or(revocations))
-                }
-                None => match other {
-                    Ok(found) => found,
-                    Err(refusal) => return Ok(Err(refusal)),
-                },
-            },
+        if let Ok((_, Some(list))) = &found {
+            self.remember_revoked(manifest, list).await?;
+        }
+        let (envelopes, revocations) = match (found, own) {
+            (Ok((envelopes, revocations)), _) if !envelopes.is_empty() => (envelopes, revocations),
+            (other, Some(own)) => {
+                let revocations = other.ok().and_then(|(_, revocations)| revocations);
+                let envelopes = own.envelopes.into_iter().map(|bytes| bytes.0).collect();
+                (envelopes, own.revocations.map(|bytes| bytes.0).or(revocations))
+            }
+            (Ok(found), None) => found,
+            (Err(refusal), None) => return Ok(Err(refusal)),
         };
-        Ok(authenticate(manifest, &envelopes, revocations.as_deref(), &self.settings.signers, now))
+        let golden = match authenticate(manifest, &envelopes, revocations.as_deref(), &self.settings.signers, now) {
+            Ok(golden) => golden,
+            Err(refusal) => return Ok(Err(refusal)),
+        };
+        let before = self.store.is_revoked(hash_str(golden.issuer()), golden.reference().payload).await?;
+        Ok(if before { Err(verifier::golden::revoked(&golden)) } else { Ok(golden) })
+    }
+
+    /// A list that does not count revokes nothing; whether it is missed is for [`authenticate`] to say.
+    async fn remember_revoked(&self, manifest: &Sha256Digest, list: &[u8]) -> Result<(), BrokerError> {
+        match verifier::golden::revocations(manifest, list, &self.settings.signers) {
+            Ok(list) => Ok(self.store.revoke(hash_str(list.issuer()), list.revoked().to_vec()).await?),
+            Err(_) => Ok(()),
+        }
     }
 
     async fn fetch(

@@ -7,9 +7,11 @@ mod support;
 use kbs_client::{ClientError, Question, ReceiptState};
 use key_broker::store::Store as _;
 use protocols::environment::Environment;
+use protocols::golden::{PAYLOAD_TYPE, REVOCATION_PREDICATE_TYPE, RevocationList, STATEMENT_TYPE, Statement};
 use protocols::keys::{KeyKind, SigningKey};
 use protocols::reason;
 use protocols::tcl::{GoldenResource, Outcome, RecordBytes, VerdictRecord};
+use protocols::time::Timestamp;
 
 use support::guest::{Guest, question};
 use support::registry::Mood;
@@ -80,11 +82,11 @@ async fn each_refusal_is_a_signed_verdict_with_its_code() {
     let session = guest.attest(&client).await.unwrap();
     let other = SigningKey::generate(KeyKind::EcdsaP256).unwrap();
     let unknown = protocols::dsse::Envelope::sign(
-        protocols::golden::PAYLOAD_TYPE,
+        PAYLOAD_TYPE,
         protocols::golden::statement(&image(), issue(9)).payload().unwrap(),
         &other,
     );
-    let expired = protocols::golden::Issue { expires: protocols::time::Timestamp(support::NOW), ..issue(2) };
+    let expired = protocols::golden::Issue { expires: Timestamp(support::NOW), ..issue(2) };
     let production = protocols::golden::Issue { environment: Environment::Production, ..issue(2) };
     let altered = protocols::image::ImageMeasurement { config: digest("other config"), ..image() };
 
@@ -446,6 +448,47 @@ async fn a_decision_is_about_the_launch_the_log_measured() {
     assert_eq!(code(guest.ask(&session, &question(1, &image())).await), "attestor.denied");
 }
 
+/// The registry goes back to no list, or to an older one that has not expired: the attestor remembers.
+#[tokio::test]
+async fn what_was_revoked_once_stays_revoked_whatever_the_registry_shows() {
+    let mut world = World::new().await;
+    let list = |version, revoked| {
+        let statement = Statement {
+            statement_type: STATEMENT_TYPE.to_owned(),
+            subject: vec![],
+            predicate_type: REVOCATION_PREDICATE_TYPE.to_owned(),
+            predicate: RevocationList {
+                issuer: support::ISSUER.to_owned(),
+                version,
+                issued_at: Timestamp(support::NOW),
+                expires: Timestamp(support::NOW + 1_000_000),
+                revoked,
+            },
+        };
+        protocols::dsse::Envelope::sign(PAYLOAD_TYPE, statement.payload().unwrap(), &world.signer).to_bytes()
+    };
+    let (older, newer) = (list(1, vec![]), {
+        let golden = protocols::golden::statement(&image(), issue(1)).payload().unwrap();
+        list(2, vec![protocols::digest::Sha256Digest::of(&golden)])
+    });
+    world.push_golden(&image(), 1).await;
+    let mut guest = Guest::boot(&world.tpm, 1);
+    let session = guest.attest(&world.client()).await.unwrap();
+    world.registry.push_revocations(support::REFERENCE, &older).await;
+    assert_eq!(verdict_code(&guest.decide(&session, 1, &image()).await.unwrap()), "pass");
+    world.registry.push_revocations(support::REFERENCE, &newer).await;
+    assert_eq!(verdict_code(&guest.decide(&session, 2, &image()).await.unwrap()), "golden.revoked");
+    world.registry.push_revocations(support::REFERENCE, &older).await;
+    assert_eq!(verdict_code(&guest.decide(&session, 3, &image()).await.unwrap()), "golden.revoked");
+    world.registry.withhold_revocations();
+    world.restart().await;
+    let session = guest.attest(&world.client()).await.unwrap();
+    assert_eq!(verdict_code(&guest.decide(&session, 4, &image()).await.unwrap()), "golden.revoked");
+    // The cure is a higher version.
+    world.push_golden(&image(), 2).await;
+    assert_eq!(verdict_code(&guest.decide(&session, 5, &image()).await.unwrap()), "pass");
+}
+
 /// Decisions are stored: what a guest writes into one is bounded.
 #[tokio::test]
 async fn a_guest_cannot_fill_the_audit_records() {
@@ -530,7 +573,7 @@ async fn a_session_that_ran_out_is_attested_again() {
     let world = World::new().await;
     let mut guest = Guest::boot(&world.tpm, 1);
     let session = guest.attest(&world.client()).await.unwrap();
-    let now = protocols::time::Timestamp(support::NOW);
+    let now = Timestamp(support::NOW);
     assert!(!session.expired(now.plus(299)) && session.expired(now.plus(300)));
     world.pass(300);
     let delivery = guest.delivery(&session, 0);

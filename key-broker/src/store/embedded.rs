@@ -37,6 +37,8 @@ const RECORDS: TableDefinition<'_, ([u8; 32], u64), &[u8]> = TableDefinition::ne
 const RECEIPTS: TableDefinition<'_, ([u8; 32], u64), &str> = TableDefinition::new("receipts");
 /// Hash of issuer and series -> (version, payload).
 const HIGH_WATER: TableDefinition<'_, [u8; 48], (u64, [u8; 32])> = TableDefinition::new("high_water");
+/// (hash of the issuer, payload of a golden value it revoked).
+const REVOKED: TableDefinition<'_, ([u8; 48], [u8; 32]), ()> = TableDefinition::new("revoked");
 const RESOURCES: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("resources");
 const VERDICTS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("verdicts");
 /// Running number -> id, to find the oldest.
@@ -95,6 +97,7 @@ impl EmbeddedStore {
             write.open_table(RECORDS).map_err(io)?;
             write.open_table(RECEIPTS).map_err(io)?;
             write.open_table(HIGH_WATER).map_err(io)?;
+            write.open_table(REVOKED).map_err(io)?;
             write.open_table(RESOURCES).map_err(io)?;
             write.open_table(VERDICTS).map_err(io)?;
             write.open_table(VERDICT_ORDER).map_err(io)?;
@@ -242,6 +245,40 @@ impl Store for EmbeddedStore {
         self.blocking(move |database| {
             let table = database.begin_read().map_err(io)?.open_table(HIGH_WATER).map_err(io)?;
             Ok(mark(table.get(series.as_bytes()).map_err(io)?.map(|value| value.value())))
+        })
+        .await
+    }
+
+    async fn revoke(&self, issuer: Sha384Digest, payloads: Vec<Sha256Digest>) -> Result<(), StoreError> {
+        self.blocking(move |database| {
+            let known = database.begin_read().map_err(io)?.open_table(REVOKED).map_err(io)?;
+            let mut new = Vec::new();
+            for payload in payloads {
+                let key = (*issuer.as_bytes(), *payload.as_bytes());
+                if known.get(key).map_err(io)?.is_none() {
+                    new.push(key);
+                }
+            }
+            // The same list comes with every decision: only what is new costs a write.
+            if new.is_empty() {
+                return Ok(());
+            }
+            let write = database.begin_write().map_err(io)?;
+            {
+                let mut table = write.open_table(REVOKED).map_err(io)?;
+                for key in new {
+                    table.insert(key, ()).map_err(io)?;
+                }
+            }
+            write.commit().map_err(io)
+        })
+        .await
+    }
+
+    async fn is_revoked(&self, issuer: Sha384Digest, payload: Sha256Digest) -> Result<bool, StoreError> {
+        self.blocking(move |database| {
+            let table = database.begin_read().map_err(io)?.open_table(REVOKED).map_err(io)?;
+            Ok(table.get((*issuer.as_bytes(), *payload.as_bytes())).map_err(io)?.is_some())
         })
         .await
     }

@@ -113,6 +113,12 @@ pub trait Store: std::fmt::Debug + Send + Sync {
     /// The highest golden value accepted within a series.
     async fn high_water(&self, series: Sha384Digest) -> Result<HighWater, StoreError>;
 
+    /// Remembers golden values that their issuer has revoked, for good.
+    async fn revoke(&self, issuer: Sha384Digest, payloads: Vec<Sha256Digest>) -> Result<(), StoreError>;
+
+    /// Whether the issuer ever revoked this golden value.
+    async fn is_revoked(&self, issuer: Sha384Digest, payload: Sha256Digest) -> Result<bool, StoreError>;
+
     /// Keeps a decision and, when it passed, raises the high-water mark it was made with.
     async fn record_verdict(&self, record: VerdictRecord, raise: Option<Raise>) -> Result<Commit, StoreError>;
 

@@ -124,6 +124,23 @@ async fn a_mark_is_raised_only_from_the_one_the_decision_saw() {
 }
 
 #[tokio::test]
+async fn what_an_issuer_revoked_is_remembered_for_that_issuer() {
+    let directory = tempfile::tempdir().unwrap();
+    let (issuer, other) = (Sha384Digest::of(b"issuer"), Sha384Digest::of(b"other"));
+    {
+        let store = open(directory.path());
+        store.revoke(issuer, vec![digest("one"), digest("two")]).await.unwrap();
+        store.revoke(issuer, vec![digest("two")]).await.unwrap();
+        store.revoke(issuer, vec![]).await.unwrap();
+    }
+    let store = open(directory.path());
+    assert!(store.is_revoked(issuer, digest("one")).await.unwrap());
+    assert!(store.is_revoked(issuer, digest("two")).await.unwrap());
+    assert!(!store.is_revoked(other, digest("one")).await.unwrap());
+    assert!(!store.is_revoked(issuer, digest("three")).await.unwrap());
+}
+
+#[tokio::test]
 async fn one_guest_cannot_hide_another_guests_alarm() {
     let directory = tempfile::tempdir().unwrap();
     let store = open(directory.path());

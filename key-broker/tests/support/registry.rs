@@ -48,6 +48,16 @@ impl MemoryRegistry {
         self.referrers.lock().unwrap().clear();
     }
 
+    /// Forgets the revocation list.
+    pub(crate) fn withhold_revocations(&self) {
+        self.manifests.lock().unwrap().retain(|name, _| !name.contains(protocols::golden::REVOCATION_TAG));
+    }
+
+    pub(crate) async fn push_revocations(&self, reference: &str, envelope: &[u8]) {
+        let reference: ImageReference = reference.parse().unwrap();
+        registry::golden::push_revocations(self, reference.repository(), envelope).await.unwrap();
+    }
+
     pub(crate) async fn push_golden(&self, reference: &str, manifest: Sha256Digest, envelope: &[u8]) {
         let reference: ImageReference = reference.parse().unwrap();
         let subject =
