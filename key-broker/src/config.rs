@@ -235,6 +235,10 @@ impl Config {
         let signers = TrustedSigners::new(self.signers.clone()).map_err(|error| value("signers", error))?;
         let aks = self.tpm.ak.iter().map(|ak| enrolled(ak, environment)).collect::<Result<Vec<_>, _>>()?;
         let roots = self.snp.roots(environment)?;
+        // Whoever is between could hide a revocation list and show all the rest.
+        if environment == Environment::Production && !self.registry.plain_http.is_empty() {
+            return Err(value("registry.plain_http", "has no place in production"));
+        }
         let policy = self.policy_digest(&aks, &roots)?;
         let evidence = EvidencePolicy {
             tpm: TpmPolicy { aks, pcr: self.tpm.pcr, environment },

@@ -96,8 +96,16 @@ fn what_is_left_out_is_not_trusted() {
 #[test]
 fn production_is_the_default_and_trusts_nothing_simulated() {
     let files = Files::new();
-    let production = |text: String| text.replace("environment = \"development\"\n", "");
+    let production = |text: String| {
+        text.replace("environment = \"development\"\n", "").replace("plain_http = [\"127.0.0.1:5000\"]\n", "")
+    };
     assert!(files.refused(production).contains("tpm.ak"));
+    let plain = |text: String| {
+        production(text)
+            .replace("simulated = true", "simulated = false")
+            .replace("[registry]", "[registry]\nplain_http = [\"r:1\"]")
+    };
+    assert!(files.refused(plain).contains("registry.plain_http"));
     let real = files.settings(|text| production(text).replace("simulated = true", "simulated = false")).unwrap();
     assert_eq!(real.evidence.environment, Environment::Production);
     assert_eq!(real.evidence.snp.measurements, ExpectedMeasurement::Listed(Vec::new()));
