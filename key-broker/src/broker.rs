@@ -206,6 +206,10 @@ impl Broker {
                 }
             };
             bind_log(&claims, &grown.state, &delivery.log, &self.settings.evidence)?;
+            if let Some(refusal) = self.never_passed(guest, &grown.passes).await? {
+                self.alarm(&refusal, &delivery.log, count, now).await?;
+                return Err(BrokerError::from(refusal).holding(count));
+            }
             if let Some(receipt) = self.commit(nonce, grown, held, &delivery.log, now).await? {
                 return Ok(receipt);
             }
@@ -222,7 +226,7 @@ impl Broker {
         log: &LogBinding,
         now: Timestamp,
     ) -> Result<Option<(LogState, String)>, BrokerError> {
-        let Grown { held: count, state, new } = grown;
+        let Grown { held: count, state, new, passes: _ } = grown;
         let previous = match held {
             Some(held) if new.is_empty() => return Ok(Some((state, held.receipt))),
             Some(held) => Some(Sha256Digest::of(held.receipt.as_bytes())),
@@ -242,6 +246,21 @@ impl Broker {
             Commit::Done => Some((state, receipt)),
             Commit::Raced => None,
         })
+    }
+
+    /// A pass that the log ascribes to this attestor and that it never gave.
+    async fn never_passed(
+        &self,
+        guest: GuestId,
+        passes: &[(u64, Sha256Digest)],
+    ) -> Result<Option<Refusal>, BrokerError> {
+        for (seq, golden) in passes {
+            if !self.store.passed(guest, *seq, *golden).await? {
+                let (subject, expected) = (format!("launch {seq}"), "a pass that this attestor gave");
+                return Ok(Some(Refusal::new(reason::ATTESTOR_VERDICT, subject, expected, golden.to_string())));
+            }
+        }
+        Ok(None)
     }
 
     async fn alarm(&self, refusal: &Refusal, log: &LogBinding, held: u64, now: Timestamp) -> Result<(), BrokerError> {

@@ -1,9 +1,11 @@
 //! A delivery held against what is stored of its guest. Pure: the store's content comes in as arguments.
 
+use protocols::digest::Sha256Digest;
 use protocols::event_log::Record;
+use protocols::events::{Event, Golden, VerdictWord};
 use protocols::guest::GuestId;
 use protocols::reason::{self, Refusal};
-use protocols::tcl::{Delivery, MAX_RECORDS_PER_REQUEST};
+use protocols::tcl::{Delivery, MAX_RECORDS_PER_REQUEST, Mode};
 use verifier::LogState;
 
 /// A delivery that fits what is held.
@@ -15,6 +17,8 @@ pub(crate) struct Grown {
     pub(crate) state: LogState,
     /// The records that are new, in order.
     pub(crate) new: Vec<Vec<u8>>,
+    /// What they say this attestor passed: launch number and golden value.
+    pub(crate) passes: Vec<(u64, Sha256Digest)>,
 }
 
 /// A delivery that does not fit.
@@ -86,8 +90,11 @@ pub(crate) fn grow(stored: Option<LogState>, repeated: &[Vec<u8>], delivery: &De
             LogState::start(&parse(first, 0)?)?
         }
     };
+    let mut passes = Vec::new();
     for bytes in new {
-        state.push(&parse(bytes, place)?)?;
+        let record = parse(bytes, place)?;
+        state.push(&record)?;
+        passes.extend(remote_pass(&record));
         place = place.saturating_add(1);
     }
     // The records are those held and the head is not: this guest's register holds another history.
@@ -98,7 +105,7 @@ pub(crate) fn grow(stored: Option<LogState>, repeated: &[Vec<u8>], delivery: &De
     // register that something else extended. Of a guest that is not held the evidence says nothing yet.
     state.ends_at(&delivery.log.head).map_err(|refusal| Misfit { refusal, alarm: held > 0 })?;
     let new = delivery.records.iter().skip(overlapping).map(|record| record.0.clone()).collect();
-    Ok(Grown { held, state, new })
+    Ok(Grown { held, state, new, passes })
 }
 
 fn parse(bytes: &[u8], place: u64) -> Result<Record, Refusal> {
@@ -109,6 +116,16 @@ fn parse(bytes: &[u8], place: u64) -> Result<Record, Refusal> {
         return Err(Refusal::new(reason::LOG_MALFORMED, "event log", "one record and nothing after it", actual));
     }
     Ok(record)
+}
+
+/// The launch and the golden value of a record that says the remote attestor passed it.
+fn remote_pass(record: &Record) -> Option<(u64, Sha256Digest)> {
+    match Event::of(record, 0) {
+        Ok(Event::Golden(Golden {
+            seq, mode: Mode::Remote, verdict: VerdictWord::Pass, golden: Some(golden), ..
+        })) => Some((seq, golden.payload)),
+        _ => None,
+    }
 }
 
 fn subject(guest: GuestId) -> String {

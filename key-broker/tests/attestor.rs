@@ -7,10 +7,11 @@ mod support;
 use kbs_client::{ClientError, Question, ReceiptState};
 use key_broker::store::Store as _;
 use protocols::environment::Environment;
+use protocols::events::{Floor, Golden, GoldenRef, TimeSource, VerdictWord};
 use protocols::golden::{PAYLOAD_TYPE, REVOCATION_PREDICATE_TYPE, RevocationList, STATEMENT_TYPE, Statement};
 use protocols::keys::{KeyKind, SigningKey};
 use protocols::reason;
-use protocols::tcl::{GoldenResource, Outcome, RecordBytes, VerdictRecord};
+use protocols::tcl::{GoldenResource, Mode, Outcome, RecordBytes, VerdictRecord};
 use protocols::time::Timestamp;
 
 use support::guest::{Guest, question};
@@ -446,6 +447,42 @@ async fn a_decision_is_about_the_launch_the_log_measured() {
     // Once it has ended nothing is decided about it any more.
     guest.push_failed(1);
     assert_eq!(code(guest.ask(&session, &question(1, &image())).await), "attestor.denied");
+}
+
+/// A log may say that this attestor passed a launch only where it did, with the golden value it did it with.
+#[tokio::test]
+async fn a_pass_that_was_never_given_is_refused_and_an_alarm() {
+    let world = World::new().await;
+    world.push_golden(&image(), 1).await;
+    let mut guest = Guest::boot(&world.tpm, 1);
+    let session = guest.attest(&world.client()).await.unwrap();
+    let verdict = guest.decide(&session, 1, &image()).await.unwrap();
+    let Outcome::Pass(golden) = verdict.outcome().clone() else { panic!("{verdict:?}") };
+    let held = guest.clone();
+    let pass = |seq, golden: GoldenRef| Golden {
+        seq,
+        manifest: image().manifest,
+        mode: Mode::Remote,
+        verdict: VerdictWord::Pass,
+        golden: Some(golden),
+        floor: Floor::Attestor,
+        time_source: TimeSource::Attestor,
+    };
+    // Another golden value than the one that decided; then a launch that nobody asked about.
+    guest.push(pass(1, GoldenRef { payload: digest("another"), ..golden.clone() }));
+    assert_eq!(code(guest.deliver(&session).await), "attestor.verdict");
+    guest = held.clone();
+    guest.push_image(2, &image());
+    guest.push(pass(2, golden.clone()));
+    assert_eq!(code(guest.deliver(&session).await), "attestor.verdict");
+    let alarms = world.store().alarms().await.unwrap();
+    assert!(alarms.len() == 2 && alarms.iter().all(|alarm| alarm.code == reason::ATTESTOR_VERDICT), "{alarms:?}");
+    // The pass that was given may stand in the log, and so may one of the guest's own in local mode.
+    guest = held;
+    guest.push(pass(1, golden.clone()));
+    guest.push_image(2, &image());
+    guest.push(Golden { mode: Mode::Local, ..pass(2, golden) });
+    guest.deliver(&session).await.unwrap();
 }
 
 /// The registry goes back to no list, or to an older one that has not expired: the attestor remembers.

@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use protocols::digest::{Sha256Digest, Sha384Digest};
 use protocols::guest::GuestId;
 use protocols::resource::ResourcePath;
-use protocols::tcl::VerdictRecord;
+use protocols::tcl::{Outcome, VerdictRecord};
 use protocols::time::Timestamp;
 use redb::backends::FileBackend;
 use redb::{Database, ReadableDatabase as _, ReadableTable as _, ReadableTableMetadata as _, TableDefinition};
@@ -39,6 +39,8 @@ const RECEIPTS: TableDefinition<'_, ([u8; 32], u64), &str> = TableDefinition::ne
 const HIGH_WATER: TableDefinition<'_, [u8; 48], (u64, [u8; 32])> = TableDefinition::new("high_water");
 /// (hash of the issuer, payload of a golden value it revoked).
 const REVOKED: TableDefinition<'_, ([u8; 48], [u8; 32]), ()> = TableDefinition::new("revoked");
+/// (guest, launch number, payload of the golden value): decisions that passed, for as long as their guest's history.
+const PASSES: TableDefinition<'_, ([u8; 32], u64, [u8; 32]), ()> = TableDefinition::new("passes");
 const RESOURCES: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("resources");
 const VERDICTS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("verdicts");
 /// Running number -> id, to find the oldest.
@@ -98,6 +100,7 @@ impl EmbeddedStore {
             write.open_table(RECEIPTS).map_err(io)?;
             write.open_table(HIGH_WATER).map_err(io)?;
             write.open_table(REVOKED).map_err(io)?;
+            write.open_table(PASSES).map_err(io)?;
             write.open_table(RESOURCES).map_err(io)?;
             write.open_table(VERDICTS).map_err(io)?;
             write.open_table(VERDICT_ORDER).map_err(io)?;
@@ -283,6 +286,14 @@ impl Store for EmbeddedStore {
         .await
     }
 
+    async fn passed(&self, guest: GuestId, seq: u64, golden: Sha256Digest) -> Result<bool, StoreError> {
+        self.blocking(move |database| {
+            let table = database.begin_read().map_err(io)?.open_table(PASSES).map_err(io)?;
+            Ok(table.get((*guest.as_bytes(), seq, *golden.as_bytes())).map_err(io)?.is_some())
+        })
+        .await
+    }
+
     async fn record_verdict(&self, record: VerdictRecord, raise: Option<Raise>) -> Result<Commit, StoreError> {
         self.blocking(move |database| {
             let write = database.begin_write().map_err(io)?;
@@ -294,6 +305,10 @@ impl Store for EmbeddedStore {
                         return Ok(Commit::Raced);
                     }
                     marks.insert(series.as_bytes(), (version, *payload.as_bytes())).map_err(io)?;
+                }
+                if let Outcome::Pass(golden) = &record.verdict.outcome {
+                    let key = (*record.verdict.guest.as_bytes(), record.verdict.seq, *golden.payload.as_bytes());
+                    write.open_table(PASSES).map_err(io)?.insert(key, ()).map_err(io)?;
                 }
                 let mut verdicts = write.open_table(VERDICTS).map_err(io)?;
                 let mut order = write.open_table(VERDICT_ORDER).map_err(io)?;

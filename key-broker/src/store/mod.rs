@@ -48,13 +48,13 @@ pub struct History {
     pub receipt: String,
 }
 
-/// A guest showed a second or a shorter history, or one that its register denies.
+/// A guest showed a second or a shorter history, or one that its register or this attestor denies.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Alarm {
     /// Whose.
     pub guest: GuestId,
-    /// `log.fork`, `log.regress` or `log.replay`.
+    /// `log.fork`, `log.regress`, `log.replay` or `attestor.verdict`.
     pub code: Code,
     /// Records it showed.
     pub count: u64,
@@ -119,7 +119,10 @@ pub trait Store: std::fmt::Debug + Send + Sync {
     /// Whether the issuer ever revoked this golden value.
     async fn is_revoked(&self, issuer: Sha384Digest, payload: Sha256Digest) -> Result<bool, StoreError>;
 
-    /// Keeps a decision and, when it passed, raises the high-water mark it was made with.
+    /// Whether a decision passed this launch with this golden value.
+    async fn passed(&self, guest: GuestId, seq: u64, golden: Sha256Digest) -> Result<bool, StoreError>;
+
+    /// Keeps a decision and, when it passed, remembers that and raises the high-water mark it was made with.
     async fn record_verdict(&self, record: VerdictRecord, raise: Option<Raise>) -> Result<Commit, StoreError>;
 
     /// A decision by its name.
