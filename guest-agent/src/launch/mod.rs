@@ -158,11 +158,7 @@ impl Pipeline {
         let fetched = fetch(&reference, registry).await?;
         let verified = fetched.verify(&ImagePolicy::host(), registry).await?;
         container.set_state(State::Launching(Stage::Pull));
-        // The pull's future is not `Send`: it stays on this thread, and another one takes over this worker's tasks.
-        let image = tokio::task::block_in_place(|| {
-            let pulling = pull(verified, registry, self.store.as_ref(), &self.config.limits, &container.pull);
-            tokio::runtime::Handle::current().block_on(pulling)
-        })?;
+        let image = pull(verified, registry, self.store.as_ref(), &self.config.limits, &container.pull).await?;
         container.set_manifest(image.measurement().manifest);
         Ok(image)
     }

@@ -166,7 +166,9 @@ struct Puller<'a> {
 impl Puller<'_> {
     /// Layers are received and unpacked several at a time, and completed in order.
     async fn layers(&self, layers: &[Layer], parallel: usize) -> Result<Vec<StoredLayer>, ImageError> {
-        let mut ready = stream::iter(layers).map(|layer| self.layer(layer)).buffered(parallel);
+        // Collected first: a lazy map borrows in a way that makes this future not `Send`.
+        let waiting: Vec<_> = layers.iter().map(|layer| self.layer(layer)).collect();
+        let mut ready = stream::iter(waiting).buffered(parallel);
         let mut stored: Vec<StoredLayer> = Vec::with_capacity(layers.len());
         for layer in layers {
             let Some(next) = ready.next().await else { break };
