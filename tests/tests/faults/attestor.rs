@@ -169,17 +169,28 @@ fn receipt_of_an_earlier_history() {
     let _ = world.accepts(&image, &["--mode", "local"]);
 }
 
-#[test]
-fn attestor_that_lost_its_store() {
+/// An attestor with the same key and an empty store, shown a history with one launch decided in `mode`.
+fn lost_store(mode: &str, code: &str) {
     let mut world = World::new();
     let image = world.signed("true", "app");
-    let _ = world.accepts(&image, &[]);
+    let _ = world.accepts(&image, &["--mode", mode]);
+    world.settle();
     world.kill_broker();
     std::fs::remove_file(world.path("broker.redb")).unwrap();
     world.start_broker();
     for mode in MODES {
-        let _ = world.refuses(&image, &["--mode", mode], 77, "log.receipt");
+        let _ = world.refuses(&image, &["--mode", mode], 77, code);
     }
+}
+
+#[test]
+fn attestor_that_lost_its_store() {
+    lost_store("local", "log.receipt");
+}
+
+#[test]
+fn attestor_that_lost_the_verdicts_a_history_claims() {
+    lost_store("remote", "attestor.verdict");
 }
 
 #[test]
