@@ -14,6 +14,7 @@ pub mod verity;
 
 mod config;
 mod error;
+mod layer;
 mod limits;
 mod manifest;
 mod mount;
@@ -24,11 +25,12 @@ mod tree;
 
 pub use registry;
 
+pub use config::ImageConfig;
 pub use error::ImageError;
 pub use limits::Limits;
 pub use manifest::{FetchedManifest, ImagePolicy, VerifiedManifest, fetch};
 pub use mount::{MountedRootfs, remove_rootfs};
 pub use progress::{NoProgress, Progress};
 pub use pull::{MeasuredImage, pull};
-pub use store::LayerStore;
-pub use tree::{MeasureOnly, TreeStore};
+pub use store::{Candidate, LayerKey, LayerStore, LayerWriter, Room, StoredLayer};
+pub use tree::{MeasureOnly, TreeStore, measure_archive};

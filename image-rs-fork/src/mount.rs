@@ -1,20 +1,50 @@
 //! The root file system: measured layers below a fresh writable one.
 
+use std::fs::{self, DirBuilder};
+use std::os::fd::AsFd as _;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
+use rustix::fs::{CWD, OFlags, openat};
+use rustix::io::Errno;
+use rustix::mount::{
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, UnmountFlags, fsconfig_create, fsconfig_set_string,
+    fsmount, fsopen, move_mount, unmount,
+};
+
 use crate::error::ImageError;
+use crate::tree::disk::{copy_directory, open_directory, store_error};
+
+/// Where the file system is mounted, below its directory.
+const ROOTFS: &str = "rootfs";
 
 /// A mounted root file system; unmounted and removed when dropped.
 #[derive(Debug)]
 pub struct MountedRootfs {
+    dir: PathBuf,
     path: PathBuf,
+    kept: bool,
 }
 
 impl MountedRootfs {
-    pub(crate) fn stub(dir: &Path) -> Result<Self, ImageError> {
-        let path = dir.to_owned();
-        let source = std::io::Error::other("not built yet");
-        Err(ImageError::StoreIo { path, doing: "mount the root file system", source })
+    pub(crate) fn mount(layers: &[PathBuf], dir: &Path) -> Result<Self, ImageError> {
+        let Some(top) = layers.last() else {
+            let source = std::io::Error::other("the image was measured, not stored");
+            return Err(ImageError::StoreIo { path: dir.to_owned(), doing: "mount the image", source });
+        };
+        let fail = |e| store_error(dir, "make the root file system's directories", e);
+        let mut builder = DirBuilder::new();
+        builder.mode(0o700);
+        builder.create(dir).map_err(fail)?;
+        // From here on dropping it removes all there is.
+        let rootfs = Self { dir: dir.to_owned(), path: dir.join(ROOTFS), kept: false };
+        for name in ["upper", "work", ROOTFS] {
+            builder.create(dir.join(name)).map_err(fail)?;
+        }
+        // The root's attributes are the upper directory's.
+        copy_directory(top, &dir.join("upper"))?;
+        overlay(layers, dir, &rootfs.path).map_err(|e| store_error(dir, "mount the image's layers", e))?;
+        Ok(rootfs)
     }
 
     /// Where it is mounted.
@@ -27,14 +57,26 @@ impl MountedRootfs {
     ///
     /// # Errors
     /// `store.io`.
-    pub fn unmount(self) -> Result<(), ImageError> {
-        Ok(())
+    pub fn unmount(mut self) -> Result<(), ImageError> {
+        self.kept = true;
+        remove_rootfs(&self.dir)
     }
 
     /// Leaves it mounted beyond this value's life; [`remove_rootfs`] with the same directory ends it.
     #[must_use]
-    pub fn keep(self) -> PathBuf {
-        self.path
+    pub fn keep(mut self) -> PathBuf {
+        self.kept = true;
+        self.path.clone()
+    }
+}
+
+impl Drop for MountedRootfs {
+    fn drop(&mut self) {
+        if !self.kept
+            && let Err(error) = remove_rootfs(&self.dir)
+        {
+            tracing::warn!(dir = %self.dir.display(), %error, "a root file system stays");
+        }
     }
 }
 
@@ -44,6 +86,62 @@ impl MountedRootfs {
 /// # Errors
 /// `store.io`.
 pub fn remove_rootfs(dir: &Path) -> Result<(), ImageError> {
-    let _ = dir;
-    Ok(())
+    let path = dir.join(ROOTFS);
+    loop {
+        // Detached, because a process of the container may still be ending in it.
+        match unmount(&path, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW) {
+            Ok(()) => {}
+            // Not mounted, or not there.
+            Err(Errno::INVAL | Errno::NOENT | Errno::NOTDIR) => break,
+            Err(e) => return Err(store_error(&path, "unmount the root file system", e)),
+        }
+    }
+    match fs::remove_dir_all(dir) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(store_error(dir, "remove the root file system", e)),
+        _ => Ok(()),
+    }
+}
+
+/// Mounts `layers` (lowest first) below `dir/upper`. Nothing is mounted anywhere before the last step.
+fn overlay(layers: &[PathBuf], dir: &Path, target: &Path) -> Result<(), Errno> {
+    let configure = |each: bool| -> Result<(), Errno> {
+        let overlay = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
+        let overlay = overlay.as_fd();
+        // Kept open until the file system stands, because paths name them by number.
+        let mut open = Vec::new();
+        if each {
+            for layer in layers.iter().rev() {
+                fsconfig_set_string(overlay, "lowerdir+", layer)?;
+            }
+        } else {
+            let mut list = String::new();
+            for layer in layers.iter().rev() {
+                let layer =
+                    openat(CWD, layer, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, rustix::fs::Mode::empty())?;
+                if !list.is_empty() {
+                    list.push(':');
+                }
+                list.push_str(&format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&layer)));
+                open.push(layer);
+            }
+            fsconfig_set_string(overlay, "lowerdir", list)?;
+        }
+        fsconfig_set_string(overlay, "upperdir", dir.join("upper"))?;
+        fsconfig_set_string(overlay, "workdir", dir.join("work"))?;
+        fsconfig_create(overlay)?;
+        let mount = fsmount(overlay, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())?;
+        let to = open_directory(target)?;
+        move_mount(
+            &mount,
+            "",
+            &to,
+            "",
+            MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH,
+        )
+    };
+    // Layer by layer since Linux 6.5, for 500 layers of any path; before, in one string of one page.
+    match configure(true) {
+        Err(Errno::INVAL) => configure(false),
+        other => other,
+    }
 }

@@ -1,10 +1,89 @@
 //! Where verified layers are kept: the seam between pulling and a layout on disk.
 
+use std::io::Read;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use protocols::digest::Sha256Digest;
 use protocols::image::Layout;
+
+use crate::error::ImageError;
+use crate::layer::Budget;
+use crate::layer::table::Table;
 
 /// A place for layers in one layout. It is given bytes of a layer while they are being verified, and
 /// shows nothing before they are; what it gives back of a layer stored before, it measures again.
+///
+/// Only this crate's stores make a [`StoredLayer`], so only they can implement it.
 pub trait LayerStore: Send + Sync + std::fmt::Debug {
     /// The layout, which decides the root file system's digest.
     fn layout(&self) -> Layout;
+
+    /// A layer stored before, to be measured again; `None` when there is none.
+    ///
+    /// # Errors
+    /// `store.io`.
+    fn stored(&self, layer: &LayerKey) -> Result<Option<Box<dyn Candidate>>, ImageError>;
+
+    /// Starts to store a layer.
+    ///
+    /// # Errors
+    /// `store.io`, `store.full`.
+    fn begin(&self, layer: &LayerKey, room: Room) -> Result<Box<dyn LayerWriter>, ImageError>;
+}
+
+/// Which layer, on top of which others.
+#[derive(Debug, Clone)]
+pub struct LayerKey {
+    /// OCI chain ID. Implied directories take attributes of the layers below, so one diffID on top of
+    /// other layers is another layer.
+    pub chain: Sha256Digest,
+    /// Layer, digest and registry, for errors.
+    pub subject: String,
+}
+
+/// What is left of the image's limits; made by [`crate::pull`].
+#[derive(Debug, Clone)]
+pub struct Room(pub(crate) Arc<Budget>);
+
+/// A layer found in the store, not yet trusted. Blocking.
+pub trait Candidate: Send + std::fmt::Debug {
+    /// Measures it and compares with what was measured when it was stored. When they differ it is removed.
+    ///
+    /// # Errors
+    /// `store.corrupt`, `store.io`.
+    fn measure(self: Box<Self>) -> Result<StoredLayer, ImageError>;
+}
+
+/// A layer on its way into the store. Blocking. Dropped before [`LayerWriter::commit`], it leaves nothing.
+pub trait LayerWriter: Send + std::fmt::Debug {
+    /// Unpacks a tar archive and reads it to its end.
+    ///
+    /// # Errors
+    /// `image.layer_format`, `image.unsafe`, `image.limit`, `store.*`, and what the reader wraps.
+    fn unpack(&mut self, archive: &mut dyn Read) -> Result<(), ImageError>;
+
+    /// Completes the layer by those below it (lowest first) and makes it visible. Called only after the
+    /// blob's size and digest and the archive's diffID have been found right.
+    ///
+    /// # Errors
+    /// `store.*`.
+    fn commit(self: Box<Self>, lower: &[StoredLayer]) -> Result<StoredLayer, ImageError>;
+}
+
+/// A measured layer; only this crate's stores make one.
+#[derive(Debug, Clone)]
+pub struct StoredLayer {
+    pub(crate) digest: Sha256Digest,
+    pub(crate) table: Arc<Table>,
+    /// Its directory; `None` when it was measured only.
+    pub(crate) directory: Option<PathBuf>,
+}
+
+impl StoredLayer {
+    /// The layer's digest in the store's layout.
+    #[must_use]
+    pub const fn digest(&self) -> &Sha256Digest {
+        &self.digest
+    }
 }

@@ -161,3 +161,71 @@ fn read_root(path: &PathBuf) -> Result<Vec<u8>, ConfigError> {
     std::fs::File::open(path).map_err(named)?.take(MAX_ROOT).read_to_end(&mut bytes).map_err(named)?;
     Ok(bytes)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const P256: &str = "-----BEGIN PUBLIC KEY-----
+MFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAEkjFdxhzsXhzcRGHY1FYIvHZp6L3+
+c/rdxuBCtgPuF2zn0BLcjzogJsOXhSqpF8ULhfomhJljCz559WQ5wBlrgg==
+-----END PUBLIC KEY-----";
+    const ED25519: &str = "-----BEGIN PUBLIC KEY-----
+MCowBQYDK2VwAyEA679MoVl5KsVYSx8Qzs+PWLowbDQovTimMfEb4iVRd6Y=
+-----END PUBLIC KEY-----";
+
+    fn attestor(url: &str, key: &str, timeout_seconds: Option<u64>) -> Result<Attestor, ConfigError> {
+        let config = AttestorConfig::Tcl { url: url.into(), key: key.into(), timeout_seconds, root: None };
+        Attestor::new(&config, Environment::Production)
+    }
+
+    #[test]
+    fn plain_http_is_for_loopback_addresses_only() {
+        for good in ["http://127.0.0.1:8080", "http://[::1]:8080", "https://attestor.example", "https://a.example/base"]
+        {
+            assert!(attestor(good, P256, None).is_ok(), "{good}");
+        }
+        for bad in ["http://192.0.2.1", "http://attestor.example", "http://localhost:8080", "http://127.0.0.1.example"]
+        {
+            assert!(matches!(attestor(bad, P256, None), Err(ConfigError::PlainHttp)), "{bad}");
+        }
+        for bad in ["", "ftp://127.0.0.1", "https://user@a.example", "https://a.example/?q", "unix:/run/x"] {
+            assert!(matches!(attestor(bad, P256, None), Err(ConfigError::Url(_))), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_base_path_is_kept() {
+        let base = attestor("https://a.example/base", P256, None).unwrap().base;
+        assert_eq!(base.join("kbs/v0/auth").unwrap().as_str(), "https://a.example/base/kbs/v0/auth");
+    }
+
+    #[test]
+    fn the_pinned_key_is_on_p256_and_the_timeout_is_real() {
+        for key in ["", ED25519, "-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----"] {
+            assert!(matches!(attestor("https://a.example", key, None), Err(ConfigError::Key)));
+        }
+        for seconds in [0, 3601] {
+            assert!(matches!(attestor("https://a.example", P256, Some(seconds)), Err(ConfigError::Timeout)));
+        }
+    }
+
+    #[test]
+    fn the_key_is_never_left_out_for_our_attestor_and_unknown_fields_are_refused() {
+        let parse = serde_json::from_value::<AttestorConfig>;
+        let tcl = serde_json::json!({ "kind": "tcl", "url": "https://a.example", "key": P256 });
+        assert!(parse(tcl.clone()).is_ok());
+        for (field, value) in [("key", None), ("kind", None), ("kind", Some("other")), ("keys", Some(""))] {
+            let mut config = tcl.clone();
+            match value {
+                Some(value) => config[field] = value.into(),
+                None => _ = config.as_object_mut().unwrap().remove(field),
+            }
+            assert!(parse(config).is_err(), "{field} {value:?}");
+        }
+        let stock = serde_json::json!({ "kind": "trustee", "url": "https://a.example" });
+        let stock = Attestor::new(&parse(stock).unwrap(), Environment::Production).unwrap();
+        assert!(!stock.decides());
+        assert_eq!(stock.key().unwrap_err().code(), protocols::reason::ATTESTOR_PROTOCOL);
+    }
+}

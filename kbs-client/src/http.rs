@@ -70,7 +70,8 @@ impl Shell {
             .referer(false)
             .user_agent(concat!("trusted-container-launcher/", env!("CARGO_PKG_VERSION")))
             .connect_timeout(attestor.timeout)
-            .pool_idle_timeout(Duration::from_secs(20))
+            // Well below what servers keep idle connections for: none is used that is just being closed.
+            .pool_idle_timeout(Duration::from_secs(5))
             .build()
             .map_err(|error| tls(error.to_string()))?;
         Ok(Self { client, base: attestor.base.clone(), timeout: attestor.timeout })

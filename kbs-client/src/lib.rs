@@ -14,7 +14,7 @@
 //!
 //! Verdicts and receipts cannot be made, only verified:
 //!
-//! ```compile_fail
+//! ```compile_fail,E0451
 //! fn forge(claims: protocols::tcl::Verdict) -> kbs_client::VerifiedVerdict {
 //!     kbs_client::VerifiedVerdict { claims, compact: String::new(), id: None }
 //! }
@@ -22,7 +22,7 @@
 //!
 //! A session that was only challenged decides nothing:
 //!
-//! ```compile_fail
+//! ```compile_fail,E0599
 //! async fn skip(c: kbs_client::Challenged, q: kbs_client::Question, d: protocols::tcl::Delivery) {
 //!     let _ = c.decide(&q, d, &kbs_client::ReceiptState::none()).await;
 //! }

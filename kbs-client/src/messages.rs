@@ -171,3 +171,117 @@ fn sign<T: serde::Serialize>(typ: &str, claims: &T, key: &p256::ecdsa::SigningKe
 pub(crate) fn json_of<T: for<'de> Deserialize<'de>>(body: &[u8], what: &str) -> Result<T, ClientError> {
     serde_json::from_slice(body).map_err(|_| ClientError::protocol(format!("not a {what}")))
 }
+
+#[cfg(test)]
+mod tests {
+    use protocols::kbs::ERROR_TYPE_PREFIX;
+
+    use super::*;
+
+    fn answer(status: u16, body: &str) -> Answer {
+        Answer { status, cookie: None, body: body.as_bytes().to_vec() }
+    }
+
+    fn code(step: Step<'_>, status: u16, body: &str) -> &'static str {
+        judge(step, answer(status, body)).unwrap_err().code().as_str()
+    }
+
+    fn kbs_error(reason: &str) -> String {
+        json!({ "type": format!("{ERROR_TYPE_PREFIX}AttestationError"), "detail": "x", "reason": reason }).to_string()
+    }
+
+    #[test]
+    fn a_status_without_a_reason_means_what_was_asked_for() {
+        let resource = Step::Resource("a/b/c");
+        for (step, status, expected) in [
+            (Step::Challenge, 401, "attestor.protocol"),
+            (Step::Attest, 401, "attestor.denied"),
+            (resource, 401, "attestor.session"),
+            (resource, 403, "attestor.denied"),
+            (resource, 404, "attestor.not_found"),
+            (Step::Tcl, 401, "attestor.session"),
+            (Step::Tcl, 404, "attestor.protocol"),
+            (Step::Tcl, 302, "attestor.protocol"),
+            (Step::Tcl, 204, "attestor.protocol"),
+            (Step::Challenge, 500, "attestor.unavailable"),
+            (Step::Attest, 503, "attestor.unavailable"),
+            (resource, 429, "attestor.unavailable"),
+            (Step::Tcl, 408, "attestor.unavailable"),
+        ] {
+            // What a stock server says, what a proxy says, and nothing.
+            let stock = json!({ "type": format!("{ERROR_TYPE_PREFIX}TokenNotFound"), "detail": "x" }).to_string();
+            for body in [&stock, "<html>", ""] {
+                assert_eq!(code(step, status, body), expected, "{step:?} {status}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_reason_is_passed_on_as_the_attestors() {
+        let error = judge(Step::Attest, answer(401, &kbs_error("evidence.ak"))).unwrap_err();
+        let refusal = error.refusal();
+        assert_eq!((refusal.code, refusal.source), (reason::EVIDENCE_AK, Source::Attestor));
+        let body = TclError { refusal: Refusal::new(reason::LOG_GAP, "log", "5", "9"), count: Some(5) };
+        let error = judge(Step::Tcl, answer(409, &serde_json::to_string(&body).unwrap())).unwrap_err();
+        assert_eq!((error.code(), error.count(), error.refusal().source), (reason::LOG_GAP, Some(5), Source::Attestor));
+        // An unavailable golden value stays one, whatever the status.
+        let body = TclError { refusal: Refusal::new(reason::GOLDEN_UNAVAILABLE, "", "", ""), count: None };
+        assert_eq!(code(Step::Tcl, 503, &serde_json::to_string(&body).unwrap()), "golden.unavailable");
+        // An unknown code is none.
+        assert_eq!(code(Step::Attest, 401, &kbs_error("made.up")), "attestor.denied");
+    }
+
+    #[test]
+    fn an_ended_session_is_told_apart_from_a_refused_handshake() {
+        let session = kbs_error("attestor.session");
+        assert!(judge(Step::Resource("a/b/c"), answer(401, &session)).unwrap_err().session_ended());
+        assert!(judge(Step::Tcl, answer(401, &session)).unwrap_err().session_ended());
+        // A challenge that is refused is not attested again.
+        assert!(!judge(Step::Attest, answer(401, &session)).unwrap_err().session_ended());
+    }
+
+    #[test]
+    fn our_attestor_must_say_that_it_binds_the_log() {
+        let nonce = b64(&[7; 32]);
+        let body = |extra: Value| json!({ "nonce": nonce, "extra-params": extra }).to_string();
+        assert!(challenge(body(json!({ "tcl": { "version": 1 } })).as_bytes(), true).is_ok());
+        for extra in [json!(""), json!({}), json!({ "tcl": { "version": 2 } }), json!({ "tcl": 1 }), Value::Null] {
+            let error = challenge(body(extra).as_bytes(), true).unwrap_err();
+            assert_eq!(error.code(), reason::ATTESTOR_PROTOCOL);
+        }
+        assert!(challenge(body(json!("")).as_bytes(), false).is_ok());
+    }
+
+    #[test]
+    fn a_nonce_is_32_bytes() {
+        for nonce in [String::new(), b64(&[7; 31]), b64(&[7; 33]), "?".repeat(44)] {
+            let body = json!({ "nonce": nonce, "extra-params": "" }).to_string();
+            assert_eq!(challenge(body.as_bytes(), false).unwrap_err().code(), reason::ATTESTOR_PROTOCOL);
+        }
+    }
+
+    /// As captured from a real server.
+    #[test]
+    fn a_stock_servers_challenge_and_token_are_read() {
+        let captured = br#"{"nonce":"nyPHQrcFJaEtIg76hzfbl0owXtuYkVkRCJVI5KWbE9k=","extra-params":""}"#;
+        assert_eq!(challenge(captured, false).unwrap().nonce, "nyPHQrcFJaEtIg76hzfbl0owXtuYkVkRCJVI5KWbE9k=");
+        let exp = protocols::encoding::b64url(br#"{"exp":1795480275,"iss":"CoCo-Attestation-Service"}"#);
+        let token_body = json!({ "token": format!("e30.{exp}.c2ln") }).to_string();
+        assert_eq!(token(token_body.as_bytes()).unwrap().expires, Some(1_795_480_275));
+        assert_eq!(token(br#"{"token":"opaque"}"#).unwrap().expires, None);
+        for bad in [
+            "{}".to_owned(),
+            json!({ "token": "a\r\nb" }).to_string(),
+            json!({ "token": "a".repeat(MAX_TOKEN + 1) }).to_string(),
+        ] {
+            assert!(token(bad.as_bytes()).is_err());
+        }
+    }
+
+    #[test]
+    fn the_request_asks_for_our_protocol_only_of_our_attestor() {
+        let text = |tcl| serde_json::to_string(&auth(Tee::Tpm, tcl)).unwrap();
+        assert_eq!(text(true), r#"{"version":"0.4.0","tee":"tpm","extra-params":{"tcl":{"version":1}}}"#);
+        assert_eq!(text(false), r#"{"version":"0.4.0","tee":"tpm","extra-params":""}"#);
+    }
+}

@@ -66,7 +66,7 @@ impl VerifiedVerdict {
             return Err(ClientError::Environment { actual: claims.environment });
         }
         // An unsigned name: kept only if it is a plain short word.
-        let id = id.filter(|id| id.len() <= 64 && id.bytes().all(|b| b.is_ascii_alphanumeric()));
+        let id = id.filter(|id| (1..=64).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_alphanumeric()));
         Ok(Self { claims, compact, id })
     }
 
@@ -260,3 +260,7 @@ fn same<T: PartialEq + ToString>(field: &'static str, expected: &T, actual: &T) 
 fn receipt_field(field: &'static str, expected: &impl ToString, actual: &impl ToString) -> ClientError {
     ClientError::Receipt { field, expected: expected.to_string(), actual: actual.to_string() }
 }
+
+#[cfg(test)]
+#[path = "verified_tests.rs"]
+mod tests;

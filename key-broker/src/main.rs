@@ -1,2 +1,106 @@
-//! Placeholder.
-fn main() {}
+//! `key-broker`: parse, build, serve, drain.
+
+use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use clap::{Parser, Subcommand};
+use key_broker::broker::Broker;
+use key_broker::config::{Config, public_key_pem};
+use key_broker::http::router;
+use key_broker::server::serve;
+use key_broker::store::EmbeddedStore;
+use protocols::keys::{KeyKind, SigningKey};
+use protocols::time::Timestamp;
+use registry::HttpRegistry;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+
+/// The remote attestor of Trusted Container Launcher.
+#[derive(Debug, Parser)]
+#[command(version, args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+struct Arguments {
+    /// The configuration file.
+    #[arg(long, value_name = "FILE", required = true)]
+    config: Option<PathBuf>,
+    /// Print the public key that agents pin, and end.
+    #[arg(long)]
+    print_key: bool,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Make a signing key, and print its public half.
+    Keygen {
+        /// The new file; an existing one is never overwritten.
+        file: PathBuf,
+    },
+}
+
+fn main() -> anyhow::Result<()> {
+    let arguments = Arguments::parse();
+    if let Some(Command::Keygen { file }) = &arguments.command {
+        return keygen(file);
+    }
+    let path = arguments.config.context("--config is needed")?;
+    let settings = Config::read(&path)?.settings().with_context(|| path.display().to_string())?;
+    if arguments.print_key {
+        return print(&public_key_pem(&settings.signing)?);
+    }
+    tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .with_env_filter(
+            tracing_subscriber::EnvFilter::try_from_env("KEY_BROKER_LOG").unwrap_or_else(|_| "info".into()),
+        )
+        .init();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(run(settings))
+}
+
+async fn run(settings: key_broker::config::Settings) -> anyhow::Result<()> {
+    let store = Arc::new(EmbeddedStore::open(&settings.store)?);
+    let registry = Arc::new(HttpRegistry::new(settings.registry.clone())?);
+    let listener = TcpListener::bind(settings.listen).await.with_context(|| settings.listen.to_string())?;
+    if !settings.listen.ip().is_loopback() {
+        tracing::warn!("listening beyond loopback without TLS: put a TLS front before it");
+    }
+    if settings.admin.is_none() {
+        tracing::info!("no admin_token: administration is refused");
+    }
+    let environment = settings.evidence.environment;
+    tracing::info!(listen = %listener.local_addr()?, %environment, policy = %settings.policy, "serving");
+    let broker = Broker::new(settings, store, registry, Arc::new(Timestamp::now))?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let stop = async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        tracing::info!("draining");
+    };
+    serve(listener, router(Arc::new(broker)), stop).await;
+    Ok(())
+}
+
+fn keygen(file: &Path) -> anyhow::Result<()> {
+    let key = SigningKey::generate(KeyKind::EcdsaP256)?;
+    let mut out = std::fs::OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(file)
+        .with_context(|| file.display().to_string())?;
+    out.write_all(key.to_pem()?.as_bytes())?;
+    out.sync_all()?;
+    print(&key.verifying_key().to_pem()?)
+}
+
+fn print(text: &str) -> anyhow::Result<()> {
+    std::io::stdout().write_all(text.as_bytes())?;
+    Ok(())
+}

@@ -1,4 +1,7 @@
 //! Compact JWS with ES256 (RFC 7515, RFC 7518): verdicts, receipts, session requests.
+//!
+//! ECDSA gives every signature a twin, (r, -s), that anyone can compute. Receipts are chained by the hash of the
+//! whole token, so only the one with the lower s is written and read: nobody on the way can change that hash.
 
 use p256::ecdsa::signature::{Signer as _, Verifier as _};
 use serde::{Deserialize, Serialize};
@@ -43,6 +46,7 @@ pub fn sign<T: Serialize>(
     let claims = serde_json::to_vec(claims).map_err(|_| JwsError::Malformed("claims"))?;
     let input = format!("{}.{}", b64url(&header), b64url(&claims));
     let signature: p256::ecdsa::Signature = key.sign(input.as_bytes());
+    let signature = signature.normalize_s();
     Ok(format!("{input}.{}", b64url(&signature.to_bytes())))
 }
 
@@ -77,5 +81,28 @@ fn split<'t>(typ: &str, token: &'t str) -> Result<(Vec<u8>, &'t str, p256::ecdsa
     let payload = un_b64url(payload).map_err(|_| JwsError::Malformed("payload"))?;
     let signature = un_b64url(signature).map_err(|_| JwsError::Malformed("signature"))?;
     let signature = p256::ecdsa::Signature::from_slice(&signature).map_err(|_| JwsError::Malformed("signature"))?;
+    if signature.normalize_s() != signature {
+        return Err(JwsError::Signature);
+    }
     Ok((payload, input, signature))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_has_one_token() {
+        let key = p256::ecdsa::SigningKey::from_slice(&[7; 32]).unwrap();
+        for claims in 0..32u64 {
+            let token = sign("t", None, &claims, &key).unwrap();
+            assert_eq!(verify::<u64>("t", &token, key.verifying_key()), Ok(claims));
+            let (input, signature) = token.rsplit_once('.').unwrap();
+            let low = p256::ecdsa::Signature::from_slice(&un_b64url(signature).unwrap()).unwrap();
+            let twin = p256::ecdsa::Signature::from_scalars(low.r(), -low.s()).unwrap();
+            key.verifying_key().verify(input.as_bytes(), &twin).unwrap();
+            let twin = format!("{input}.{}", b64url(&twin.to_bytes()));
+            assert_eq!(verify::<u64>("t", &twin, key.verifying_key()), Err(JwsError::Signature));
+        }
+    }
 }

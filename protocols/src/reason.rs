@@ -285,5 +285,6 @@ codes! {
     RUNTIME_START "runtime.start" Fault "the runtime starts the container" "the runtime's message says why"
     RUNTIME_UNAVAILABLE "runtime.unavailable" Fault "the configured OCI runtime can be opened and executed" "install runc or configure another runtime"
     RUNTIME_CONTAINER "runtime.container" Fault "the container is known and the request fits its state" "list the containers and their states"
+    RUNTIME_INTERRUPTED "runtime.interrupted" Fault "the agent lived until the launch had ended" "the agent was ended in the middle of the launch: launch again"
     AGENT_UNAVAILABLE "runtime.agent" Unavailable "the agent answers on its socket" "start guest-agent, or name its socket with --agent"
 }

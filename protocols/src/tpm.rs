@@ -120,3 +120,6 @@ impl<'b> Reader<'b> {
         if self.rest.is_empty() { Ok(()) } else { Err(TpmError::Trailing(self.what)) }
     }
 }
+
+#[cfg(test)]
+mod tests;

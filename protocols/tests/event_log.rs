@@ -1,5 +1,7 @@
 //! The event log's bytes: against an independent implementation's records, and against every alteration.
 
+#![allow(clippy::unwrap_used)] // a test fails by panicking
+
 use proptest::prelude::*;
 use protocols::digest::{Sha256Digest, Sha384Digest};
 use protocols::environment::Environment;

@@ -1,5 +1,7 @@
 //! KBS messages against traffic captured from a real client and server.
 
+#![allow(clippy::unwrap_used)] // a test fails by panicking
+
 use protocols::encoding::{b64, un_b64};
 use protocols::kbs::{Attestation, Challenge, Request, TeePubKey, VERSION, report_data, tpm_nonce};
 use serde_json::json;

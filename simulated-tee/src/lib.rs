@@ -1,11 +1,21 @@
 //! Evidence in the real formats under simulated roots, made per installation and never committed.
 //!
 //! The cryptography is the real one; only the roots are not AMD's. Every certificate carries
-//! `O="SIMULATED"`, and production configurations refuse them.
+//! `O=SIMULATED`, and production configurations refuse them.
+//!
+//! A directory holds one installation: `ark.pem`, `ask.pem`, `vcek.pem` (X.509) and `vcek.key`
+//! (PKCS#8 PEM, mode 0600). The ARK's and ASK's private keys are used once and dropped.
+
+mod certificates;
+mod files;
 
 use std::path::{Path, PathBuf};
 
-use protocols::snp::{Report, SnpError, TcbVersion};
+use p384::ecdsa::SigningKey;
+use p384::ecdsa::signature::Signer as _;
+use protocols::snp::{
+    Fields, FirmwareVersion, Generation, Report, SIG_ALGO_ECDSA_P384_SHA384, Signature, SnpError, TcbVersion,
+};
 
 /// Something simulated could not be made or read.
 #[derive(Debug, thiserror::Error)]
@@ -26,44 +36,83 @@ pub enum SimulatedError {
         /// What is wrong.
         what: &'static str,
     },
+    /// The chip's id and TCB do not fit one generation.
+    #[error("the simulated chip: {0}")]
+    Chip(&'static str),
     /// A key or certificate could not be made.
-    #[error("simulated roots: {0}")]
+    #[error("the simulated roots could not be made: {0}")]
     Make(String),
     /// The parameters are no report.
     #[error(transparent)]
     Report(#[from] SnpError),
 }
 
-/// Which chip is simulated; part of its VCEK certificate.
+/// Which chip is simulated; stated by its VCEK certificate.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Chip {
     /// Its id: 64 bytes, of which Turin uses the first 8.
     pub id: [u8; 64],
-    /// The TCB its VCEK is made for; with an FMC version on Turin.
+    /// The TCB its VCEK is made for; with an FMC version on Turin, without on Milan.
     pub tcb: TcbVersion,
 }
 
+impl Chip {
+    /// A Milan chip with a random id.
+    ///
+    /// # Errors
+    /// [`SimulatedError::Make`] when the system gives no randomness.
+    pub fn random() -> Result<Self, SimulatedError> {
+        let mut id = [0; 64];
+        files::random(&mut id)?;
+        let tcb = TcbVersion { fmc: None, bootloader: 4, tee: 0, snp: 24, microcode: 219 };
+        Ok(Self { id, tcb })
+    }
+
+    fn generation(&self) -> Result<Generation, SimulatedError> {
+        match (Generation::of_chip_id(&self.id), self.tcb.fmc) {
+            (Some(Generation::Legacy), None) => Ok(Generation::Legacy),
+            (Some(Generation::Turin), Some(_)) => Ok(Generation::Turin),
+            (None, _) => Err(SimulatedError::Chip("its id is zero")),
+            _ => Err(SimulatedError::Chip("only Turin has an id of 8 bytes and an FMC version")),
+        }
+    }
+}
+
 /// The simulated ARK, ASK and VCEK of one installation.
-#[derive(Debug)]
-pub struct Pki {}
+pub struct Pki {
+    ark: Vec<u8>,
+    ask: Vec<u8>,
+    vcek: Vec<u8>,
+    key: SigningKey,
+    chip: Chip,
+    generation: Generation,
+}
+
+impl std::fmt::Debug for Pki {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Pki").field("chip", &self.chip).finish_non_exhaustive()
+    }
+}
 
 impl Pki {
-    /// Makes new roots in `dir`: `ark.pem`, `ask.pem`, `vcek.pem`, `vcek.key` (0600). A random Milan-like chip.
+    /// Makes new roots in `dir` for [`Chip::random`]. Takes seconds: two RSA-4096 keys are made.
     ///
     /// # Errors
     /// [`SimulatedError`] when `dir` holds roots already or cannot be written.
     pub fn create(dir: &Path) -> Result<Self, SimulatedError> {
-        let _ = dir;
-        Err(SimulatedError::Make(String::new()))
+        Self::create_for(dir, &Chip::random()?)
     }
 
     /// Makes new roots for a given chip.
     ///
     /// # Errors
-    /// As [`Pki::create`].
+    /// As [`Pki::create`]; [`SimulatedError::Chip`] when the chip fits no generation.
     pub fn create_for(dir: &Path, chip: &Chip) -> Result<Self, SimulatedError> {
-        let _ = (dir, chip);
-        Err(SimulatedError::Make(String::new()))
+        let generation = chip.generation()?;
+        files::refuse_existing(dir)?;
+        let made = certificates::make(chip, generation)?;
+        files::write(dir, &made)?;
+        Ok(Self { ark: made.ark, ask: made.ask, vcek: made.vcek, key: made.key, chip: chip.clone(), generation })
     }
 
     /// Reads the roots of `dir`.
@@ -71,34 +120,33 @@ impl Pki {
     /// # Errors
     /// [`SimulatedError`] when a file is missing or not what [`Pki::create`] writes.
     pub fn open(dir: &Path) -> Result<Self, SimulatedError> {
-        let _ = dir;
-        Err(SimulatedError::Make(String::new()))
+        let (made, chip) = files::read(dir)?;
+        let generation = chip.generation()?;
+        Ok(Self { ark: made.ark, ask: made.ask, vcek: made.vcek, key: made.key, chip, generation })
     }
 
-    /// The ARK's certificate, DER.
+    /// The ARK's certificate, DER: RSA-4096, signed by itself.
     #[must_use]
     pub fn ark_der(&self) -> &[u8] {
-        &[]
+        &self.ark
     }
 
-    /// The ASK's certificate, DER.
+    /// The ASK's certificate, DER: RSA-4096, signed by the ARK.
     #[must_use]
     pub fn ask_der(&self) -> &[u8] {
-        &[]
+        &self.ask
     }
 
-    /// The VCEK's certificate, DER.
+    /// The VCEK's certificate, DER: ECDSA P-384, signed by the ASK.
     #[must_use]
     pub fn vcek_der(&self) -> &[u8] {
-        &[]
+        &self.vcek
     }
 
     /// The chip the VCEK names.
     #[must_use]
-    pub fn chip(&self) -> &Chip {
-        const NONE: Chip =
-            Chip { id: [0; 64], tcb: TcbVersion { fmc: None, bootloader: 0, tee: 0, snp: 0, microcode: 0 } };
-        &NONE
+    pub const fn chip(&self) -> &Chip {
+        &self.chip
     }
 
     /// A report of this chip with `params`, signed by its VCEK.
@@ -106,8 +154,63 @@ impl Pki {
     /// # Errors
     /// [`SimulatedError::Report`] when the parameters do not fit each other.
     pub fn report(&self, params: &Params) -> Result<Report, SimulatedError> {
-        let _ = params;
-        Err(SimulatedError::Make(String::new()))
+        self.sign(self.fields(params))
+    }
+
+    /// The fields of the report that [`Pki::report`] signs.
+    #[must_use]
+    pub fn fields(&self, params: &Params) -> Fields {
+        let tcb = params.tcb.unwrap_or(self.chip.tcb);
+        let firmware = FirmwareVersion { major: 1, minor: 55, build: 21 };
+        let (family, model) = match self.generation {
+            Generation::Legacy => (0x19, 0x01),
+            Generation::Turin => (0x1A, 0x02),
+        };
+        let from_3 = params.version >= 3;
+        let from_5 = params.version >= 5;
+        Fields {
+            version: params.version,
+            guest_svn: 0,
+            policy: params.policy,
+            family_id: [0; 16],
+            image_id: [0; 16],
+            vmpl: params.vmpl,
+            sig_algo: SIG_ALGO_ECDSA_P384_SHA384,
+            current_tcb: tcb,
+            plat_info: 1,
+            key_info: 0,
+            report_data: params.report_data,
+            measurement: params.measurement,
+            host_data: params.host_data,
+            id_key_digest: [0; 48],
+            author_key_digest: [0; 48],
+            report_id: params.report_id,
+            report_id_ma: [0xFF; 32],
+            reported_tcb: tcb,
+            cpuid_fam_id: from_3.then_some(family),
+            cpuid_mod_id: from_3.then_some(model),
+            cpuid_step: from_3.then_some(1),
+            chip_id: params.chip_id.unwrap_or(self.chip.id),
+            committed_tcb: tcb,
+            current: firmware,
+            committed: firmware,
+            launch_tcb: tcb,
+            launch_mit_vector: from_5.then_some(0),
+            current_mit_vector: from_5.then_some(0),
+            signature: Signature::ZERO,
+        }
+    }
+
+    /// Signs any fields with the VCEK; for reports that no chip would make.
+    ///
+    /// # Errors
+    /// [`SimulatedError::Report`] when the fields do not fit each other.
+    pub fn sign(&self, mut fields: Fields) -> Result<Report, SimulatedError> {
+        let unsigned = Report::new(fields.clone())?;
+        let signature: p384::ecdsa::Signature = self.key.sign(unsigned.signed_bytes());
+        let (r, s) = signature.split_bytes();
+        fields.signature = Signature::from_p384(&r.into(), &s.into());
+        Ok(Report::new(fields)?)
     }
 }
 
@@ -144,6 +247,7 @@ impl Params {
             report_data,
             host_data,
             report_id,
+            // SMT allowed, and the bit that must be one.
             policy: 0x3_0000,
             vmpl: 0,
             measurement: [0x5A; 48],

@@ -1,2 +1,84 @@
-//! Placeholder.
-fn main() {}
+//! `tclctl`, the people's command: measure, sign, run, read logs, explain.
+//!
+//! Exit status: the workload's own; 77 refused, 64 usage, 69 a service is unavailable, 70 a fault of ours
+//! or of the runtime, 74 reading or writing failed.
+
+mod agent;
+mod ak;
+mod artifact;
+mod attestor;
+mod cli;
+mod explain;
+mod golden;
+mod image_push;
+mod inspect;
+mod issue;
+mod layer;
+mod log;
+mod outcome;
+mod output;
+mod progress;
+mod run;
+mod streams;
+mod terminal;
+
+use std::process::ExitCode;
+
+use clap::{CommandFactory as _, Parser as _};
+
+use cli::{AkCommand, Cli, Command, GoldenCommand, ImageCommand, LogCommand, SimulatedCommand};
+use outcome::{Ending, Failure};
+use output::Output;
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            let _ = error.print();
+            // Help and version are what was asked for; everything else is a usage error.
+            return ExitCode::from(if error.use_stderr() { outcome::USAGE } else { 0 });
+        }
+    };
+    let output = Output::new(cli.json);
+    let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return output.failed(&Failure::Fault(format!("cannot start: {error}"))),
+    };
+    let ending = runtime.block_on(dispatch(cli.command, &output));
+    // A read of standard input may still be blocked in a thread; it must not hold up the end.
+    runtime.shutdown_background();
+    match ending {
+        Ok(Ending::Done) => ExitCode::SUCCESS,
+        Ok(Ending::Workload(status)) => ExitCode::from(status),
+        Err(failure) => output.failed(&failure),
+    }
+}
+
+async fn dispatch(command: Command, output: &Output) -> Result<Ending, Failure> {
+    match command {
+        Command::Run(arguments) => return run::run(*arguments, output).await,
+        Command::List(agent) => inspect::list(&agent, output).await?,
+        Command::Stop(arguments) => inspect::stop(&arguments).await?,
+        Command::Status(agent) => inspect::status(&agent, output).await?,
+        Command::Evidence(arguments) => inspect::evidence(&arguments, output).await?,
+        Command::Measure(arguments) => golden::measure(&arguments, output).await?,
+        Command::Golden(GoldenCommand::Keygen(arguments)) => artifact::keygen(&arguments, output)?,
+        Command::Golden(GoldenCommand::Push(arguments)) => golden::push(&arguments, output).await?,
+        Command::Golden(GoldenCommand::Show(arguments)) => golden::show(&arguments, output).await?,
+        Command::Golden(GoldenCommand::Verify(arguments)) => golden::verify(&arguments, output).await?,
+        Command::Golden(GoldenCommand::Revoke(arguments)) => golden::revoke(&arguments, output).await?,
+        Command::Golden(GoldenCommand::Publish(arguments)) => golden::publish(&arguments, output).await?,
+        Command::Image(ImageCommand::Push(arguments)) => image_push::push(&arguments, output).await?,
+        Command::Log(LogCommand::Show(arguments)) => log::show(&arguments, output).await?,
+        Command::Log(LogCommand::Export(arguments)) => log::export(&arguments, output).await?,
+        Command::Log(LogCommand::Verify(arguments)) => log::verify(&arguments, output).await?,
+        Command::Explain(arguments) => explain::explain(&arguments, output).await?,
+        Command::Ak(AkCommand::Show(arguments)) => ak::show(&arguments, output).await?,
+        Command::Simulated(SimulatedCommand::Pki(arguments)) => artifact::simulated_pki(&arguments, output)?,
+        Command::ReasonCodes(arguments) => explain::table(&arguments, output)?,
+        Command::Completions { shell } => {
+            clap_complete::generate(shell, &mut Cli::command(), "tclctl", &mut std::io::stdout());
+        }
+    }
+    Ok(Ending::Done)
+}

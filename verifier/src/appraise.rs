@@ -73,7 +73,7 @@ pub enum Verdict {
 ///
 /// It is used once and cannot be copied:
 ///
-/// ```compile_fail,E0599
+/// ```compile_fail,E0308
 /// # fn copy(pass: &verifier::Pass) {
 /// let second: verifier::Pass = pass.clone();
 /// # }

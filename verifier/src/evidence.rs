@@ -1,18 +1,23 @@
 //! One entry for every kind of evidence, and the tie between evidence and event log.
 
-use protocols::digest::Sha384Digest;
+use protocols::digest::{Sha256Digest, Sha384Digest};
 use protocols::environment::Environment;
+use protocols::events::Init;
 use protocols::guest::GuestId;
-use protocols::kbs::Tee;
+use protocols::kbs::{self, SnpEvidence, Tee, TpmEvidence};
 use protocols::reason::{self, Refusal};
-use protocols::register::RegisterKind;
+use protocols::register::{RegisterKind, RegisterValue};
 use protocols::tcl::LogBinding;
 use protocols::time::Timestamp;
+use serde::Deserialize as _;
 use serde_json::Value;
 
 use crate::log::LogState;
-use crate::snp::{SnpClaims, SnpPolicy};
-use crate::tpm::{TpmClaims, TpmPolicy};
+use crate::snp::{SnpClaims, SnpPolicy, verify_snp};
+use crate::tpm::{TpmClaims, TpmPolicy, verify_tpm};
+
+/// PCR that holds the initdata's digest on a TPM: SHA-256 over 32 zeros and the digest.
+pub const INITDATA_PCR: u32 = 8;
 
 /// What evidence and logs are judged by.
 #[derive(Debug, Clone)]
@@ -51,7 +56,7 @@ impl EvidenceClaims {
 /// ([`protocols::kbs::RuntimeData::digest`]) or of an evidence request's challenge.
 ///
 /// # Errors
-/// `evidence.*`, `policy.environment`.
+/// `evidence.*`, `policy.environment`. Evidence of a TEE that nothing here verifies is `evidence.policy`.
 pub fn verify_evidence(
     tee: Tee,
     evidence: &Value,
@@ -59,21 +64,153 @@ pub fn verify_evidence(
     policy: &EvidencePolicy,
     now: Timestamp,
 ) -> Result<EvidenceClaims, Refusal> {
-    let _ = (evidence, binding, policy, now);
-    Err(Refusal::new(reason::EVIDENCE_MALFORMED, tee.as_str(), "", ""))
+    match tee {
+        Tee::Tpm => {
+            let evidence = TpmEvidence::deserialize(evidence).map_err(|error| malformed(tee, &error))?;
+            let claims = verify_tpm(&evidence, &kbs::tpm_nonce(binding), &policy.tpm)?;
+            Ok(EvidenceClaims::Tpm(Box::new(claims)))
+        }
+        Tee::Snp => {
+            let evidence = SnpEvidence::deserialize(evidence).map_err(|error| malformed(tee, &error))?;
+            let claims = verify_snp(&evidence, &kbs::report_data(binding), &policy.snp, now)?;
+            Ok(EvidenceClaims::Snp(Box::new(claims)))
+        }
+        Tee::Tdx | Tee::AzSnpVtpm | Tee::AzTdxVtpm | Tee::Sample => {
+            let expected = "evidence of a TEE that is verified here: snp, tpm";
+            Err(Refusal::new(reason::EVIDENCE_POLICY, "evidence", expected, tee.as_str()))
+        }
+    }
 }
 
-/// Ties a log to the evidence it was shown with: `log` must have taken exactly the `binding.count` records,
-/// `binding` is what the evidence was made over. Gives the guest whose log it is.
+/// The whole message may quote the evidence: its start says enough.
+fn malformed(tee: Tee, error: &serde_json::Error) -> Refusal {
+    let actual: String = error.to_string().chars().take(200).collect();
+    Refusal::new(reason::EVIDENCE_MALFORMED, "evidence", format!("the JSON of {} evidence", tee.as_str()), actual)
+}
+
+/// The guest that evidence and its log's first record stand for. It says nothing of the log's other records:
+/// [`bind_log`] does.
+#[must_use]
+pub fn guest_of(claims: &EvidenceClaims, init: &Init) -> GuestId {
+    match claims {
+        EvidenceClaims::Tpm(tpm) => GuestId::of_tpm(tpm.ak_spki(), tpm.reset_count(), &init.boot_nonce),
+        EvidenceClaims::Snp(snp) => GuestId::new(*snp.report_id()),
+    }
+}
+
+/// Ties a log to the evidence it was shown with, and gives the guest whose log it is. `log` must have taken
+/// exactly the records that `binding` counts; `binding` is what the evidence was made over.
+///
+/// The checks, in their fixed order:
+///
+/// | # | code | passes when |
+/// |---|---|---|
+/// | 1 | `policy.register` | `Init`'s register kind is one this evidence can stand behind, the binding's, and one that policy names; a TPM's log is in the one PCR that policy names |
+/// | 2 | `policy.environment` | `Init` calls the platform simulated exactly when the evidence is; in production neither it nor a development guest |
+/// | 3 | `evidence.initdata` | `Init` names the initdata that the evidence is bound to, and none where HOST_DATA is zero |
+/// | 4 | `evidence.guest` | the guest that follows from the evidence and `Init` is the binding's |
+/// | 5 | `log.replay` | count, algorithm and head of the binding are the log's; a TPM's quoted PCR is the head too |
 ///
 /// # Errors
-/// `policy.register`, `policy.environment`, `evidence.guest`, `log.replay`.
+/// The table's codes.
 pub fn bind_log(
     claims: &EvidenceClaims,
     log: &LogState,
     binding: &LogBinding,
     policy: &EvidencePolicy,
 ) -> Result<GuestId, Refusal> {
-    let _ = (claims, log, policy);
-    Err(Refusal::new(reason::EVIDENCE_GUEST, binding.guest.to_string(), "", ""))
+    let init = log.init();
+    check_kind(claims, log, binding, policy)?;
+    check_environment(claims, init, policy)?;
+    check_initdata(claims, init)?;
+
+    let guest = guest_of(claims, init);
+    if guest != binding.guest {
+        let expected = guest.to_string();
+        return Err(Refusal::new(reason::EVIDENCE_GUEST, "log binding", expected, binding.guest.to_string()));
+    }
+    if (log.count(), log.alg()) != (binding.count, binding.alg) {
+        let expected = format!("{} records, {:?}", binding.count, binding.alg);
+        let actual = format!("{} records, {:?}", log.count(), log.alg());
+        return Err(Refusal::new(reason::LOG_REPLAY, "event log", expected, actual));
+    }
+    log.ends_at(&binding.head)?;
+    if let EvidenceClaims::Tpm(tpm) = claims {
+        let Some(quoted) = tpm.pcr(log.mr()) else {
+            let subject = format!("register {}", log.mr());
+            return Err(Refusal::new(reason::LOG_REPLAY, subject, "a quoted PCR", "a register outside the quote"));
+        };
+        log.ends_at(&RegisterValue::Sha256(quoted))?;
+    }
+    Ok(guest)
 }
+
+fn check_kind(
+    claims: &EvidenceClaims,
+    log: &LogState,
+    binding: &LogBinding,
+    policy: &EvidencePolicy,
+) -> Result<(), Refusal> {
+    let refuse = |expected: String, actual: RegisterKind| {
+        Err(Refusal::new(reason::POLICY_REGISTER, "register kind", expected, actual.as_str()))
+    };
+    let supported = match claims {
+        EvidenceClaims::Tpm(_) => RegisterKind::TpmListed,
+        EvidenceClaims::Snp(_) => RegisterKind::Software,
+    };
+    let kind = log.init().register_kind;
+    if kind != supported {
+        return refuse(format!("{supported}, which this evidence stands behind"), kind);
+    }
+    if binding.kind != kind {
+        return refuse(format!("{kind}, as the first record says"), binding.kind);
+    }
+    if !policy.registers.contains(&supported) {
+        let names: Vec<_> = policy.registers.iter().map(|kind| kind.as_str()).collect();
+        return refuse(format!("one of [{}]", names.join(", ")), supported);
+    }
+    // Another PCR, not extended yet, would give one boot a second history under a second name.
+    if matches!(claims, EvidenceClaims::Tpm(_)) && log.mr() != policy.tpm.pcr {
+        let expected = format!("PCR {}", policy.tpm.pcr);
+        return Err(Refusal::new(reason::POLICY_REGISTER, "register", expected, format!("PCR {}", log.mr())));
+    }
+    Ok(())
+}
+
+fn check_environment(claims: &EvidenceClaims, init: &Init, policy: &EvidencePolicy) -> Result<(), Refusal> {
+    let word = |simulated| if simulated { "a SIMULATED platform" } else { "a real platform" };
+    let refuse = |expected, actual| Err(Refusal::new(reason::POLICY_ENVIRONMENT, "first record", expected, actual));
+    if init.simulated != claims.simulated() {
+        return refuse(word(claims.simulated()), word(init.simulated));
+    }
+    if policy.environment == Environment::Production {
+        if init.simulated {
+            return refuse(word(false), word(true));
+        }
+        if init.environment != Environment::Production {
+            return refuse("a production guest", "a development guest");
+        }
+    }
+    Ok(())
+}
+
+/// What the log says of the initdata must not differ from what the platform says. A TPM without initdata has
+/// no place of its own for "none": PCR 8 may hold other things.
+fn check_initdata(claims: &EvidenceClaims, init: &Init) -> Result<(), Refusal> {
+    let none = Sha256Digest::new([0; 32]);
+    let (expected, bound) = match (claims, init.initdata) {
+        (EvidenceClaims::Snp(snp), initdata) => (initdata.unwrap_or(none), Some(Sha256Digest::new(*snp.host_data()))),
+        (EvidenceClaims::Tpm(_), None) => return Ok(()),
+        (EvidenceClaims::Tpm(tpm), Some(initdata)) => {
+            (Sha256Digest::of_parts(&[none.as_bytes(), initdata.as_bytes()]), tpm.pcr(INITDATA_PCR))
+        }
+    };
+    if bound == Some(expected) {
+        return Ok(());
+    }
+    let actual = bound.map_or_else(|| "nothing".to_owned(), |bound| bound.to_string());
+    Err(Refusal::new(reason::EVIDENCE_INITDATA, "first record", expected.to_string(), actual))
+}
+
+#[cfg(test)]
+mod tests;

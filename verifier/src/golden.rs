@@ -83,6 +83,46 @@ impl AuthenticatedGolden {
     }
 }
 
+/// A revocation list by a pinned key in its issuer's name. Only [`revocations`] makes one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AuthenticatedRevocations(RevocationList);
+
+impl AuthenticatedRevocations {
+    /// The issuer that answers for it, and for whose golden values alone it speaks.
+    #[must_use]
+    pub fn issuer(&self) -> &str {
+        &self.0.issuer
+    }
+
+    /// SHA-256 of the payloads of revoked golden values.
+    #[must_use]
+    pub fn revoked(&self) -> &[Sha256Digest] {
+        &self.0.revoked
+    }
+}
+
+/// Reads a revocation list (DSSE, as stored), for those who remember what was ever revoked: the storage can go
+/// back to an older list or to none.
+///
+/// # Errors
+/// `golden.unavailable`; see the module's rules.
+pub fn revocations(
+    manifest: &Sha256Digest,
+    bytes: &[u8],
+    signers: &TrustedSigners,
+) -> Result<AuthenticatedRevocations, Refusal> {
+    read_list(manifest, bytes, signers).map(AuthenticatedRevocations)
+}
+
+/// The refusal of a golden value that its issuer has revoked.
+#[must_use]
+pub fn revoked(golden: &AuthenticatedGolden) -> Refusal {
+    let value = &golden.value;
+    let expected = "a golden value that is not revoked";
+    let actual = format!("version {} of {}, revoked", value.version, value.series);
+    Refusal::new(reason::GOLDEN_REVOKED, golden.subject.to_string(), expected, actual)
+}
+
 /// Finds the golden value for `manifest` among `envelopes` (DSSE, as stored), honouring `revocations`
 /// (a DSSE revocation list; `None` when the storage says that it holds none).
 ///
@@ -243,9 +283,7 @@ fn standing(
     let value = &golden.value;
     let list = list.filter(|list| list.issuer == value.issuer);
     if list.is_some_and(|list| list.revoked.contains(&golden.payload)) {
-        let expected = "a golden value that is not revoked";
-        let actual = format!("version {} of {}, revoked", value.version, value.series);
-        return Err(Refusal::new(reason::GOLDEN_REVOKED, golden.subject.to_string(), expected, actual));
+        return Err(revoked(golden));
     }
     if signers.revocations(&value.issuer) == RevocationRule::Required && list.is_none_or(|list| now >= list.expires) {
         let expected = format!("a current revocation list of issuer {}", value.issuer);

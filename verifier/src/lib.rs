@@ -15,18 +15,26 @@
 #![allow(clippy::result_large_err)]
 
 pub mod appraise;
+mod certificate;
 pub mod evidence;
 pub mod golden;
 pub mod log;
 mod process;
 pub mod signers;
 pub mod snp;
+#[cfg(test)]
+mod testing;
 pub mod tpm;
 
 pub use appraise::{HighWater, Pass, Policy, Verdict, appraise, process_digest};
-pub use evidence::{EvidenceClaims, EvidencePolicy, bind_log, verify_evidence};
-pub use golden::{AuthenticatedGolden, authenticate};
+pub use evidence::{EvidenceClaims, EvidencePolicy, INITDATA_PCR, bind_log, guest_of, verify_evidence};
+pub use golden::{AuthenticatedGolden, AuthenticatedRevocations, authenticate};
 pub use log::{LogState, check_log};
 pub use signers::{RevocationRule, SignerConfig, SignersError, TrustedSigners};
-pub use snp::{ExpectedMeasurement, SnpClaims, SnpPolicy, TrustedArk, amd_roots, verify_snp};
+pub use snp::{ExpectedMeasurement, RootError, SnpClaims, SnpPolicy, TcbVersion, TrustedArk, amd_roots, verify_snp};
 pub use tpm::{EnrolledAk, TpmClaims, TpmPolicy, verify_tpm};
+
+/// Lower-case hex for refusals.
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}

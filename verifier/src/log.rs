@@ -11,9 +11,12 @@
 //!   only `Failed` may follow. What a step names (manifest, root file system, container, runtime) is what the
 //!   steps before it named. A launch number is used once. Two containers that have not ended have two ids.
 //! - In local mode a pass is not below what this log accepted before in its series (`golden.rollback`), nor of
-//!   other bytes at that version (`golden.conflict`): an agent must judge and record under one lock.
+//!   other bytes at that version (`golden.conflict`): an agent must hold one lock from judging locally to recording
+//!   it, and take that lock to record a remote pass too.
 //! - `Restart` and `Seal` name the number of records before them. What was open at a `Restart` can only end.
 //! - After `Seal` launches end and the agent may restart, nothing else (`log.sealed`).
+//! - At most 1,024 launches are open at one time and at most 4,096 series were accepted, so that the state an
+//!   attestor reads and writes with every delivery stays small whatever a guest sends.
 //! - At most 65,536 records (`log.full`).
 
 mod ended;
@@ -34,6 +37,10 @@ use ended::Ended;
 
 /// PCRs 16 to 23 can be reset or are bound to a locality: they hold no log.
 const HIGHEST_PCR: u32 = 15;
+/// The most launches that have not ended.
+pub const MAX_OPEN: usize = 1024;
+/// The most series within which a golden value was accepted.
+pub const MAX_SERIES: usize = 4096;
 
 /// How far a launch has come. `Failed` and `Exit` end it and remove it from the open ones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

@@ -162,3 +162,67 @@ impl TrustedSigners {
         self.0.iter().filter(move |signer| signer.issuer == issuer)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{ISSUER, key, signer};
+
+    #[test]
+    fn a_list_that_cannot_be_used_is_refused() {
+        let good = signer(&key(1), ISSUER);
+        let with = |change: fn(&mut SignerConfig)| {
+            let mut config = good.clone();
+            change(&mut config);
+            config
+        };
+        let renamed = with(|c| c.issuer = "another name".into());
+        let cases: Vec<(Vec<SignerConfig>, SignersError)> = vec![
+            (vec![], SignersError::Empty),
+            (vec![with(|c| c.issuer.clear())], SignersError::Issuer),
+            (vec![with(|c| c.min_version = 0)], SignersError::MinVersion { issuer: ISSUER.into() }),
+            (vec![with(|c| c.series = [("s".into(), 0)].into())], SignersError::MinVersion { issuer: ISSUER.into() }),
+            (
+                vec![with(|c| c.key = "no key".into())],
+                SignersError::Key { issuer: ISSUER.into(), source: KeyError::Public },
+            ),
+            (
+                vec![good.clone(), renamed.clone()],
+                SignersError::DuplicateKey { issuer: renamed.issuer.clone(), keyid: key(1).verifying_key().keyid() },
+            ),
+        ];
+        for (configs, expected) in cases {
+            assert_eq!(TrustedSigners::new(configs), Err(expected));
+        }
+    }
+
+    #[test]
+    fn the_strictest_of_an_issuers_entries_holds() {
+        let old = SignerConfig { min_version: 2, ..signer(&key(1), ISSUER) };
+        let series = [("s".to_owned(), 9)].into();
+        let new =
+            SignerConfig { min_version: 5, series, revocations: RevocationRule::Required, ..signer(&key(2), ISSUER) };
+        let signers = TrustedSigners::new(vec![old, new, signer(&key(3), "other")]).unwrap();
+        assert_eq!(signers.floor(ISSUER, "s"), 9);
+        assert_eq!(signers.floor(ISSUER, "t"), 5);
+        assert_eq!(signers.floor("other", "s"), 1);
+        assert_eq!(signers.floor("nobody", "s"), u64::MAX);
+        assert_eq!(signers.revocations(ISSUER), RevocationRule::Required);
+        assert_eq!(signers.revocations("other"), RevocationRule::Optional);
+        assert_eq!(signers.revocations("nobody"), RevocationRule::Required);
+    }
+
+    #[test]
+    fn the_configurations_fields_are_strict_and_needed() {
+        let json = serde_json::to_value(signer(&key(1), ISSUER)).unwrap();
+        serde_json::from_value::<SignerConfig>(json.clone()).unwrap();
+        for name in ["issuer", "key", "min_version", "revocations"] {
+            let mut without = json.clone();
+            without.as_object_mut().unwrap().remove(name);
+            serde_json::from_value::<SignerConfig>(without).expect_err(name);
+        }
+        let mut more = json;
+        more.as_object_mut().unwrap().insert("minimum".into(), 1.into());
+        serde_json::from_value::<SignerConfig>(more).unwrap_err();
+    }
+}

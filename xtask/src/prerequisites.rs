@@ -18,7 +18,14 @@ const NEEDED: &[(&str, &str)] = &[
     ("curl", "curl"),
     ("openssl", "openssl"),
     ("setpriv", "util-linux"),
-    ("git", "git"),
+    ("mount", "mount"),
+    ("kill", "procps"),
+    ("fsck.erofs", "erofs-utils"),
+    ("veritysetup", "cryptsetup-bin"),
+    ("tar", "tar"),
+    ("gzip", "gzip"),
+    ("zstd", "zstd"),
+    ("python3", "python3"),
 ];
 
 /// Installs what is missing, saying so. What cannot be had is a failure, never a skip.

@@ -115,7 +115,7 @@ impl Tour {
         let mut command = Command::new(self.binaries.join("key-broker"));
         command.arg("--config").arg(path);
         let mut service = self.sandbox.start("key-broker", command)?;
-        let broker = service.wait_for(|log| address(log, "listening on "))?;
+        let broker = service.wait_for(|log| address(log, "listen="))?;
 
         let given = configuration::Agent {
             signer: &signer,

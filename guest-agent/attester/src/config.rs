@@ -32,6 +32,16 @@ impl TpmAddress {
     }
 }
 
+impl std::fmt::Display for TpmAddress {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Device(path) => write!(f, "{}", path.display()),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+            Self::Tcp(address) => write!(f, "tcp:{address}"),
+        }
+    }
+}
+
 impl FromStr for TpmAddress {
     type Err = AttesterError;
 
@@ -107,7 +117,7 @@ pub fn open(
     state_dir: &Path,
 ) -> Result<Arc<dyn Attester>, AttesterError> {
     if config.simulated() && environment == Environment::Production {
-        return Err(AttesterError::Environment { what: "a simulated attester" });
+        return Err(AttesterError::Environment { what: "a simulated attester in a production configuration" });
     }
     Ok(match config {
         AttesterConfig::Tpm { device, pcr } => Arc::new(TpmAttester::open(device.clone(), *pcr)?),
@@ -115,4 +125,59 @@ pub fn open(
             Arc::new(SimulatedSnpAttester::open(pki, initdata.as_deref(), state_dir)?)
         }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<AttesterConfig, toml::de::Error> {
+        toml::from_str(text)
+    }
+
+    #[test]
+    fn the_documented_tables_are_read() {
+        let tpm = parse("kind = \"tpm\"\ndevice = \"/dev/tpmrm0\"\npcr = 11").unwrap();
+        assert_eq!(tpm, AttesterConfig::Tpm { device: TpmAddress::Device("/dev/tpmrm0".into()), pcr: 11 });
+        assert!(!tpm.simulated());
+        let socket = parse("kind = \"tpm\"\ndevice = \"unix:/run/swtpm.sock\"").unwrap();
+        assert_eq!(socket, AttesterConfig::Tpm { device: TpmAddress::Unix("/run/swtpm.sock".into()), pcr: 14 });
+        assert!(socket.simulated());
+        let tcp = parse("kind = \"tpm\"\ndevice = \"tcp:127.0.0.1:2321\"").unwrap();
+        assert_eq!(tcp, AttesterConfig::Tpm { device: TpmAddress::Tcp("127.0.0.1:2321".to_owned()), pcr: 14 });
+        assert!(tcp.simulated());
+        let snp = parse("kind = \"simulated-snp\"\npki = \"/pki\"\ninitdata = \"/i.toml\"").unwrap();
+        let expected = AttesterConfig::SimulatedSnp { pki: "/pki".into(), initdata: Some("/i.toml".into()) };
+        assert_eq!(snp, expected);
+        assert!(snp.simulated());
+    }
+
+    #[test]
+    fn anything_else_is_refused() {
+        for text in [
+            "",
+            "kind = \"snp\"",
+            "kind = \"tpm\"",
+            "device = \"/dev/tpm0\"",
+            "kind = \"tpm\"\ndevice = \"/dev/tpm0\"\npki = \"/pki\"",
+            "kind = \"tpm\"\ndevice = \"/dev/tpm0\"\npcr = -1",
+            "kind = \"tpm\"\ndevice = \"/dev/tpm0\"\npcr = \"14\"",
+            "kind = \"simulated-snp\"",
+            "kind = \"simulated-snp\"\npki = \"/pki\"\npcr = 14",
+        ] {
+            assert!(parse(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn addresses_are_absolute_and_complete() {
+        for text in
+            ["tpm0", "/tmp/tpm", "unix:", "unix:swtpm.sock", "tcp:2321", "tcp::2321", "tcp:host:0", "tcp:host:x", ""]
+        {
+            assert!(text.parse::<TpmAddress>().is_err(), "{text}");
+        }
+        for text in ["/dev/tpm0", "unix:/run/a b", "tcp:[::1]:2321"] {
+            assert_eq!(text.parse::<TpmAddress>().unwrap().to_string(), text);
+        }
+    }
 }

@@ -24,9 +24,6 @@ pub enum Poison {
     /// The write-ahead record does not continue the log.
     #[error("the write-ahead record does not continue the log: {0}")]
     Wal(&'static str),
-    /// An extend failed and the register could not be read afterwards.
-    #[error("the register could not be read after a failed extend")]
-    Unknown,
 }
 
 /// An attester or the event log refused.
@@ -59,7 +56,7 @@ pub enum AttesterError {
         detail: String,
     },
     /// Something simulated was configured for production, or a log of another environment was found.
-    #[error("{what} in a production configuration")]
+    #[error("{what} is refused")]
     Environment {
         /// What is not allowed there.
         what: &'static str,

@@ -85,3 +85,41 @@ pub trait Attester: Send + Sync + Debug {
     /// The initdata digest the platform binds into its evidence, where it binds one.
     fn initdata_bound(&self) -> Option<Sha256Digest>;
 }
+
+impl<T: Attester + ?Sized> Attester for std::sync::Arc<T> {
+    fn tee(&self) -> Tee {
+        (**self).tee()
+    }
+
+    fn register(&self) -> RegisterInfo {
+        (**self).register()
+    }
+
+    fn register_start(&self) -> Result<RegisterValue, AttesterError> {
+        (**self).register_start()
+    }
+
+    fn read_register(&self) -> Result<RegisterValue, AttesterError> {
+        (**self).read_register()
+    }
+
+    fn extend(&self, digest: &RegisterValue) -> Result<(), AttesterError> {
+        (**self).extend(digest)
+    }
+
+    fn evidence(&self, binding: &Sha384Digest) -> Result<serde_json::Value, AttesterError> {
+        (**self).evidence(binding)
+    }
+
+    fn guest(&self, boot_nonce: &[u8; 32]) -> Result<GuestId, AttesterError> {
+        (**self).guest(boot_nonce)
+    }
+
+    fn boot_pcr(&self, index: u32) -> Result<Option<Sha256Digest>, AttesterError> {
+        (**self).boot_pcr(index)
+    }
+
+    fn initdata_bound(&self) -> Option<Sha256Digest> {
+        (**self).initdata_bound()
+    }
+}

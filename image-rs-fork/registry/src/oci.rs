@@ -117,7 +117,7 @@ pub struct Index {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Document {
     /// An image manifest or artifact manifest.
-    Manifest(Manifest),
+    Manifest(Box<Manifest>),
     /// An index.
     Index(Index),
 }
@@ -161,7 +161,7 @@ impl Document {
                     return Err(rule("more than 4096 layers"));
                 }
                 let (media_type, artifact_type, subject) = (raw.media_type, raw.artifact_type, raw.subject);
-                Ok(Self::Manifest(Manifest { media_type, artifact_type, config, layers, subject }))
+                Ok(Self::Manifest(Box::new(Manifest { media_type, artifact_type, config, layers, subject })))
             }
             (None, None, Some(manifests)) => {
                 if !matches!(kind, None | Some(INDEX | DOCKER_LIST)) {
@@ -209,4 +209,47 @@ pub fn artifact_manifest(
         layers: [layer],
         subject,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const D: &str = r#"{"mediaType":"m","digest":"sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855","size":0}"#;
+
+    #[test]
+    fn what_could_be_read_as_both_is_neither() {
+        let parse = |json: String| Document::parse(json.as_bytes());
+        let manifest = format!(r#"{{"schemaVersion":2,"config":{D},"layers":[{D}]}}"#);
+        assert!(matches!(parse(manifest.clone()), Ok(Document::Manifest(_))));
+        assert!(matches!(parse(format!(r#"{{"schemaVersion":2,"manifests":[{D}]}}"#)), Ok(Document::Index(_))));
+        for json in [
+            format!(r#"{{"schemaVersion":2,"config":{D},"layers":[{D}],"manifests":[]}}"#),
+            format!(r#"{{"schemaVersion":2,"mediaType":"{INDEX}","config":{D},"layers":[{D}]}}"#),
+            format!(r#"{{"schemaVersion":2,"mediaType":"{MANIFEST}","manifests":[{D}]}}"#),
+            format!(r#"{{"schemaVersion":1,"config":{D},"layers":[{D}]}}"#),
+            format!(r#"{{"schemaVersion":2,"fsLayers":[],"config":{D},"layers":[{D}]}}"#),
+            format!(r#"{{"schemaVersion":2,"config":{D},"layers":[],"layers":[{D}]}}"#),
+            format!(r#"{{"schemaVersion":2,"config":{D}}}"#),
+            format!("{manifest} x"),
+            manifest.replace("\"size\":0", "\"size\":-1"),
+            manifest.replace("sha256:", "sha512:"),
+            "[]".to_owned(),
+        ] {
+            assert!(parse(json.clone()).is_err(), "{json}");
+        }
+    }
+
+    #[test]
+    fn an_artifact_manifest_is_deterministic_and_readable() {
+        let layer = Descriptor::of("l", b"envelope");
+        let mut subject = Descriptor::of(MANIFEST, b"subject");
+        subject.artifact_type = Some("index entry".to_owned());
+        let bytes = artifact_manifest("type", &layer, Some(&subject)).unwrap();
+        let Ok(Document::Manifest(manifest)) = Document::parse(&bytes) else { panic!() };
+        assert_eq!(manifest.subject, Some(Descriptor::of(MANIFEST, b"subject")));
+        assert_eq!(manifest.config, Descriptor::of(EMPTY, b"{}"));
+        subject.artifact_type = None;
+        assert_eq!(artifact_manifest("type", &layer, Some(&subject)).unwrap(), bytes);
+    }
 }

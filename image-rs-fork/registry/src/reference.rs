@@ -256,3 +256,107 @@ fn is_component(component: &str) -> bool {
     let separators = bytes.split(word).filter(|separator| !separator.is_empty());
     separators.into_iter().all(|s| matches!(s, b"." | b"_" | b"__") || s.iter().all(|b| *b == b'-'))
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const DIGEST: &str = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+
+    fn parsed(text: &str) -> ImageReference {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn tells_host_repository_tag_and_digest_apart() {
+        let reference = parsed(&format!("127.0.0.1:5000/team/my__app-x.y:v1.2_3@{DIGEST}"));
+        assert_eq!(reference.host(), "127.0.0.1:5000");
+        assert_eq!(reference.repository().name(), "team/my__app-x.y");
+        assert_eq!(reference.tag(), Some("v1.2_3"));
+        assert_eq!(reference.target(), Target::Digest(DIGEST.parse().unwrap()));
+    }
+
+    #[test]
+    fn without_tag_and_digest_the_tag_is_latest() {
+        assert_eq!(parsed("localhost/app").target(), Target::Tag("latest".to_owned()));
+        assert_eq!(parsed(&format!("localhost/app@{DIGEST}")).tag(), None);
+        assert_eq!(parsed("[::1]:5000/app:x").host(), "[::1]:5000");
+    }
+
+    #[test]
+    fn refuses_what_the_grammar_does_not_have() {
+        let long_tag = format!("h.example/app:{}", "a".repeat(129));
+        let long_name = format!("h.example/{}", "a".repeat(256));
+        for text in [
+            "",
+            "app",
+            "app:v1",
+            "library/app",
+            "h.example",
+            "h.example/",
+            "/app",
+            "h.example//app",
+            "h.example/App",
+            "h.example/app:",
+            "h.example/app:-x",
+            "h.example/app:a b",
+            "h.example/app@",
+            "h.example/app@sha256:00",
+            "h.example/app@sha512:00",
+            "h.example/.app",
+            "h.example/app.",
+            "h.example/a..b",
+            "h.example/a___b",
+            "h.example/a-_b",
+            "h.example/../app",
+            "h.example:0/app",
+            "h.example:65536/app",
+            "h.example:+80/app",
+            "h..example/app",
+            "-h.example/app",
+            "h.example/app?x",
+            "h.example/app#x",
+            "user@h.example/app",
+            "https://h.example/app",
+            "h.example/ä",
+            "[::1/app",
+            "[x]:1/app",
+            "h.example/app:a:b",
+            "h.example/a%2fb",
+            &long_tag,
+            &long_name,
+        ] {
+            assert!(text.parse::<ImageReference>().is_err(), "{text}");
+        }
+        let upper = format!("h.example/app@{}", DIGEST.to_uppercase().replace("SHA", "sha"));
+        assert!(upper.parse::<ImageReference>().is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_parses_or_is_refused_and_what_parses_is_written_back_the_same(text in ".{0,80}") {
+            if let Ok(reference) = text.parse::<ImageReference>() {
+                prop_assert_eq!(reference.to_string().parse::<ImageReference>().unwrap(), reference);
+            }
+        }
+
+        #[test]
+        fn what_the_grammar_has_parses(
+            host in "(localhost|[a-z0-9]{1,8}\\.[A-Za-z0-9]{1,8})(:[1-9][0-9]{0,3})?",
+            name in "[a-z0-9]{1,6}((\\.|_|__|-{1,3})[a-z0-9]{1,4}){0,2}(/[a-z0-9]{1,6}){0,2}",
+            tag in "(:[A-Za-z0-9_][A-Za-z0-9_.-]{0,20})?",
+            digest in proptest::option::of("[0-9a-f]{64}"),
+        ) {
+            let digest = digest.map_or(String::new(), |hex| format!("@sha256:{hex}"));
+            let text = format!("{host}/{name}{tag}{digest}");
+            let reference: ImageReference = text.parse().unwrap();
+            prop_assert_eq!(reference.host(), host);
+            prop_assert_eq!(reference.repository().name(), name);
+            if !tag.is_empty() || !digest.is_empty() {
+                prop_assert_eq!(reference.to_string(), text);
+            }
+        }
+    }
+}

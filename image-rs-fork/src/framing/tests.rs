@@ -359,15 +359,10 @@ fn an_error_of_the_receiver_ends_it() {
 #[test]
 fn blobs_of_the_common_tools_are_read() {
     let text = sample(2_000_000);
-    for (program, args) in
-        [("gzip", &["-1c"][..]), ("gzip", &["-9c"]), ("pigz", &["-c"]), ("zstd", &["-qc"]), ("zstd", &["-19qc"])]
-    {
+    for (program, args) in [("gzip", &["-1c"][..]), ("gzip", &["-9c"]), ("zstd", &["-qc"]), ("zstd", &["-19qc"])] {
         let mut command = std::process::Command::new(program);
         command.args(args).stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::piped());
-        let Ok(mut child) = command.spawn() else {
-            eprintln!("skipped: {program} is not installed");
-            continue;
-        };
+        let mut child = command.spawn().unwrap_or_else(|e| panic!("{program}: {e}"));
         let mut stdin = child.stdin.take().unwrap();
         let input = text.clone();
         let feed = std::thread::spawn(move || stdin.write_all(&input));

@@ -6,7 +6,7 @@ use protocols::events::{
 use protocols::reason::{self, Refusal};
 use protocols::tcl::Mode;
 
-use super::{Container, LogState, OpenLaunch, Stage, malformed, refusal};
+use super::{Container, LogState, MAX_OPEN, MAX_SERIES, OpenLaunch, Stage, malformed, refusal};
 
 impl LogState {
     /// Applies one event, or refuses it and changes nothing.
@@ -69,6 +69,10 @@ impl LogState {
 
     fn image(&mut self, image: &Image) -> Result<(), Refusal> {
         self.unused(image.seq)?;
+        if self.open.len() >= MAX_OPEN {
+            let expected = format!("at most {MAX_OPEN} launches that have not ended");
+            return Err(malformed(self.count, expected, "one more"));
+        }
         let launch = OpenLaunch {
             stage: Stage::Measured,
             ref_h: image.ref_h,
@@ -120,11 +124,17 @@ impl LogState {
         Ok(())
     }
 
-    /// Raises the high-water mark. In remote mode the attestor kept its own mark; records of concurrent
-    /// launches may then stand in another order than its verdicts.
+    /// Raises the high-water mark. A remote pass is the attestor's word under the attestor's own mark, and the
+    /// records of concurrent launches may stand in another order than its verdicts: it is never held against
+    /// this log's mark, and never lowers it.
     fn accept(&mut self, mode: Mode, reference: &GoldenRef) -> Result<(), Refusal> {
         let new = (reference.version, reference.payload);
+        let known = self.accepted.len();
         let Some((version, payload)) = self.accepted.get_mut(&reference.series_h) else {
+            if known >= MAX_SERIES {
+                let expected = format!("at most {MAX_SERIES} series");
+                return Err(malformed(self.count, expected, "one more"));
+            }
             self.accepted.insert(reference.series_h, new);
             return Ok(());
         };
@@ -133,7 +143,7 @@ impl LogState {
             let actual = format!("a pass for version {}", reference.version);
             return Err(refusal(reason::GOLDEN_ROLLBACK, self.count, expected, actual));
         }
-        if reference.version == *version && reference.payload != *payload {
+        if mode == Mode::Local && reference.version == *version && reference.payload != *payload {
             let expected = format!("version {version} with payload {payload}, as this log accepted");
             let actual = format!("a pass for payload {}", reference.payload);
             return Err(refusal(reason::GOLDEN_CONFLICT, self.count, expected, actual));

@@ -31,11 +31,14 @@ listen = "127.0.0.1:0"
 store = "{folder}/broker.redb"
 signing_key = "{folder}/attestor.pem"
 admin_token = "{folder}/admin.token"
+challenge_seconds = 120
+token_seconds = 300
 
 [[signers]]
 issuer = "release@example.com"
 key = """{signer}"""
 min_version = 1
+revocations = "optional"
 
 [registry]
 plain_http = ["{registry}"]
@@ -101,6 +104,7 @@ golden_from = "registry"
 issuer = "release@example.com"
 key = """{signer}"""
 min_version = 1
+revocations = "optional"
 
 [registry]
 plain_http = ["{registry}"]

@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::{PipeWriter, Write as _};
 use std::os::unix::fs::DirBuilderExt as _;
+use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -18,13 +19,15 @@ const GUARD: &str = r#"
 trap '' INT TERM HUP
 cat >/dev/null
 cd /
+# A process that has ended but was not waited for is gone as well.
+alive() { grep -q '^State:.[^ZX]' "/proc/$1/status" 2>/dev/null; }
 pids=$(sort -rn "$1/services" 2>/dev/null | cut -d' ' -f2)
 for pid in $pids; do
   kill -TERM "$pid" 2>/dev/null || continue
-  for _ in $(seq 50); do kill -0 "$pid" 2>/dev/null || break; sleep 0.1; done
+  for _ in $(seq 100); do alive "$pid" || break; sleep 0.05; done
   kill -KILL "$pid" 2>/dev/null
 done
-for root in $(find "$1" -type d -name runc 2>/dev/null); do
+for root in $(find "$1" -type d -path "*/agent/runtime" 2>/dev/null); do
   for id in $(runc --root "$root" list -q 2>/dev/null); do runc --root "$root" delete --force "$id" 2>/dev/null; done
 done
 grep -F " $1/" /proc/self/mounts | cut -d' ' -f2 | sort -r | while read -r mount; do umount -l "$mount" 2>/dev/null; done
@@ -130,8 +133,8 @@ impl Service {
         }
     }
 
-    /// Waits until `socket` exists.
+    /// Waits until it answers at `socket`.
     pub(crate) fn wait_for_socket(&mut self, socket: &Path) -> Result<()> {
-        self.wait_for(|_| socket.exists().then_some(()))
+        self.wait_for(|_| UnixStream::connect(socket).ok().map(drop))
     }
 }

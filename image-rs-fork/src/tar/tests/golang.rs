@@ -65,14 +65,14 @@ fn ours(archive: &[u8]) -> Option<String> {
     Some(lines.text)
 }
 
-/// What Go finds in each archive; `None` where it is not installed.
-fn go(archives: Vec<Vec<u8>>) -> Option<Vec<String>> {
+/// What Go finds in each archive.
+fn go(archives: Vec<Vec<u8>>) -> Vec<String> {
     let folder = tempfile::tempdir().unwrap();
     let (source, program) = (folder.path().join("reader.go"), folder.path().join("reader"));
     std::fs::write(&source, include_str!("reader.go")).unwrap();
     let mut build = Command::new("go");
     build.arg("build").arg("-o").arg(&program).arg(&source).env("GO111MODULE", "off").env("GOCACHE", folder.path());
-    let output = build.output().ok()?;
+    let output = build.output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let mut child = Command::new(&program).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
     let mut stdin = child.stdin.take().unwrap();
@@ -85,10 +85,11 @@ fn go(archives: Vec<Vec<u8>>) -> Option<Vec<String>> {
     let output = child.wait_with_output().unwrap();
     feed.join().unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
-    Some(text.split("== ").skip(1).map(|part| part.split_once('\n').unwrap().1.to_owned()).collect())
+    text.split("== ").skip(1).map(|part| part.split_once('\n').unwrap().1.to_owned()).collect()
 }
 
 #[test]
+#[ignore = "needs a Go toolchain, too much to install for one comparison"]
 fn what_is_accepted_reads_as_go_reads_it() {
     let cases: Vec<Vec<u8>> = all().into_iter().map(|(_, archive)| archive).filter(|a| a.len() < 20_000).collect();
     let mut archives = cases.clone();
@@ -103,10 +104,7 @@ fn what_is_accepted_reads_as_go_reads_it() {
         }
         archives.push(archive);
     }
-    let Some(theirs) = go(archives.clone()) else {
-        eprintln!("skipped: go is not installed");
-        return;
-    };
+    let theirs = go(archives.clone());
     let mut accepted = 0;
     for (archive, theirs) in archives.iter().zip(&theirs) {
         if let Some(ours) = ours(archive) {

@@ -1,0 +1,175 @@
+//! Builds the agent from its configuration, serves, and drains.
+
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use attester::{EventLog, InitFacts, Opened};
+use image_rs_fork::TreeStore;
+use image_rs_fork::registry::{HttpRegistry, Registry};
+use kbs_client::Client;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::JoinHandle;
+
+use crate::agent::Agent;
+use crate::attestor::{AttestorLink, RemoteAttestor};
+use crate::config::Config;
+use crate::containers::Containers;
+use crate::error::AgentError;
+use crate::journal::{Journal, hash_file};
+use crate::launch::{Parts, Pipeline, Places};
+use crate::runtime::{Children, Runtime};
+use crate::server::Servers;
+use crate::{VERSION, courier, restart};
+
+/// How often ended orphans are looked for when a signal came while a command ran.
+const REAP_PAUSE: Duration = Duration::from_millis(200);
+
+/// A built agent and its background tasks.
+#[derive(Debug)]
+pub struct App {
+    agent: Arc<Agent>,
+    config: Arc<Config>,
+    tasks: Vec<JoinHandle<()>>,
+    /// Held as long as the agent lives.
+    _lock: OwnedFd,
+}
+
+impl App {
+    /// Builds everything: ends what an earlier agent left, opens the log, and says what was found.
+    ///
+    /// # Errors
+    /// Whatever makes it impossible to serve; a poisoned log does not.
+    pub async fn build(config: Config) -> anyhow::Result<Self> {
+        let registry = HttpRegistry::new(config.registry.clone()).context("registry")?;
+        Self::with_registry(config, Arc::new(registry)).await
+    }
+
+    /// As [`App::build`], with images and golden values from `registry`, which is trusted no more than any other.
+    ///
+    /// # Errors
+    /// As [`App::build`].
+    pub async fn with_registry(config: Config, registry: Arc<dyn Registry>) -> anyhow::Result<Self> {
+        let config = Arc::new(config);
+        let state_dir = &config.state_dir;
+        crate::paths::private_dir(state_dir).with_context(|| format!("state_dir {}", state_dir.display()))?;
+        let lock = crate::paths::lock(state_dir).with_context(|| format!("state_dir {}", state_dir.display()))?;
+        let children = Arc::new(Children::default());
+        Children::adopt().context("child subreaper")?;
+        let runtime = Runtime::new(&config.runtime, state_dir, Arc::clone(&children)).context("state_dir")?;
+        let runtime = Arc::new(runtime);
+        if let Err(error) = runtime.digest() {
+            tracing::error!(%error, code = %error.code(), "nothing can be launched before it is there");
+        }
+        let places = Places::beneath(state_dir);
+        let ended = restart::end_leftovers(&runtime, &places).await.map_err(coded)?;
+
+        let (log, opened) = open_log(Arc::clone(&config)).await?;
+        let journal = Arc::new(Journal::new(log));
+        let poisoned = matches!(opened, Opened::Poisoned(_));
+        match &opened {
+            Opened::Poisoned(poison) => {
+                tracing::error!(code = "log.poisoned", %poison, "nothing can be launched in this guest any more");
+            }
+            _ => restart::close_launches(&journal, &ended).await.map_err(coded)?,
+        }
+        let next_seq = if poisoned { 0 } else { journal.rules(verifier::LogState::next_seq).await.map_err(coded)? };
+        tracing::info!(version = VERSION, records = journal.log().count(), ?opened, "the event log is open");
+
+        let client = Client::new(config.attestor.clone()).context("attestor")?;
+        let receipt_file = state_dir.join("receipt");
+        let attestor: Arc<dyn RemoteAttestor> =
+            Arc::new(AttestorLink::new(client, Arc::clone(&journal), config.initdata.clone(), receipt_file));
+        let containers = Arc::new(Containers::default());
+        let image_dir = config.image_dir.clone();
+        let store = crate::error::blocking(move || TreeStore::open(&image_dir)).await??;
+        let pipeline = Arc::new(Pipeline::new(Parts {
+            registry,
+            store: Arc::new(store),
+            config: Arc::clone(&config),
+            journal: Arc::clone(&journal),
+            attestor: Arc::clone(&attestor),
+            runtime: Arc::clone(&runtime),
+            containers: Arc::clone(&containers),
+            next_seq,
+        }));
+        let agent = Arc::new(Agent {
+            environment: config.environment,
+            journal: Arc::clone(&journal),
+            attestor: Arc::clone(&attestor),
+            runtime,
+            containers,
+            pipeline,
+            places,
+            draining: AtomicBool::new(false),
+        });
+        let mut tasks = vec![tokio::spawn(reap(children))];
+        if !poisoned {
+            tasks.push(tokio::spawn(courier::carry(attestor, journal.watch())));
+        }
+        Ok(Self { agent, config, tasks, _lock: lock })
+    }
+
+    /// The agent itself; whoever serves it puts a gate before it.
+    #[must_use]
+    pub const fn agent(&self) -> &Arc<Agent> {
+        &self.agent
+    }
+
+    /// Serves until SIGTERM or SIGINT, then drains.
+    ///
+    /// # Errors
+    /// A listener cannot be made.
+    pub async fn serve(self) -> anyhow::Result<()> {
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let mut servers = Servers::start(&self.config.listen, &self.agent).await.context("listen")?;
+        tracing::info!(socket = %self.config.listen.unix.display(), "serving");
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        servers.stop_listening().await;
+        self.agent.drain().await;
+        servers.shut_down().await;
+        for task in self.tasks {
+            task.abort();
+        }
+        Ok(())
+    }
+}
+
+async fn open_log(config: Arc<Config>) -> anyhow::Result<(EventLog, Opened)> {
+    let open = move || -> anyhow::Result<_> {
+        let attester = attester::open(&config.attester, config.environment, &config.state_dir)
+            .map_err(AgentError::from)
+            .map_err(coded)?;
+        let facts = InitFacts {
+            agent: VERSION.to_owned(),
+            agent_h: hash_file(std::path::Path::new("/proc/self/exe")).context("the agent's own executable")?,
+            initdata: attester.initdata_bound(),
+            config: config.digest,
+            environment: config.environment,
+        };
+        EventLog::open(&config.state_dir, attester, &facts).map_err(AgentError::from).map_err(coded)
+    };
+    crate::error::blocking(open).await?
+}
+
+/// Puts the stable code before the words of an error that keeps the agent from starting.
+fn coded(error: AgentError) -> anyhow::Error {
+    let code = error.code();
+    anyhow::Error::new(error).context(code.to_string())
+}
+
+/// Reaps orphans whenever a child has ended.
+async fn reap(children: Arc<Children>) {
+    let Ok(mut child) = signal(SignalKind::child()) else { return };
+    while child.recv().await.is_some() {
+        while !children.reap_orphans() {
+            tokio::time::sleep(REAP_PAUSE).await;
+        }
+    }
+}

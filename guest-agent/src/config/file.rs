@@ -1,0 +1,224 @@
+//! The file as it is written, and the checks that make a [`Config`] of it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use attester::AttesterConfig;
+use image_rs_fork::Limits;
+use image_rs_fork::registry::RegistryConfig;
+use kbs_client::{Attestor, AttestorConfig};
+use protocols::digest::Sha256Digest;
+use protocols::environment::Environment;
+use protocols::kbs::InitData;
+use protocols::tcl::{MAX_RECORDS_PER_REQUEST, Mode};
+use serde::Deserialize;
+use verifier::{SignerConfig, TrustedSigners};
+
+use super::{BootState, Config, ConfigError, GoldenFrom, Listen, Local, Modes, Receipts, Vsock};
+use crate::gate::METHODS;
+
+/// The longest path of a unix socket, in bytes.
+const MAX_SOCKET_PATH: usize = 107;
+/// Records that may wait for the attestor where the configuration names no number.
+const DEFAULT_QUEUE: u64 = MAX_QUEUE;
+/// The most records that may be configured to wait: one delivery must carry them, because no evidence can be had
+/// for a head that the register has left.
+const MAX_QUEUE: u64 = MAX_RECORDS_PER_REQUEST as u64;
+/// What of one delivery is kept free for the records of restarts and of the end.
+const SPARE: u64 = 24;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct File {
+    #[serde(default)]
+    environment: Environment,
+    state_dir: PathBuf,
+    image_dir: PathBuf,
+    listen: ListenFile,
+    attester: AttesterConfig,
+    attestor: AttestorConfig,
+    modes: ModesFile,
+    local: Option<LocalFile>,
+    signers: Vec<SignerConfig>,
+    #[serde(default)]
+    registry: RegistryConfig,
+    #[serde(default)]
+    limits: Limits,
+    runtime: RuntimeFile,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ListenFile {
+    unix: PathBuf,
+    vsock: Option<VsockFile>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct VsockFile {
+    port: u32,
+    allow: Vec<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ModesFile {
+    permitted: Vec<Mode>,
+    default: Mode,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct LocalFile {
+    boot_state: BootStateFile,
+    receipts: ReceiptsFile,
+    queue_max: Option<u64>,
+    golden_from: GoldenFrom,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum BootStateFile {
+    Unmeasured(bool),
+    Pcrs(BTreeMap<String, String>),
+    Initdata(bool),
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum ReceiptsFile {
+    Wait,
+    Queue,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RuntimeFile {
+    path: PathBuf,
+}
+
+impl File {
+    pub(super) fn check(self, digest: Sha256Digest) -> Result<Config, ConfigError> {
+        let environment = self.environment;
+        let development = |field, needed: bool| match environment {
+            Environment::Production if needed => Err(ConfigError::Production { field }),
+            _ => Ok(()),
+        };
+        for (name, path) in [
+            ("state_dir", &self.state_dir),
+            ("image_dir", &self.image_dir),
+            ("listen.unix", &self.listen.unix),
+            ("runtime.path", &self.runtime.path),
+        ] {
+            if !path.is_absolute() {
+                return Err(field(name, "must be an absolute path"));
+            }
+        }
+        development("attester", self.attester.simulated())?;
+        let http = match &self.attestor {
+            AttestorConfig::Tcl { url, .. } => url.starts_with("http:"),
+            AttestorConfig::Trustee { .. } => {
+                return Err(field("attestor.kind", "must be \"tcl\": a stock KBS keeps no event logs"));
+            }
+        };
+        development("attestor.url with http", http)?;
+        development("registry.plain_http", !self.registry.plain_http.is_empty())?;
+
+        let modes = check_modes(self.modes)?;
+        let local = match (modes.permitted.contains(&Mode::Local), self.local) {
+            (true, Some(local)) => Some(check_local(local)?),
+            (false, None) => None,
+            (true, None) => return Err(field("local", "is required when mode local is permitted")),
+            (false, Some(_)) => return Err(field("local", "has no meaning unless mode local is permitted")),
+        };
+        let unmeasured = local.as_ref().is_some_and(|local| local.boot_state == BootState::Unmeasured);
+        development("local.boot_state = { unmeasured = true }", unmeasured)?;
+        Ok(Config {
+            digest,
+            environment,
+            listen: check_listen(self.listen)?,
+            initdata: read_initdata(&self.attester)?,
+            attester: self.attester,
+            attestor: Attestor::new(&self.attestor, environment).map_err(|error| field("attestor", error))?,
+            modes,
+            local,
+            signers: TrustedSigners::new(self.signers).map_err(|error| field("signers", error))?,
+            registry: self.registry,
+            limits: self.limits,
+            runtime: self.runtime.path,
+            state_dir: self.state_dir,
+            image_dir: self.image_dir,
+        })
+    }
+}
+
+fn field(field: &'static str, what: impl ToString) -> ConfigError {
+    ConfigError::Field { field, what: what.to_string() }
+}
+
+fn check_listen(file: ListenFile) -> Result<Listen, ConfigError> {
+    if file.unix.as_os_str().len() > MAX_SOCKET_PATH {
+        return Err(field("listen.unix", "longer than 107 bytes"));
+    }
+    let vsock = file.vsock.map(|vsock| {
+        let allow: BTreeSet<String> = vsock.allow.into_iter().collect();
+        if let Some(unknown) = allow.iter().find(|method| !METHODS.contains(&method.as_str())) {
+            return Err(field("listen.vsock.allow", format!("`{unknown}` is no method of the service")));
+        }
+        Ok(Vsock { port: vsock.port, allow })
+    });
+    Ok(Listen { unix: file.unix, vsock: vsock.transpose()? })
+}
+
+fn check_modes(file: ModesFile) -> Result<Modes, ConfigError> {
+    let permitted: BTreeSet<Mode> = file.permitted.into_iter().collect();
+    if !permitted.contains(&file.default) {
+        return Err(field("modes.default", "must be one of modes.permitted"));
+    }
+    Ok(Modes { permitted, default: file.default })
+}
+
+fn check_local(file: LocalFile) -> Result<Local, ConfigError> {
+    let boot_state = match file.boot_state {
+        BootStateFile::Unmeasured(true) => BootState::Unmeasured,
+        BootStateFile::Initdata(true) => BootState::Initdata,
+        BootStateFile::Unmeasured(false) | BootStateFile::Initdata(false) => {
+            return Err(field("local.boot_state", "`false` names no state"));
+        }
+        BootStateFile::Pcrs(pcrs) => BootState::Pcrs(check_pcrs(&pcrs)?),
+    };
+    let receipts = match (file.receipts, file.queue_max) {
+        (ReceiptsFile::Wait, _) => Receipts::Wait,
+        (ReceiptsFile::Queue, max) => {
+            let max = max.unwrap_or(DEFAULT_QUEUE);
+            if !(1..=MAX_QUEUE).contains(&max) {
+                return Err(field("local.queue_max", format!("must be from 1 to {MAX_QUEUE}")));
+            }
+            Receipts::Queue(max.min(MAX_QUEUE - SPARE))
+        }
+    };
+    Ok(Local { boot_state, receipts, golden_from: file.golden_from })
+}
+
+fn check_pcrs(pcrs: &BTreeMap<String, String>) -> Result<BTreeMap<u32, Sha256Digest>, ConfigError> {
+    let pcr = |(index, value): (&String, &String)| {
+        let index = index.parse::<u32>().ok().filter(|i| *i < 24 && i.to_string() == *index);
+        let value = format!("sha256:{value}").parse().ok();
+        index.zip(value).ok_or_else(|| field("local.boot_state.pcrs", "PCRs 0 to 23 with 64 lower-case hex digits"))
+    };
+    if pcrs.is_empty() {
+        return Err(field("local.boot_state.pcrs", "names no PCR"));
+    }
+    pcrs.iter().map(pcr).collect()
+}
+
+/// The initdata file's text travels with the evidence that its digest is bound into.
+fn read_initdata(attester: &AttesterConfig) -> Result<Option<InitData>, ConfigError> {
+    let AttesterConfig::SimulatedSnp { initdata: Some(path), .. } = attester else { return Ok(None) };
+    let read = |path: &Path| {
+        let body = std::fs::read_to_string(path)?;
+        Ok(InitData { format: "toml".to_owned(), body })
+    };
+    read(path).map(Some).map_err(|source| ConfigError::Read { path: path.clone(), source })
+}

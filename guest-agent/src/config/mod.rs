@@ -1,0 +1,180 @@
+//! The configuration file, read whole and checked whole before anything starts. Its bytes are measured.
+
+mod file;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+
+use attester::AttesterConfig;
+use image_rs_fork::Limits;
+use image_rs_fork::registry::RegistryConfig;
+use kbs_client::Attestor;
+use protocols::digest::Sha256Digest;
+use protocols::environment::Environment;
+use protocols::kbs::InitData;
+use protocols::tcl::Mode;
+use verifier::TrustedSigners;
+
+/// The largest configuration file, in bytes.
+const MAX_FILE: u64 = 256 * 1024;
+
+/// What is wrong with a configuration file. The agent does not start with it.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// It cannot be read.
+    #[error("{}: {source}", path.display())]
+    Read {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// Not TOML of the documented form.
+    #[error("{0}")]
+    Form(String),
+    /// A field's value cannot be used.
+    #[error("{field}: {what}")]
+    Field {
+        /// Which field.
+        field: &'static str,
+        /// What is wrong with it.
+        what: String,
+    },
+    /// Allowed in development only.
+    #[error("{field} is refused unless environment = \"development\" (policy.environment)")]
+    Production {
+        /// Which field.
+        field: &'static str,
+    },
+}
+
+/// Where the service listens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listen {
+    /// The unix socket of the guest's root.
+    pub unix: PathBuf,
+    /// The vsock port of the host, where there is one.
+    pub vsock: Option<Vsock>,
+}
+
+/// The host's way in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Vsock {
+    /// The port, on any context id.
+    pub port: u32,
+    /// The methods the host may call.
+    pub allow: BTreeSet<String>,
+}
+
+/// Where a launch may be decided.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Modes {
+    /// At least one.
+    pub permitted: BTreeSet<Mode>,
+    /// One of those permitted.
+    pub default: Mode,
+}
+
+/// The boot state that local mode trusts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum BootState {
+    /// None was measured. Development only.
+    Unmeasured,
+    /// SHA-256 PCRs by number.
+    Pcrs(BTreeMap<u32, Sha256Digest>),
+    /// The platform binds the digest of the initdata into its evidence.
+    Initdata,
+}
+
+/// Whether a local launch waits for the attestor's receipt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Receipts {
+    /// Nothing runs before the receipt for its `Launch` record.
+    Wait,
+    /// Records wait in the log, at most this many, and are delivered in order later.
+    Queue(u64),
+}
+
+/// Where local mode takes golden values from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum GoldenFrom {
+    /// Referrers in the image's repository.
+    Registry,
+    /// Resources of the key broker.
+    Kbs,
+}
+
+/// What local mode needs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Local {
+    /// The boot state it trusts.
+    pub boot_state: BootState,
+    /// Whether launches wait for receipts.
+    pub receipts: Receipts,
+    /// Where golden values come from.
+    pub golden_from: GoldenFrom,
+}
+
+/// A checked configuration.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// SHA-256 of the file's bytes: what `Init` says of it, and the policy in force for local launches.
+    pub digest: Sha256Digest,
+    /// Production unless the file says otherwise.
+    pub environment: Environment,
+    /// Event log and container state.
+    pub state_dir: PathBuf,
+    /// The image store.
+    pub image_dir: PathBuf,
+    /// Where the service listens.
+    pub listen: Listen,
+    /// The platform.
+    pub attester: AttesterConfig,
+    /// The initdata the simulated platform was started with, where it was.
+    pub initdata: Option<InitData>,
+    /// The remote attestor.
+    pub attestor: Attestor,
+    /// Where launches are decided.
+    pub modes: Modes,
+    /// Local mode's own part; there exactly when local mode is permitted.
+    pub local: Option<Local>,
+    /// Who may sign golden values.
+    pub signers: TrustedSigners,
+    /// How registries are reached.
+    pub registry: RegistryConfig,
+    /// How large images may be.
+    pub limits: Limits,
+    /// The OCI runtime's executable.
+    pub runtime: PathBuf,
+}
+
+impl Config {
+    /// Reads and checks the file at `path`.
+    ///
+    /// # Errors
+    /// [`ConfigError`] names the field.
+    pub fn read(path: &Path) -> Result<Self, ConfigError> {
+        let named = |source| ConfigError::Read { path: path.to_owned(), source };
+        let mut bytes = Vec::new();
+        let file = std::fs::File::open(path).map_err(named)?;
+        file.take(MAX_FILE + 1).read_to_end(&mut bytes).map_err(named)?;
+        if bytes.len() as u64 > MAX_FILE {
+            return Err(named(std::io::Error::other("larger than 256 KiB")));
+        }
+        Self::parse(&bytes)
+    }
+
+    /// Checks a file's bytes. Reads the files they name (roots, initdata) and nothing else.
+    ///
+    /// # Errors
+    /// [`ConfigError`] names the field.
+    pub fn parse(bytes: &[u8]) -> Result<Self, ConfigError> {
+        let text = std::str::from_utf8(bytes).map_err(|_| ConfigError::Form("not UTF-8".to_owned()))?;
+        let file: file::File = toml::from_str(text).map_err(|error| ConfigError::Form(error.to_string()))?;
+        file.check(Sha256Digest::of(bytes))
+    }
+}

@@ -1,0 +1,195 @@
+//! The table of configurations that are taken and refused.
+
+use protocols::keys::{KeyKind, SigningKey};
+
+use super::*;
+
+fn pem() -> String {
+    SigningKey::generate(KeyKind::EcdsaP256).unwrap().verifying_key().to_pem().unwrap()
+}
+
+/// A development configuration that is taken.
+fn development() -> String {
+    let (attestor, signer) = (pem(), pem());
+    format!(
+        r#"environment = "development"
+state_dir = "/run/tcl"
+image_dir = "/run/tcl/images"
+
+[listen]
+unix = "/run/tcl/agent.sock"
+
+[attester]
+kind = "tpm"
+device = "unix:/run/swtpm.sock"
+
+[attestor]
+kind = "tcl"
+url = "http://127.0.0.1:8080"
+key = """{attestor}"""
+
+[modes]
+permitted = ["local", "remote"]
+default = "remote"
+
+[local]
+boot_state = {{ unmeasured = true }}
+receipts = "queue"
+queue_max = 1024
+golden_from = "registry"
+
+[[signers]]
+issuer = "release@example.com"
+key = """{signer}"""
+min_version = 1
+revocations = "optional"
+
+[registry]
+plain_http = ["127.0.0.1:5000"]
+
+[limits]
+layers = 7
+
+[runtime]
+path = "/usr/bin/runc"
+"#
+    )
+}
+
+/// What production takes instead, part for part.
+const PRODUCTION: [(&str, &str); 5] = [
+    ("environment = \"development\"\n", ""),
+    ("device = \"unix:/run/swtpm.sock\"", "device = \"/dev/tpmrm0\""),
+    ("http://127.0.0.1:8080", "https://attestor.example"),
+    (
+        "{ unmeasured = true }",
+        "{ pcrs = { \"7\" = \"00000000000000000000000000000000000000000000000000000000000000ff\" } }",
+    ),
+    ("plain_http = [\"127.0.0.1:5000\"]", ""),
+];
+
+fn replaced(text: &str, from: &str, to: &str) -> String {
+    assert!(text.contains(from), "{from}");
+    text.replace(from, to)
+}
+
+fn production() -> String {
+    PRODUCTION.iter().fold(development(), |text, (from, to)| replaced(&text, from, to))
+}
+
+#[test]
+fn a_whole_configuration_is_read_as_it_is_written() {
+    let text = development();
+    let config = Config::parse(text.as_bytes()).unwrap();
+    assert_eq!(config.digest, Sha256Digest::of(text.as_bytes()));
+    assert_eq!(config.environment, Environment::Development);
+    assert_eq!(config.modes.default, Mode::Remote);
+    let local = config.local.unwrap();
+    assert_eq!(local.boot_state, BootState::Unmeasured);
+    assert_eq!(local.receipts, Receipts::Queue(1000), "one delivery carries the whole queue");
+    assert_eq!(local.golden_from, GoldenFrom::Registry);
+    assert!(config.registry.allows_plain_http("127.0.0.1:5000"));
+    assert_eq!(config.limits.layers, 7);
+    assert_eq!(config.listen.vsock, None);
+    assert_eq!(
+        config.attester,
+        AttesterConfig::Tpm { device: "unix:/run/swtpm.sock".parse().unwrap(), pcr: attester::DEFAULT_PCR }
+    );
+}
+
+#[test]
+fn production_is_what_is_meant_when_nothing_is_said() {
+    let config = Config::parse(production().as_bytes()).unwrap();
+    assert_eq!(config.environment, Environment::Production);
+    let pcrs = match config.local.unwrap().boot_state {
+        BootState::Pcrs(pcrs) => pcrs,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(pcrs.keys().copied().collect::<Vec<_>>(), [7]);
+    assert!(config.registry.plain_http.is_empty());
+}
+
+#[test]
+fn production_takes_nothing_simulated_unmeasured_or_in_the_clear() {
+    for (development, production_part) in PRODUCTION.iter().skip(1) {
+        let from = if production_part.is_empty() { "[registry]\n" } else { production_part };
+        let to =
+            if production_part.is_empty() { format!("[registry]\n{development}") } else { (*development).to_owned() };
+        let text = replaced(&production(), from, &to);
+        match Config::parse(text.as_bytes()) {
+            Err(ConfigError::Production { .. }) => {}
+            other => panic!("{development}: {other:?}"),
+        }
+    }
+    let simulated =
+        replaced(&production(), "kind = \"tpm\"\ndevice = \"/dev/tpmrm0\"", "kind = \"simulated-snp\"\npki = \"/pki\"");
+    assert!(matches!(Config::parse(simulated.as_bytes()), Err(ConfigError::Production { field: "attester" })));
+}
+
+#[test]
+fn what_is_unknown_missing_or_contradictory_is_refused() {
+    let cases = [
+        ("an unknown key", "state_dir =", "color = \"red\"\nstate_dir ="),
+        ("an unknown key in a table", "[local]\n", "[local]\nbootstate = true\n"),
+        ("an unknown environment", "\"development\"", "\"staging\""),
+        ("a relative directory", "\"/run/tcl\"", "\"run/tcl\""),
+        ("a default that is not permitted", "permitted = [\"local\", \"remote\"]", "permitted = [\"local\"]"),
+        ("no mode at all", "permitted = [\"local\", \"remote\"]", "permitted = []"),
+        ("local rules without local mode", "permitted = [\"local\", \"remote\"]", "permitted = [\"remote\"]"),
+        ("no boot state", "boot_state = { unmeasured = true }\n", ""),
+        ("a boot state that names nothing", "{ unmeasured = true }", "{ unmeasured = false }"),
+        ("two boot states", "{ unmeasured = true }", "{ unmeasured = true, initdata = true }"),
+        ("no PCR", "{ unmeasured = true }", "{ pcrs = {} }"),
+        ("a PCR that is none", "{ unmeasured = true }", "{ pcrs = { \"24\" = \"00\" } }"),
+        ("a short PCR value", "{ unmeasured = true }", "{ pcrs = { \"7\" = \"00\" } }"),
+        ("no word about receipts", "receipts = \"queue\"\n", ""),
+        ("an unknown word about receipts", "\"queue\"", "\"never\""),
+        ("a queue without room", "queue_max = 1024", "queue_max = 0"),
+        ("a queue that no delivery carries", "queue_max = 1024", "queue_max = 1025"),
+        ("no source of golden values", "golden_from = \"registry\"\n", ""),
+        ("no signer", "min_version = 1", "min_version = 0"),
+        ("a signer without a rule on revocations", "revocations = \"optional\"\n", ""),
+        ("plain http to another machine", "http://127.0.0.1:8080", "http://192.0.2.1:8080"),
+        ("a stock KBS", "kind = \"tcl\"", "kind = \"trustee\""),
+        ("an unknown attester", "kind = \"tpm\"", "kind = \"sample\""),
+        ("a method the host cannot have", "[attester]", "[listen.vsock]\nport = 1\nallow = [\"Exec\"]\n[attester]"),
+        ("a vsock without methods", "[attester]", "[listen.vsock]\nport = 1\n[attester]"),
+        ("a limit that is none", "layers = 7", "layer = 7"),
+        ("no runtime", "[runtime]\npath = \"/usr/bin/runc\"\n", ""),
+    ];
+    for (name, from, to) in cases {
+        let text = replaced(&development(), from, to);
+        assert!(Config::parse(text.as_bytes()).is_err(), "{name}");
+    }
+    assert!(Config::parse(b"\xff").is_err());
+    assert!(Config::parse(b"").is_err());
+}
+
+#[test]
+fn local_mode_needs_its_own_table() {
+    let text = development();
+    let start = text.find("[local]").unwrap();
+    let end = text.find("[[signers]]").unwrap();
+    let without = format!("{}{}", &text[..start], &text[end..]);
+    assert!(Config::parse(without.as_bytes()).is_err());
+    let remote_only = replaced(&without, "permitted = [\"local\", \"remote\"]", "permitted = [\"remote\"]");
+    assert_eq!(Config::parse(remote_only.as_bytes()).unwrap().local, None);
+}
+
+#[test]
+fn the_host_gets_exactly_the_methods_that_are_named() {
+    let vsock = "[listen.vsock]\nport = 1030\nallow = [\"Launch\", \"Wait\"]\n[attester]";
+    let config = Config::parse(replaced(&development(), "[attester]", vsock).as_bytes()).unwrap();
+    let allow = ["Launch".to_owned(), "Wait".to_owned()].into();
+    assert_eq!(config.listen.vsock, Some(Vsock { port: 1030, allow }));
+}
+
+#[test]
+fn a_file_that_is_not_there_or_too_large_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("agent.toml");
+    let error = Config::read(&path).unwrap_err().to_string();
+    assert!(error.contains("agent.toml"), "{error}");
+    std::fs::write(&path, vec![b'#'; 300 * 1024]).unwrap();
+    assert!(matches!(Config::read(&path), Err(ConfigError::Read { .. })));
+}

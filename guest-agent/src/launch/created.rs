@@ -1,0 +1,168 @@
+//! From a measured launch to a container that waits, and from there to one that runs.
+
+use std::time::Duration;
+
+use protocols::events::{Created, Started};
+
+use super::loaded::{ContainerSpec, Held};
+use super::{Ledger, MeasuredLaunch};
+use crate::error::AgentError;
+use crate::io::Streams;
+use crate::runtime::{Init, Made, Runtime};
+
+/// How long a process that was killed may take to be gone.
+const END_TIME: Duration = Duration::from_secs(10);
+
+/// A container the runtime has made and the log holds as `Created`; its process has not run.
+///
+/// ```compile_fail,E0451
+/// fn forge(spec: guest_agent::launch::ContainerSpec) -> guest_agent::launch::CreatedContainer {
+///     guest_agent::launch::CreatedContainer { spec }
+/// }
+/// ```
+///
+/// A measured launch cannot be started before it was created:
+///
+/// ```compile_fail,E0599
+/// async fn skip(launch: guest_agent::launch::MeasuredLaunch, ledger: guest_agent::launch::Ledger<'_>) {
+///     let _ = launch.start(&ledger).await;
+/// }
+/// ```
+///
+/// ```no_run
+/// async fn start(container: guest_agent::launch::CreatedContainer, ledger: guest_agent::launch::Ledger<'_>) {
+///     let _ = container.start(&ledger).await;
+/// }
+/// ```
+#[derive(Debug)]
+pub struct CreatedContainer {
+    spec: ContainerSpec,
+    held: Held,
+    init: Init,
+    streams: Streams,
+}
+
+/// A container whose process runs; the log holds it as `Started`.
+#[derive(Debug)]
+pub struct StartedContainer {
+    pub(crate) spec: ContainerSpec,
+    pub(crate) streams: Streams,
+    pub(crate) running: Running,
+}
+
+/// What must be ended with a container.
+#[derive(Debug)]
+pub(crate) struct Running {
+    held: Held,
+    init: Init,
+}
+
+impl MeasuredLaunch {
+    /// Has the runtime create the container from exactly the measured `config.json`, records it, and waits for
+    /// the receipt where that is asked.
+    ///
+    /// # Errors
+    /// [`AgentError::Config`], [`AgentError::Runtime`], and as for `measure`. Nothing of the container stays.
+    pub async fn create(self, ledger: &Ledger<'_>) -> Result<CreatedContainer, AgentError> {
+        let Self { loaded, runtime } = self;
+        let (spec, held) = (loaded.spec, loaded.held);
+        let made = match make(&spec, &held, ledger.runtime).await {
+            Ok(made) => made,
+            Err(error) => {
+                delete(ledger.runtime, &spec, None).await;
+                held.release().await;
+                return Err(error);
+            }
+        };
+        let created = Created {
+            seq: spec.seq,
+            config_h: held.bundle.spec().config_h,
+            rootfs_enforced: loaded.measured.layout,
+            runtime_h: runtime,
+            argv_h: made.argv_h,
+        };
+        // What lies in the bundle now is what the runtime read: only the agent can write there.
+        let recorded = match check_config(&held) {
+            Ok(()) => ledger.journal.record(created).await,
+            Err(error) => Err(error),
+        };
+        let receipted = match recorded {
+            Ok(recorded) => ledger.receipt(&recorded).await,
+            Err(error) => Err(error),
+        };
+        match receipted {
+            Ok(()) => Ok(CreatedContainer { spec, held, init: made.init, streams: made.streams }),
+            Err(error) => {
+                delete(ledger.runtime, &spec, Some(made.init)).await;
+                held.release().await;
+                Err(error)
+            }
+        }
+    }
+}
+
+impl CreatedContainer {
+    /// Lets the process run and records it.
+    ///
+    /// # Errors
+    /// [`AgentError::Runtime`], [`AgentError::Attester`]. Nothing of the container stays.
+    pub async fn start(self, ledger: &Ledger<'_>) -> Result<StartedContainer, AgentError> {
+        let Self { spec, held, init, streams } = self;
+        let started = match ledger.runtime.start(&spec.id).await {
+            Ok(()) => ledger.journal.record(Started { seq: spec.seq }).await.map(|_| ()),
+            Err(error) => Err(error),
+        };
+        match started {
+            Ok(()) => Ok(StartedContainer { spec, streams, running: Running { held, init } }),
+            Err(error) => {
+                delete(ledger.runtime, &spec, Some(init)).await;
+                held.release().await;
+                Err(error)
+            }
+        }
+    }
+}
+
+impl Running {
+    /// Waits for the process to end, removes the container from the runtime, and gives the exit status.
+    pub(crate) async fn ended(self, spec: &ContainerSpec, runtime: &Runtime) -> (Option<u32>, Leftovers) {
+        let status = self.init.wait(runtime.children()).await;
+        delete(runtime, spec, None).await;
+        (status, Leftovers { held: self.held })
+    }
+}
+
+/// What an ended container still has mounted and on disk.
+#[derive(Debug)]
+pub(crate) struct Leftovers {
+    held: Held,
+}
+
+impl Leftovers {
+    pub(crate) async fn remove(self) {
+        self.held.release().await;
+    }
+}
+
+async fn make(spec: &ContainerSpec, held: &Held, runtime: &Runtime) -> Result<Made, AgentError> {
+    check_config(held)?;
+    runtime.create(&spec.id, held.bundle.dir(), spec.terminal, spec.stdin).await
+}
+
+fn check_config(held: &Held) -> Result<(), AgentError> {
+    let actual = held.bundle.hash_config().map_err(|source| AgentError::Io { what: "config.json", source })?;
+    let expected = held.bundle.spec().config_h;
+    if actual == expected { Ok(()) } else { Err(AgentError::Config { expected, actual }) }
+}
+
+/// Ends whatever the runtime knows of a container, and sees its process off.
+async fn delete(runtime: &Runtime, spec: &ContainerSpec, init: Option<Init>) {
+    if let Err(error) = runtime.delete(&spec.id).await {
+        tracing::error!(id = %spec.id, %error, "the container could not be deleted");
+    }
+    if let Some(init) = init
+        && tokio::time::timeout(END_TIME, init.wait(runtime.children())).await.is_err()
+    {
+        tracing::error!(id = %spec.id, "the container's process did not end");
+    }
+}

@@ -1,0 +1,231 @@
+//! The one launch pipeline, each stage a type that only the stage before it makes:
+//!
+//! `FetchedManifest` → `VerifiedManifest` → `MeasuredImage` (all three of `image-rs-fork`) → [`AppraisedImage`] →
+//! [`LoadedContainer`] → [`MeasuredLaunch`] → [`CreatedContainer`] → [`StartedContainer`].
+//!
+//! A stage that fails takes down what it and the stages before it have made.
+
+mod appraised;
+mod created;
+mod decide;
+mod loaded;
+mod measured;
+mod process;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use image_rs_fork::registry::{ImageReference, Registry};
+use image_rs_fork::{ImagePolicy, LayerStore, MeasuredImage, fetch, pull};
+use protocols::events::{Failed, Image, PullImage, hash_str};
+use protocols::tcl::Mode;
+
+pub use appraised::AppraisedImage;
+pub(crate) use created::Running;
+pub use created::{CreatedContainer, StartedContainer};
+pub use loaded::{ContainerSpec, LoadedContainer, Places};
+pub use measured::{Ledger, MeasuredLaunch};
+pub use process::{Asked, merge};
+
+use crate::attestor::RemoteAttestor;
+use crate::clock::Clock;
+use crate::config::{Config, Receipts};
+use crate::container_id::ContainerId;
+use crate::containers::{Container, Containers, Stage, State};
+use crate::error::AgentError;
+use crate::journal::Journal;
+use crate::runtime::Runtime;
+use decide::{Case, Decider};
+
+/// Records that one launch may still add to the log.
+const RECORDS_PER_LAUNCH: u64 = 8;
+
+/// A launch as it was asked for.
+#[derive(Debug, Clone, Default)]
+pub struct LaunchRequest {
+    /// The image reference as given.
+    pub reference: String,
+    /// The container's id; empty: the agent chooses.
+    pub id: String,
+    /// `local`, `remote`, or empty for the configured default.
+    pub mode: String,
+    /// The process beyond the image's own.
+    pub process: Asked,
+    /// Whether it has a terminal.
+    pub terminal: bool,
+    /// Whether its input stays open.
+    pub stdin: bool,
+    /// Whether its entry stays until it is removed.
+    pub keep: bool,
+}
+
+/// Everything launches need, shared by all of them.
+pub struct Pipeline {
+    config: Arc<Config>,
+    registry: Arc<dyn Registry>,
+    store: Arc<dyn LayerStore>,
+    journal: Arc<Journal>,
+    attestor: Arc<dyn RemoteAttestor>,
+    runtime: Arc<Runtime>,
+    containers: Arc<Containers>,
+    decider: Decider,
+    next_seq: AtomicU64,
+}
+
+/// What a pipeline is made of.
+#[allow(missing_docs, missing_debug_implementations)] // the fields are the pipeline's own
+pub struct Parts {
+    pub config: Arc<Config>,
+    pub registry: Arc<dyn Registry>,
+    pub store: Arc<dyn LayerStore>,
+    pub journal: Arc<Journal>,
+    pub attestor: Arc<dyn RemoteAttestor>,
+    pub runtime: Arc<Runtime>,
+    pub containers: Arc<Containers>,
+    /// One more than the highest launch number in the log.
+    pub next_seq: u64,
+}
+
+impl std::fmt::Debug for Pipeline {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Pipeline").field("next_seq", &self.next_seq).finish_non_exhaustive()
+    }
+}
+
+impl Pipeline {
+    /// Puts the parts together.
+    #[must_use]
+    pub fn new(parts: Parts) -> Self {
+        let Parts { config, registry, store, journal, attestor, runtime, containers, next_seq } = parts;
+        let decider = Decider {
+            config: Arc::clone(&config),
+            journal: Arc::clone(&journal),
+            attestor: Arc::clone(&attestor),
+            clock: Arc::new(Clock::default()),
+            order: tokio::sync::Mutex::new(()),
+        };
+        let next_seq = AtomicU64::new(next_seq);
+        Self { config, registry, store, journal, attestor, runtime, containers, decider, next_seq }
+    }
+
+    /// Makes the entry of a launch, or refuses it before anything is fetched.
+    ///
+    /// # Errors
+    /// `policy.mode`, `log.poisoned`, `log.sealed`, `log.queue_full`, `runtime.unavailable`, or an id that cannot be or is taken.
+    pub fn begin(&self, request: &LaunchRequest) -> Result<Arc<Container>, AgentError> {
+        self.journal.ready()?;
+        self.runtime.digest()?;
+        let mode = self.mode(&request.mode)?;
+        let id = match request.id.as_str() {
+            "" => ContainerId::random()?,
+            given => ContainerId::new(given)?,
+        };
+        if let Receipts::Queue(limit) = self.receipts(mode) {
+            let waiting = self.journal.log().count().saturating_sub(*self.attestor.delivered().borrow());
+            let expected = RECORDS_PER_LAUNCH.saturating_mul(self.containers.live().saturating_add(1));
+            if waiting.saturating_add(expected) > limit {
+                return Err(AgentError::QueueFull { waiting, limit });
+            }
+        }
+        self.containers.begin(id, || self.next_seq.fetch_add(1, Ordering::Relaxed), mode, request.keep)
+    }
+
+    /// Runs the whole launch of an entry. When it fails, the log says so as far as it can, and nothing of the
+    /// container is left but its refused entry.
+    ///
+    /// # Errors
+    /// The first check or step that failed.
+    pub async fn run(
+        &self,
+        container: &Arc<Container>,
+        request: LaunchRequest,
+    ) -> Result<StartedContainer, AgentError> {
+        let image = self.measure(container, &request.reference).await?;
+        // The first record of this launch: from here on its end is recorded too.
+        let started = self.recorded(container, request, image).await;
+        if let Err(error) = &started {
+            let failed = Failed { seq: container.seq, code: error.code() };
+            if let Err(error) = self.journal.record(failed).await {
+                tracing::error!(id = %container.id, %error, "the failed launch could not be recorded");
+            }
+        }
+        started
+    }
+
+    async fn measure(&self, container: &Container, reference: &str) -> Result<MeasuredImage, AgentError> {
+        let reference: ImageReference = reference.parse().map_err(image_rs_fork::ImageError::from)?;
+        let registry = self.registry.as_ref();
+        let fetched = fetch(&reference, registry).await?;
+        let verified = fetched.verify(&ImagePolicy::host(), registry).await?;
+        container.set_state(State::Launching(Stage::Pull));
+        let image = pull(verified, registry, self.store.as_ref(), &self.config.limits, &container.pull).await?;
+        container.set_manifest(image.measurement().manifest);
+        Ok(image)
+    }
+
+    async fn recorded(
+        &self,
+        container: &Container,
+        request: LaunchRequest,
+        image: MeasuredImage,
+    ) -> Result<StartedContainer, AgentError> {
+        let (seq, mode) = (container.seq, container.mode);
+        let measured = image.measurement();
+        let process = merge(&measured.process, request.process);
+        self.journal
+            .record(Image {
+                seq,
+                ref_h: hash_str(&request.reference),
+                manifest: measured.manifest,
+                config: measured.config,
+                rootfs: measured.rootfs,
+            })
+            .await?;
+        self.journal.record(PullImage { digest: measured.manifest, image: request.reference.clone() }).await?;
+
+        container.set_state(State::Launching(match mode {
+            Mode::Local => Stage::Appraise,
+            Mode::Remote => Stage::Golden,
+        }));
+        let case = Case { container, reference: &request.reference, image, process };
+        let appraised = self.decider.decide(mode, self.registry.as_ref(), case).await?;
+
+        container.set_state(State::Launching(Stage::Measure));
+        let spec = ContainerSpec { id: container.id.clone(), seq, terminal: request.terminal, stdin: request.stdin };
+        let loaded = appraised.load(spec, self.places()).await?;
+        let ledger = Ledger {
+            journal: &self.journal,
+            attestor: self.attestor.as_ref(),
+            receipts: self.receipts(mode),
+            runtime: &self.runtime,
+        };
+        let launch = loaded.measure(&ledger).await?;
+        container.set_state(State::Launching(Stage::Create));
+        launch.create(&ledger).await?.start(&ledger).await
+    }
+
+    fn mode(&self, asked: &str) -> Result<Mode, AgentError> {
+        let modes = &self.config.modes;
+        let mode = match asked {
+            "" => Some(modes.default),
+            "local" => Some(Mode::Local),
+            "remote" => Some(Mode::Remote),
+            _ => None,
+        };
+        mode.filter(|mode| modes.permitted.contains(mode)).ok_or_else(|| AgentError::Mode {
+            asked: asked.chars().take(32).collect(),
+            permitted: modes.permitted.iter().copied().collect(),
+        })
+    }
+
+    fn receipts(&self, mode: Mode) -> Receipts {
+        match (mode, &self.config.local) {
+            (Mode::Local, Some(local)) => local.receipts,
+            _ => Receipts::Wait,
+        }
+    }
+
+    fn places(&self) -> Places {
+        Places::beneath(&self.config.state_dir)
+    }
+}

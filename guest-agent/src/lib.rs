@@ -1,0 +1,28 @@
+//! The agent: the launch service and the one launch pipeline; it drives an OCI runtime.
+//!
+//! A library so that tests and doctests reach the stage types; nothing else depends on it. [`app`] puts everything
+//! together for the daemon.
+
+pub mod agent;
+pub mod app;
+pub mod attestor;
+mod bundle;
+pub mod clock;
+pub mod config;
+pub mod container_id;
+pub mod containers;
+mod courier;
+mod drain;
+pub mod error;
+pub mod gate;
+pub mod io;
+pub mod journal;
+pub mod launch;
+mod paths;
+mod restart;
+pub mod runtime;
+pub mod server;
+pub mod service;
+
+/// Release of the agent.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");

@@ -1,0 +1,264 @@
+//! Whole local launches in one process: a registry in memory, a TPM simulator, the real runc, no attestor.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)] // a test fails by panicking
+
+mod common;
+
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use common::registry::{MemoryRegistry, REFERENCE};
+use common::{PATIENCE, World, runc};
+use guest_agent::agent::Agent;
+use guest_agent::app::App;
+use guest_agent::config::Config;
+use guest_agent::containers::OutputStream;
+use guest_agent::error::AgentError;
+use guest_agent::launch::{Asked, LaunchRequest};
+use protocols::event_log;
+use protocols::events::{Event, ExitReason, VerdictWord, hash_list, hash_str};
+use protocols::golden::ProcessPolicy;
+use protocols::keys::{KeyKind, SigningKey};
+use protocols::reason;
+
+/// One agent at a time: every agent reaps the children of its whole process.
+static ALONE: Mutex<()> = Mutex::new(());
+
+/// What a test wants different.
+#[derive(Default)]
+struct Wanted {
+    /// The image's script.
+    script: &'static str,
+    /// Shell lines that run in place of the runtime's command `name`; `"$@"` are the arguments.
+    runtime: Option<(&'static str, &'static str)>,
+    process: Option<ProcessPolicy>,
+    delay: Duration,
+}
+
+/// Runs a test with an agent of its own.
+fn with_agent<F: Future<Output = ()>>(wanted: Wanted, test: impl FnOnce(Scene) -> F) {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    runtime.block_on(async {
+        let world = World::new();
+        let key = SigningKey::generate(KeyKind::EcdsaP256).unwrap();
+        let mut registry = MemoryRegistry::default();
+        registry.delay = wanted.delay;
+        registry.image(wanted.script);
+        registry.sign(&key, 1, wanted.process).await;
+        let path = match wanted.runtime {
+            Some((command, lines)) => wrapper(&world, command, lines),
+            None => runc(),
+        };
+        world.configure_with(&key.verifying_key(), |text| {
+            text.replace(&format!("path = \"{}\"", runc().display()), &format!("path = \"{}\"", path.display()))
+        });
+        let config = Config::read(&world.path("agent.toml")).unwrap();
+        let app = App::with_registry(config, Arc::new(registry)).await.unwrap();
+        let scene = Scene { agent: Arc::clone(app.agent()), world };
+        tokio::time::timeout(PATIENCE * 3, test(scene)).await.expect("in time");
+    });
+}
+
+/// A runtime that does something else for one command.
+fn wrapper(world: &World, command: &str, lines: &str) -> PathBuf {
+    let path = world.path("runtime");
+    let runc = runc().display().to_string();
+    let script = format!("#!/bin/sh\nRUNC={runc}\nif [ \"$7\" = {command} ]; then\n{lines}\nfi\nexec $RUNC \"$@\"\n");
+    std::fs::write(&path, script).unwrap();
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+    path
+}
+
+struct Scene {
+    agent: Arc<Agent>,
+    world: World,
+}
+
+impl Scene {
+    fn request(id: &str) -> LaunchRequest {
+        LaunchRequest {
+            reference: REFERENCE.to_owned(),
+            id: id.to_owned(),
+            mode: "local".to_owned(),
+            keep: true,
+            ..Default::default()
+        }
+    }
+
+    async fn launch(&self, request: LaunchRequest) -> Result<(), AgentError> {
+        self.agent.launch(request).await.result
+    }
+
+    async fn text(&self, id: &str) -> String {
+        let mut text = Vec::new();
+        loop {
+            let part = self.agent.read(id, OutputStream::Stdout, 1 << 20).await.unwrap();
+            if part.is_empty() {
+                return String::from_utf8(text).unwrap();
+            }
+            text.extend(part);
+        }
+    }
+
+    /// The log's events; it keeps every rule that verifiers hold it to, and its replay is the register.
+    async fn events(&self) -> Vec<Event> {
+        let export = self.agent.event_log().await.unwrap();
+        let records = event_log::parse(&export.log).unwrap();
+        verifier::check_log(&records).unwrap().ends_at(&export.register).unwrap();
+        records.iter().enumerate().map(|(place, record)| Event::of(record, place).unwrap()).collect()
+    }
+
+    async fn operations(&self) -> Vec<&'static str> {
+        self.events().await.iter().map(Event::operation).collect()
+    }
+
+    /// Fails unless no container, mount, bundle or entry of `id` is left.
+    fn nothing_left(&self, id: &str) {
+        for place in ["runtime", "bundles", "rootfs"] {
+            let left: Vec<_> = std::fs::read_dir(self.world.path("state").join(place))
+                .map(|entries| entries.map(|entry| entry.unwrap().path()).collect())
+                .unwrap_or_default();
+            assert!(left.is_empty(), "{left:?}");
+        }
+        let own = self.world.path("state").display().to_string();
+        let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap();
+        assert!(!mounts.contains(&own), "{mounts}");
+        assert!(self.agent.remove(id).is_err(), "its entry is gone");
+    }
+}
+
+#[test]
+fn an_accepted_launch_is_recorded_step_by_step() {
+    with_agent(Wanted { script: "echo $BASE; exit 4", ..Default::default() }, async |scene: Scene| {
+        scene.launch(Scene::request("one")).await.unwrap();
+        assert_eq!(scene.text("one").await, "image\n");
+        // Several may wait, again and again: the entry was asked to be kept.
+        let (first, second) = tokio::join!(scene.agent.wait("one"), scene.agent.wait("one"));
+        assert_eq!((first.unwrap(), second.unwrap()), (4, 4));
+        let events = scene.events().await;
+        let [
+            Event::Init(_),
+            Event::Image(image),
+            Event::PullImage(pulled),
+            Event::Golden(golden),
+            Event::Launch(launch),
+            Event::Created(created),
+            Event::Started(_),
+            Event::Exit(exit),
+        ] = events.as_slice()
+        else {
+            panic!("{events:?}");
+        };
+        assert_eq!(pulled.image, REFERENCE);
+        assert_eq!((image.ref_h, golden.verdict), (hash_str(REFERENCE), VerdictWord::Pass));
+        assert_eq!(launch.image_manifest, Some(image.manifest));
+        assert_eq!(launch.args_h, hash_list(&["/bin/sh", "-c", "echo $BASE; exit 4"]));
+        assert_eq!(launch.env_h, hash_list(&["PATH=/bin", "BASE=image"]));
+        assert_eq!((launch.uid, launch.gid, launch.cwd_h), (0, 0, hash_str("/")));
+        assert_eq!(created.runtime_h, launch.runtime);
+        assert_eq!(created.runtime_h, guest_agent::journal::hash_file(&runc()).unwrap());
+        assert_eq!((exit.status, exit.reason), (Some(4), ExitReason::Exited));
+        let taken = scene.launch(Scene::request("one")).await.unwrap_err();
+        assert_eq!(taken.code(), reason::RUNTIME_CONTAINER);
+        scene.agent.remove("one").unwrap();
+        scene.nothing_left("one");
+        // The id is free again, and the next launch has the next number.
+        scene.launch(Scene::request("one")).await.unwrap();
+        scene.agent.wait("one").await.unwrap();
+        assert!(matches!(scene.events().await.get(8), Some(Event::Image(next)) if next.seq == image.seq + 1));
+    });
+}
+
+#[test]
+fn a_launch_goes_on_when_its_caller_is_gone() {
+    let delay = Duration::from_millis(300);
+    with_agent(Wanted { script: "echo alive", delay, ..Default::default() }, async |scene: Scene| {
+        let launch = scene.agent.launch(Scene::request("left"));
+        assert!(tokio::time::timeout(Duration::from_millis(50), launch).await.is_err(), "the caller is gone first");
+        assert_eq!(scene.text("left").await, "alive\n");
+        assert_eq!(scene.agent.wait("left").await.unwrap(), 0);
+        assert!(scene.operations().await.ends_with(&["Started", "Exit"]));
+    });
+}
+
+#[test]
+fn a_bundle_that_cannot_be_is_recorded_and_leaves_nothing() {
+    let process = ProcessPolicy { user: vec!["nobody-here".to_owned()], ..Default::default() };
+    with_agent(Wanted { script: "true", process: Some(process), ..Default::default() }, async |scene: Scene| {
+        let process = Asked { user: "nobody-here".to_owned(), ..Default::default() };
+        let error = scene.launch(LaunchRequest { process, ..Scene::request("nobody") }).await.unwrap_err();
+        assert_eq!(error.code(), reason::RUNTIME_BUNDLE);
+        assert!(error.to_string().contains("nobody-here"), "{error}");
+        assert_eq!(scene.operations().await, ["Init", "Image", "PullImage", "Golden", "Failed"]);
+        scene.nothing_left("nobody");
+    });
+}
+
+#[test]
+fn a_runtime_that_changes_the_configuration_is_caught_before_anything_runs() {
+    let changing = ("create", "sed -i 's/BASE=image/BASE=other/' config.json\n$RUNC \"$@\" || exit 1\nexit 0");
+    with_agent(
+        Wanted { script: "touch /ran; sleep 60", runtime: Some(changing), ..Default::default() },
+        async |scene: Scene| {
+            let error = scene.launch(Scene::request("changed")).await.unwrap_err();
+            assert!(matches!(error, AgentError::Config { .. }), "{error:?}");
+            assert_eq!(scene.operations().await, ["Init", "Image", "PullImage", "Golden", "Launch", "Failed"]);
+            scene.nothing_left("changed");
+        },
+    );
+}
+
+#[test]
+fn a_runtime_that_cannot_start_leaves_no_created_container() {
+    let failing = ("start", "echo '{\"level\":\"error\",\"msg\":\"no start today\"}' > \"$4\"\nexit 1");
+    with_agent(Wanted { script: "sleep 60", runtime: Some(failing), ..Default::default() }, async |scene: Scene| {
+        let error = scene.launch(Scene::request("stuck")).await.unwrap_err();
+        assert_eq!(error.code(), reason::RUNTIME_START);
+        assert!(error.to_string().contains("no start today"), "{error}");
+        assert!(scene.operations().await.ends_with(&["Created", "Failed"]));
+        scene.nothing_left("stuck");
+    });
+}
+
+#[test]
+fn a_full_queue_refuses_before_anything_is_fetched() {
+    with_agent(Wanted { script: "true", ..Default::default() }, async |scene: Scene| {
+        let mut refused = None;
+        for id in ["a", "b", "c"] {
+            match scene.launch(Scene::request(id)).await {
+                Ok(()) => assert_eq!(scene.agent.wait(id).await.unwrap(), 0),
+                Err(error) => refused = Some((id, error.code())),
+            }
+        }
+        // 16 records may wait: Init, and seven of each of two launches.
+        assert_eq!(refused, Some(("c", reason::LOG_QUEUE_FULL)));
+        assert_eq!(scene.operations().await.len(), 15);
+        // Remote launches wait for their receipt instead: they never queue, and the attestor is out of reach.
+        let remote = LaunchRequest { mode: "remote".to_owned(), ..Scene::request("d") };
+        assert_eq!(scene.launch(remote).await.unwrap_err().code(), reason::ATTESTOR_UNAVAILABLE);
+        scene.nothing_left("d");
+    });
+}
+
+#[test]
+fn a_drained_agent_has_stopped_and_recorded_everything() {
+    with_agent(Wanted { script: "echo up; exec sleep 600", ..Default::default() }, async |scene: Scene| {
+        scene.launch(Scene::request("runs")).await.unwrap();
+        assert_eq!(scene.agent.read("runs", OutputStream::Stdout, 10).await.unwrap(), b"up\n");
+        let stopper = Arc::clone(&scene.agent);
+        let stopped = tokio::spawn(async move { stopper.stop("runs", 0, 1).await });
+        assert_eq!(scene.agent.wait("runs").await.unwrap(), 137);
+        stopped.await.unwrap().unwrap();
+        scene.agent.drain().await;
+        let events = scene.events().await;
+        let [.., Event::Exit(exit), Event::Seal(seal)] = events.as_slice() else { panic!("{events:?}") };
+        assert_eq!((exit.status, exit.reason), (Some(137), ExitReason::Stopped));
+        assert_eq!((seal.reason.as_str(), seal.n), ("shutdown", 8));
+        assert_eq!(scene.launch(Scene::request("late")).await.unwrap_err().code(), reason::LOG_SEALED);
+        scene.agent.remove("runs").unwrap();
+        scene.nothing_left("runs");
+    });
+}

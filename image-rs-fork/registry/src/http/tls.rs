@@ -1,0 +1,69 @@
+//! The HTTP client: TLS by rustls with ring, system roots and the configured one, no redirects of its own.
+
+use std::sync::Arc;
+
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
+
+use crate::config::RegistryConfig;
+use crate::error::RegistryError;
+
+/// Builds the client. Redirects are followed by hand, because they decide who sees credentials; proxies
+/// are never taken from the environment, because the environment is not measured.
+pub(super) fn client(config: &RegistryConfig) -> Result<reqwest::Client, RegistryError> {
+    let refused = |reason: String| RegistryError::Config { reason };
+    let mut roots = rustls::RootCertStore::empty();
+    // A system without certificates is usual in a small guest: then only the configured root counts.
+    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    if let Some(path) = &config.root {
+        let refused = |e: &dyn std::fmt::Display| refused(format!("root {}: {e}", path.display()));
+        let pem = std::fs::read(path).map_err(|e| refused(&e))?;
+        let mut count = 0usize;
+        for certificate in CertificateDer::pem_slice_iter(&pem) {
+            roots.add(certificate.map_err(|e| refused(&e))?).map_err(|e| refused(&e))?;
+            count = count.saturating_add(1);
+        }
+        if count == 0 {
+            return Err(refused(&"no certificate in it"));
+        }
+    }
+    let tls = rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .map_err(|e| refused(e.to_string()))?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    reqwest::Client::builder()
+        .tls_backend_preconfigured(tls)
+        .connect_timeout(config.connect())
+        .redirect(reqwest::redirect::Policy::none())
+        .no_proxy()
+        .referer(false)
+        .http1_only()
+        .user_agent(concat!("trusted-container-launcher/", env!("CARGO_PKG_VERSION")))
+        .build()
+        .map_err(|e| refused(e.to_string()))
+}
+
+/// Whether TLS failed because the other side speaks something else, plain HTTP as a rule.
+pub(super) fn speaks_plain(error: &(dyn std::error::Error + 'static)) -> bool {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        let plain = rustls::InvalidMessage::InvalidContentType;
+        if matches!(error.downcast_ref(), Some(rustls::Error::InvalidMessage(message)) if *message == plain) {
+            return true;
+        }
+        // An io::Error hides the error it wraps from `source`.
+        let wrapped = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+        next = wrapped.map(|e| e as &(dyn std::error::Error + 'static)).or_else(|| error.source());
+    }
+    false
+}
+
+/// The innermost cause in words; the outer ones repeat the address.
+pub(super) fn cause(error: &reqwest::Error) -> String {
+    let mut innermost: &dyn std::error::Error = error;
+    while let Some(source) = innermost.source() {
+        innermost = source;
+    }
+    if error.is_timeout() { "it took too long".to_owned() } else { innermost.to_string() }
+}

@@ -1,0 +1,243 @@
+//! Carries out a layer's table on disk, beneath one directory.
+//!
+//! Paths are resolved already: every lookup refuses symbolic links, so nothing can lead outside.
+
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{
+    AtFlags, CWD, FileType, Gid, Mode, OFlags, ResolveFlags, Timespec, Timestamps, UTIME_OMIT, Uid, XattrFlags,
+    chmodat, chownat, fchmod, fchown, fsetxattr, futimens, linkat, makedev, mkdirat, mknodat, openat, openat2,
+    symlinkat, unlinkat, utimensat,
+};
+use rustix::io::Errno;
+
+use crate::error::ImageError;
+use crate::layer::attributes::{Attributes, OPAQUE};
+use crate::layer::path::split;
+use crate::layer::sink::{Device, Sink};
+
+/// Beneath the root, through no symbolic link, over no mount.
+const BENEATH: ResolveFlags = ResolveFlags::BENEATH
+    .union(ResolveFlags::NO_SYMLINKS)
+    .union(ResolveFlags::NO_MAGICLINKS)
+    .union(ResolveFlags::NO_XDEV);
+
+/// `store.full` or `store.io`.
+pub(crate) fn store_error(path: &Path, doing: &'static str, error: impl Into<std::io::Error>) -> ImageError {
+    let source: std::io::Error = error.into();
+    let path = path.to_owned();
+    match source.raw_os_error() {
+        Some(code) if code == Errno::NOSPC.raw_os_error() || code == Errno::DQUOT.raw_os_error() => {
+            ImageError::StoreFull { path }
+        }
+        _ => ImageError::StoreIo { path, doing, source },
+    }
+}
+
+/// Opens a directory by a path that follows no symbolic link.
+pub(crate) fn open_directory(path: &Path) -> Result<OwnedFd, Errno> {
+    openat(CWD, path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())
+}
+
+/// Opens what is at `path` beneath `root`; the root itself for the empty path.
+pub(crate) fn open_beneath(root: &OwnedFd, path: &[u8], flags: OFlags) -> Result<OwnedFd, Errno> {
+    let path = if path.is_empty() { &b"."[..] } else { path };
+    openat2(root, path, flags | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty(), BENEATH)
+}
+
+/// A layer's directory while it is filled.
+#[derive(Debug)]
+pub(crate) struct Disk {
+    root: OwnedFd,
+    /// For errors.
+    path: PathBuf,
+    /// The directory of the last path: most entries follow one from the same directory.
+    parent: Option<(Vec<u8>, OwnedFd)>,
+    file: Option<OwnedFd>,
+}
+
+impl Disk {
+    /// Fills the empty directory at `path`.
+    pub(crate) fn new(path: &Path) -> Result<Self, ImageError> {
+        let root = open_directory(path).map_err(|e| store_error(path, "open the layer's directory", e))?;
+        Ok(Self { root, path: path.to_owned(), parent: None, file: None })
+    }
+
+    fn fail(&self, doing: &'static str) -> impl FnOnce(Errno) -> ImageError {
+        let path = self.path.clone();
+        move |error| store_error(&path, doing, error)
+    }
+
+    /// The directory a path is in, and its name there.
+    fn at<'p>(&mut self, path: &'p [u8]) -> Result<(&OwnedFd, &'p [u8]), ImageError> {
+        let (parent, name) = split(path).ok_or(Errno::INVAL).map_err(self.fail("name an entry"))?;
+        if self.parent.as_ref().is_none_or(|(open, _)| open != parent) {
+            self.parent = None;
+            let opened = open_beneath(&self.root, parent, OFlags::PATH | OFlags::DIRECTORY)
+                .map_err(self.fail("open a directory of the layer"))?;
+            self.parent = Some((parent.to_vec(), opened));
+        }
+        match &self.parent {
+            Some((_, directory)) => Ok((directory, name)),
+            None => Err(self.fail("open a directory of the layer")(Errno::INVAL)),
+        }
+    }
+
+    /// Runs `make` with the directory and name of `path`.
+    fn make(
+        &mut self,
+        path: &[u8],
+        doing: &'static str,
+        make: impl FnOnce(&OwnedFd, &[u8]) -> Result<(), Errno>,
+    ) -> Result<(), ImageError> {
+        let (directory, name) = self.at(path)?;
+        let made = make(directory, name);
+        made.map_err(self.fail(doing))
+    }
+}
+
+fn ids(attributes: &Attributes) -> (Option<Uid>, Option<Gid>) {
+    (Some(Uid::from_raw(attributes.uid)), Some(Gid::from_raw(attributes.gid)))
+}
+
+fn times(attributes: &Attributes) -> Timestamps {
+    Timestamps {
+        last_access: Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT },
+        last_modification: Timespec { tv_sec: attributes.mtime.seconds, tv_nsec: attributes.mtime.nanoseconds.into() },
+    }
+}
+
+/// In the kernel's order: a change of owner takes set-id bits and capabilities away, so those come after.
+fn describe(file: &OwnedFd, attributes: &Attributes) -> Result<(), Errno> {
+    let (uid, gid) = ids(attributes);
+    fchown(file, uid, gid)?;
+    fchmod(file, Mode::from_raw_mode(attributes.mode))?;
+    for (name, value) in &attributes.xattrs {
+        fsetxattr(file, &**name, value, XattrFlags::empty())?;
+    }
+    futimens(file, &times(attributes))
+}
+
+impl Sink for Disk {
+    fn directory(&mut self, path: &[u8]) -> Result<(), ImageError> {
+        self.make(path, "make a directory", |directory, name| mkdirat(directory, name, Mode::RWXU))
+    }
+
+    fn directory_done(&mut self, path: &[u8], attributes: &Attributes, opaque: bool) -> Result<(), ImageError> {
+        let done = open_beneath(&self.root, path, OFlags::RDONLY | OFlags::DIRECTORY).and_then(|directory| {
+            if opaque {
+                fsetxattr(&directory, OPAQUE, b"y", XattrFlags::empty())?;
+            }
+            describe(&directory, attributes)
+        });
+        done.map_err(self.fail("describe a directory"))
+    }
+
+    fn file(&mut self, path: &[u8]) -> Result<(), ImageError> {
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let (directory, name) = self.at(path)?;
+        let opened = openat(directory, name, flags, Mode::RUSR | Mode::WUSR);
+        self.file = Some(opened.map_err(self.fail("create a file"))?);
+        Ok(())
+    }
+
+    fn write(&mut self, mut content: &[u8]) -> Result<(), ImageError> {
+        while !content.is_empty() {
+            let file = self.file.as_ref().ok_or(Errno::BADF).map_err(self.fail("write a file"))?;
+            match rustix::io::write(file.as_fd(), content) {
+                Ok(0) => return Err(self.fail("write a file")(Errno::IO)),
+                Ok(written) => content = content.get(written..).unwrap_or_default(),
+                Err(Errno::INTR) => {}
+                Err(e) => return Err(self.fail("write a file")(e)),
+            }
+        }
+        Ok(())
+    }
+
+    fn file_done(&mut self, attributes: &Attributes) -> Result<(), ImageError> {
+        let file = self.file.take().ok_or(Errno::BADF).map_err(self.fail("close a file"))?;
+        describe(&file, attributes).map_err(self.fail("describe a file"))
+    }
+
+    fn symlink(&mut self, path: &[u8], target: &[u8], attributes: &Attributes) -> Result<(), ImageError> {
+        self.make(path, "make a symbolic link", |directory, name| {
+            symlinkat(target, directory, name)?;
+            let (uid, gid) = ids(attributes);
+            chownat(directory, name, uid, gid, AtFlags::SYMLINK_NOFOLLOW)?;
+            utimensat(directory, name, &times(attributes), AtFlags::SYMLINK_NOFOLLOW)
+        })
+    }
+
+    fn device(&mut self, path: &[u8], device: Device, attributes: &Attributes) -> Result<(), ImageError> {
+        let (kind, number) = match device {
+            Device::Character(major, minor) => (FileType::CharacterDevice, makedev(major, minor)),
+            Device::Block(major, minor) => (FileType::BlockDevice, makedev(major, minor)),
+            Device::Fifo => (FileType::Fifo, 0),
+        };
+        self.make(path, "make a device or pipe", |directory, name| {
+            mknodat(directory, name, kind, Mode::empty(), number)?;
+            let (uid, gid) = ids(attributes);
+            chownat(directory, name, uid, gid, AtFlags::SYMLINK_NOFOLLOW)?;
+            // Just made and no symbolic link, so there is nothing to follow.
+            chmodat(directory, name, Mode::from_raw_mode(attributes.mode), AtFlags::empty())?;
+            utimensat(directory, name, &times(attributes), AtFlags::SYMLINK_NOFOLLOW)
+        })
+    }
+
+    fn link(&mut self, path: &[u8], existing: &[u8]) -> Result<(), ImageError> {
+        let (from, old) = split(existing).ok_or(Errno::INVAL).map_err(self.fail("make a hard link"))?;
+        let from =
+            open_beneath(&self.root, from, OFlags::PATH | OFlags::DIRECTORY).map_err(self.fail("make a hard link"))?;
+        // Without AT_SYMLINK_FOLLOW a link to a symbolic link is one to the link itself.
+        self.make(path, "make a hard link", |directory, name| linkat(&from, old, directory, name, AtFlags::empty()))
+    }
+
+    fn whiteout(&mut self, path: &[u8]) -> Result<(), ImageError> {
+        self.make(path, "make a whiteout", |directory, name| {
+            mknodat(directory, name, FileType::CharacterDevice, Mode::empty(), makedev(0, 0))
+        })
+    }
+
+    fn remove(&mut self, path: &[u8], directory: bool) -> Result<(), ImageError> {
+        if !directory {
+            return self.make(path, "remove an entry", |parent, name| unlinkat(parent, name, AtFlags::empty()));
+        }
+        let (parent, name) = self.at(path)?;
+        let removed = remove_below(parent, name).and_then(|()| unlinkat(parent, name, AtFlags::REMOVEDIR));
+        let removed = removed.map_err(self.fail("remove a directory"));
+        // The kept descriptor may be of a directory that is gone.
+        self.parent = None;
+        removed
+    }
+}
+
+/// Removes what a directory holds. Depth is bounded by the bound on paths.
+fn remove_below(parent: &OwnedFd, name: &[u8]) -> Result<(), Errno> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let directory = openat(parent, name, flags, Mode::empty())?;
+    for entry in rustix::fs::Dir::read_from(&directory)? {
+        let entry = entry?;
+        let name = entry.file_name().to_bytes();
+        if matches!(name, b"." | b"..") {
+            continue;
+        }
+        match unlinkat(&directory, name, AtFlags::empty()) {
+            Err(Errno::ISDIR | Errno::PERM) => {
+                remove_below(&directory, name)?;
+                unlinkat(&directory, name, AtFlags::REMOVEDIR)?;
+            }
+            other => other?,
+        }
+    }
+    Ok(())
+}
+
+/// Gives the directory `to` the attributes of `from`, its extended ones included, but no mark of overlayfs.
+pub(crate) fn copy_directory(from: &Path, to: &Path) -> Result<(), ImageError> {
+    let copied = open_directory(from).and_then(|from| {
+        let attributes = super::walk::directory_attributes(&from)?;
+        describe(&open_directory(to)?, &attributes)
+    });
+    copied.map_err(|e| store_error(to, "describe the root directory", e))
+}

@@ -1,0 +1,216 @@
+//! The layout `tree-v1`: one directory per layer.
+//!
+//! `layers/<chain ID>/fs` is the layer, `layers/<chain ID>/measurement` its digest when it was stored.
+//! A layer on its way is `layers/<chain ID>.partial-<number>`.
+
+pub(crate) mod disk;
+mod measure;
+pub(crate) mod walk;
+
+use std::fs::{self, DirBuilder, File};
+use std::io::{Read, Write as _};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use protocols::digest::Sha256Digest;
+use protocols::image::Layout;
+use rustix::fs::{CWD, FlockOperation, RenameFlags, flock, fsync, renameat_with, syncfs};
+use rustix::io::Errno;
+
+use self::disk::{Disk, open_directory, store_error};
+pub use self::measure::{MeasureOnly, measure_archive};
+use crate::error::ImageError;
+use crate::layer::table::Table;
+use crate::layer::unpack::Unpacker;
+use crate::store::{Candidate, LayerKey, LayerStore, LayerWriter, Room, StoredLayer};
+
+/// In the name of a layer that is not complete.
+const PARTIAL: &str = ".partial-";
+/// The layer's digest, in text, beside its directory.
+const MEASUREMENT: &str = "measurement";
+/// The layer itself.
+const FS: &str = "fs";
+
+/// Layers as directories below one root, kept by chain ID; needs root's rights.
+#[derive(Debug, Clone)]
+pub struct TreeStore {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    layers: PathBuf,
+    /// How many partial layers there have been.
+    partials: AtomicU64,
+    /// Locked while the store is open.
+    _lock: File,
+}
+
+impl TreeStore {
+    /// Opens or makes the store at `root` (0700), alone: leftovers of broken pulls are removed.
+    ///
+    /// # Errors
+    /// `store.io`, also when another process has the store open; `store.full`.
+    pub fn open(root: &Path) -> Result<Self, ImageError> {
+        let layers = root.join("layers");
+        let mut builder = DirBuilder::new();
+        builder.recursive(true).mode(0o700);
+        builder.create(&layers).map_err(|e| store_error(root, "make the image store", e))?;
+        let lock = File::create(root.join("lock")).map_err(|e| store_error(root, "make the store's lock", e))?;
+        flock(&lock, FlockOperation::NonBlockingLockExclusive).map_err(|e| {
+            let busy = std::io::Error::other("another process has the image store open");
+            let error = if e == Errno::WOULDBLOCK { busy } else { e.into() };
+            store_error(root, "lock the image store", error)
+        })?;
+        let fail = |e| store_error(&layers, "remove leftovers of a broken pull", e);
+        for entry in fs::read_dir(&layers).map_err(fail)? {
+            let entry = entry.map_err(fail)?;
+            if entry.file_name().to_string_lossy().contains(PARTIAL) {
+                fs::remove_dir_all(entry.path()).map_err(fail)?;
+            }
+        }
+        Ok(Self { inner: Arc::new(Inner { layers, partials: AtomicU64::new(0), _lock: lock }) })
+    }
+}
+
+impl LayerStore for TreeStore {
+    fn layout(&self) -> Layout {
+        Layout::TreeV1
+    }
+
+    fn stored(&self, layer: &LayerKey) -> Result<Option<Box<dyn Candidate>>, ImageError> {
+        let path = self.inner.layers.join(layer.chain.hex());
+        match fs::symlink_metadata(&path) {
+            Ok(_) => {
+                Ok(Some(Box::new(Found { path, subject: layer.subject.clone(), _store: Arc::clone(&self.inner) })))
+            }
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(store_error(&path, "look for a stored layer", e)),
+        }
+    }
+
+    fn begin(&self, layer: &LayerKey, room: Room) -> Result<Box<dyn LayerWriter>, ImageError> {
+        let home = self.inner.layers.join(layer.chain.hex());
+        let partial = Partial::make(&self.inner, &layer.chain.hex())?;
+        let disk = Disk::new(&partial.path.join(FS))?;
+        Ok(Box::new(Writer {
+            unpacker: Unpacker::new(disk, room.0),
+            partial,
+            home,
+            subject: layer.subject.clone(),
+            store: Arc::clone(&self.inner),
+        }))
+    }
+}
+
+/// A layer's directory that is removed unless it is kept.
+#[derive(Debug)]
+struct Partial {
+    path: PathBuf,
+    kept: bool,
+}
+
+impl Partial {
+    fn make(store: &Inner, chain: &str) -> Result<Self, ImageError> {
+        let fail = |e: std::io::Error| store_error(&store.layers, "make a layer's directory", e);
+        let mut builder = DirBuilder::new();
+        builder.mode(0o700);
+        // The store is ours alone and was cleared when it was opened: a count makes names enough.
+        let number = store.partials.fetch_add(1, Ordering::Relaxed);
+        let path = store.layers.join(format!("{chain}{PARTIAL}{number}"));
+        builder.create(&path).map_err(fail)?;
+        let partial = Self { path, kept: false };
+        builder.create(partial.path.join(FS)).map_err(fail)?;
+        Ok(partial)
+    }
+}
+
+impl Drop for Partial {
+    fn drop(&mut self) {
+        if !self.kept
+            && let Err(error) = fs::remove_dir_all(&self.path)
+        {
+            // Nothing refers to it; it is removed when the store is next opened.
+            tracing::warn!(path = %self.path.display(), %error, "a layer that was not completed stays");
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Writer {
+    unpacker: Unpacker<Disk>,
+    partial: Partial,
+    home: PathBuf,
+    subject: String,
+    store: Arc<Inner>,
+}
+
+impl LayerWriter for Writer {
+    fn unpack(&mut self, archive: &mut dyn Read) -> Result<(), ImageError> {
+        self.unpacker.unpack(archive).map_err(|e| e.into_image(&self.subject))
+    }
+
+    fn commit(self: Box<Self>, lower: &[StoredLayer]) -> Result<StoredLayer, ImageError> {
+        let Self { unpacker, mut partial, home, subject, store } = *self;
+        let tables: Vec<Arc<Table>> = lower.iter().map(|layer| Arc::clone(&layer.table)).collect();
+        let (table, _) = unpacker.finish(&tables).map_err(|e| e.into_image(&subject))?;
+        let digest = table.digest();
+        let fail = |e: std::io::Error| store_error(&partial.path, "complete a layer", e);
+        let mut measurement = File::create(partial.path.join(MEASUREMENT)).map_err(fail)?;
+        measurement.write_all(digest.to_string().as_bytes()).map_err(fail)?;
+        // One call for all the layer's files, and one that reports what could not be written.
+        let directory: OwnedFd = open_directory(&partial.path).map_err(|e| fail(e.into()))?;
+        syncfs(&directory).map_err(|e| fail(e.into()))?;
+        match renameat_with(CWD, &partial.path, CWD, &home, RenameFlags::NOREPLACE) {
+            Ok(()) => {
+                partial.kept = true;
+                let layers = open_directory(&store.layers).map_err(|e| store_error(&home, "complete a layer", e))?;
+                fsync(&layers).map_err(|e| store_error(&home, "complete a layer", e))?;
+            }
+            // Another pull was faster; the chain ID says it stored the same. It is measured all the same.
+            Err(Errno::EXIST) => return Box::new(Found { path: home, subject, _store: store }).measure(),
+            Err(e) => return Err(fail(e.into())),
+        }
+        Ok(StoredLayer { digest, table: Arc::new(table), directory: Some(home.join(FS)) })
+    }
+}
+
+/// A directory with a chain ID's name.
+#[derive(Debug)]
+struct Found {
+    path: PathBuf,
+    subject: String,
+    _store: Arc<Inner>,
+}
+
+impl Candidate for Found {
+    fn measure(self: Box<Self>) -> Result<StoredLayer, ImageError> {
+        let expected = fs::read_to_string(self.path.join(MEASUREMENT)).unwrap_or_default();
+        let fs = self.path.join(FS);
+        let (actual, table) = match walk::walk(&fs) {
+            Ok(table) => (table.digest().to_string(), Some(table)),
+            Err(e) if is_shape(&e) => (e.to_string(), None),
+            Err(e) => return Err(e),
+        };
+        if let (Some(table), Ok(digest)) = (table, expected.parse::<Sha256Digest>())
+            && expected == actual
+        {
+            return Ok(StoredLayer { digest, table: Arc::new(table), directory: Some(fs) });
+        }
+        fs::remove_dir_all(&self.path).map_err(|e| store_error(&self.path, "remove a corrupt layer", e))?;
+        let expected = if expected.is_empty() { "a recorded measurement".to_owned() } else { expected };
+        Err(ImageError::StoreCorrupt { subject: self.subject, expected, actual })
+    }
+}
+
+/// Whether a walk failed because of what is there, rather than because it could not be read.
+fn is_shape(error: &ImageError) -> bool {
+    let shapes = [Errno::INVAL, Errno::NOENT, Errno::NOTDIR, Errno::LOOP, Errno::XDEV, Errno::NAMETOOLONG];
+    match error {
+        ImageError::StoreIo { source, .. } => shapes.iter().any(|e| source.raw_os_error() == Some(e.raw_os_error())),
+        _ => false,
+    }
+}

@@ -1,0 +1,387 @@
+//! What the attestor does, without HTTP: challenges, sessions, histories, resources.
+
+use std::sync::Arc;
+
+use p256::ecdsa::VerifyingKey;
+use protocols::digest::Sha256Digest;
+use protocols::encoding::un_b64;
+use protocols::guest::GuestId;
+use protocols::jwe;
+use protocols::jws::{self, JwsError};
+use protocols::kbs::{self, Attestation, RuntimeData, Tee, TeeEvidence};
+use protocols::reason::{self, Refusal};
+use protocols::resource::ResourcePath;
+use protocols::tcl::{
+    Delivery, EVENTS_TYP, EventsRequest, EventsResponse, GoldenResource, Hello, HelloReply, LogBinding, RECEIPT_TYP,
+    Receipt, ReceiptsResponse, VerdictRecord,
+};
+use protocols::time::Timestamp;
+use registry::Registry;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use subtle::ConstantTimeEq as _;
+use verifier::{EvidenceClaims, LogState, bind_log, guest_of, verify_evidence};
+
+use crate::challenge::{Challenge, Sealer, random};
+use crate::config::Settings;
+use crate::error::BrokerError;
+use crate::history::{self, Grown};
+use crate::http::Rooms;
+use crate::initdata;
+use crate::store::{Alarm, Commit, History, Store};
+use crate::token::{NewSession, Session};
+
+/// The version of our additions to the handshake.
+const TCL_VERSION: u32 = 1;
+/// How often a change is tried again when another request came first.
+pub(crate) const ATTEMPTS: usize = 8;
+/// The most receipts in one answer.
+const MAX_RECEIPTS: usize = 1024;
+
+/// The attestor: settings, store, registry and a clock.
+pub struct Broker {
+    pub(crate) settings: Settings,
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) registry: Arc<dyn Registry>,
+    pub(crate) rooms: Rooms,
+    clock: Arc<dyn Fn() -> Timestamp + Send + Sync>,
+    sealer: Sealer,
+}
+
+impl std::fmt::Debug for Broker {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Broker").field("settings", &self.settings).field("store", &self.store).finish_non_exhaustive()
+    }
+}
+
+/// A challenge as it is answered.
+#[derive(Debug)]
+pub(crate) struct Challenged {
+    pub(crate) body: kbs::Challenge,
+    pub(crate) cookie: String,
+}
+
+impl Broker {
+    /// A broker of these parts. `clock` is the only source of time.
+    ///
+    /// # Errors
+    /// [`BrokerError::Internal`] when no sealing key can be derived.
+    pub fn new(
+        settings: Settings,
+        store: Arc<dyn Store>,
+        registry: Arc<dyn Registry>,
+        clock: Arc<dyn Fn() -> Timestamp + Send + Sync>,
+    ) -> Result<Self, BrokerError> {
+        let sealer = Sealer::new(&settings.signing)?;
+        Ok(Self { settings, store, registry, rooms: Rooms::new(), clock, sealer })
+    }
+
+    pub(crate) fn now(&self) -> Timestamp {
+        (self.clock)()
+    }
+
+    fn key(&self) -> &VerifyingKey {
+        self.settings.signing.verifying_key()
+    }
+
+    /// Answers POST `/kbs/v0/auth`.
+    pub(crate) fn challenge(&self, body: &[u8]) -> Result<Challenged, BrokerError> {
+        let request: kbs::Request = json_of(body, "a request of the KBS protocol")?;
+        if request.version != kbs::VERSION {
+            let actual: String = request.version.chars().take(32).collect();
+            return Err(BrokerError::refused(reason::ATTESTOR_PROTOCOL, "protocol version", kbs::VERSION, actual));
+        }
+        let tcl = hello(&request.extra_params)?;
+        let challenge = Challenge::new(request.tee, tcl, self.now().plus(self.settings.challenge_seconds))?;
+        let extra_params = if tcl { json!({ "tcl": HelloReply { version: TCL_VERSION } }) } else { json!("") };
+        let body = kbs::Challenge { nonce: challenge.nonce_text(), extra_params };
+        Ok(Challenged { body, cookie: self.sealer.seal(&challenge)? })
+    }
+
+    /// Answers POST `/kbs/v0/attest`. Nothing is stored before the evidence holds, so that nobody fills the store.
+    pub(crate) async fn attest(&self, cookie: Option<&str>, body: &[u8]) -> Result<String, BrokerError> {
+        let now = self.now();
+        let cookie = cookie.ok_or_else(|| BrokerError::session("no cookie"))?;
+        let challenge = self.sealer.open(cookie, now)?;
+        let Attestation { init_data, runtime_data, tee_evidence } =
+            json_of(body, "an attestation of the KBS protocol")?;
+        if runtime_data.nonce != challenge.nonce_text() {
+            let actual = "another nonce in the runtime data";
+            return Err(BrokerError::refused(reason::EVIDENCE_NONCE, "evidence", "this challenge's nonce", actual));
+        }
+        jwe::public_key(&runtime_data.tee_pubkey)
+            .map_err(|error| malformed("a P-256 key for ECDH-ES+A256KW", error.to_string()))?;
+        if runtime_data.log.is_some() != challenge.tcl {
+            return Err(malformed("the log's head exactly where the handshake said so", "otherwise".to_owned()));
+        }
+        let claims = self.evidence(challenge.tee, &tee_evidence, &runtime_data, now)?;
+        if let Some(init_data) = &init_data {
+            initdata::check(&claims, init_data)?;
+        }
+        let guest = match &runtime_data.log {
+            Some(log) => {
+                let kinds = &self.settings.evidence.registers;
+                if !kinds.contains(&log.kind) {
+                    let expected = kinds.iter().map(|kind| kind.as_str()).collect::<Vec<_>>().join(" or ");
+                    return Err(BrokerError::refused(reason::POLICY_REGISTER, "register", expected, log.kind.as_str()));
+                }
+                // A guest that is not held yet is named by its first delivery, not here.
+                match self.store.history(log.guest).await? {
+                    Some(held) if held.state.count() == log.count => {
+                        Some(bind_log(&claims, &held.state, log, &self.settings.evidence)?)
+                    }
+                    Some(held) => Some(same_guest(&claims, &held.state, log.guest)?),
+                    None => None,
+                }
+            }
+            None => None,
+        };
+        if !self.store.use_challenge(challenge.nonce, challenge.expires, now).await? {
+            return Err(BrokerError::session("a challenge that was used before"));
+        }
+        let new = NewSession {
+            jti: hex::encode(random::<16>()?),
+            tee: challenge.tee,
+            environment: self.settings.evidence.environment,
+            simulated: claims.simulated(),
+            guest,
+            data: runtime_data,
+        };
+        let session = Session::new(new, now, self.settings.token_seconds);
+        tracing::info!(session = session.jti, tee = session.tee.as_str(), simulated = session.simulated, "attested");
+        session.sign(&self.settings.signing)
+    }
+
+    /// The attested session of a bearer token.
+    pub(crate) fn session(&self, token: Option<&str>) -> Result<Session, BrokerError> {
+        Session::verify(token.ok_or_else(|| BrokerError::session("no token"))?, self.key(), self.now())
+    }
+
+    /// Answers POST `/tcl/v1/events`.
+    pub(crate) async fn events(&self, session: &Session, body: &str) -> Result<EventsResponse, BrokerError> {
+        let EventsRequest { nonce, delivery } = signed(EVENTS_TYP, body, session)?;
+        let (_, receipt) = self.deliver(session, &nonce, &delivery).await?;
+        Ok(EventsResponse { receipt })
+    }
+
+    /// Takes a delivery: fresh evidence over its head, then its records against the stored history, then a durable
+    /// commit. Gives the log's state and the receipt.
+    pub(crate) async fn deliver(
+        &self,
+        session: &Session,
+        nonce: &str,
+        delivery: &Delivery,
+    ) -> Result<(LogState, String), BrokerError> {
+        if un_b64(nonce).map_or(true, |nonce| nonce.len() != 32) {
+            return Err(BrokerError::refused(
+                reason::ATTESTOR_PROTOCOL,
+                "nonce",
+                "32 bytes of base64",
+                "something else",
+            ));
+        }
+        let guest = delivery.log.guest;
+        let attested = session.log.as_ref().map(|log| log.guest);
+        if attested != Some(guest) {
+            let actual = attested.map_or_else(|| "a session without a log".to_owned(), |guest| guest.to_string());
+            return Err(BrokerError::refused(reason::EVIDENCE_GUEST, "delivery", guest.to_string(), actual));
+        }
+        let now = self.now();
+        let claims = self.evidence(session.tee, &delivery.evidence, &session.runtime_data(&delivery.log), now)?;
+        for _ in 0..ATTEMPTS {
+            let held = self.store.history(guest).await?;
+            let count = held.as_ref().map_or(0, |held| held.state.count());
+            if let Some(held) = &held {
+                same_guest(&claims, &held.state, guest)?;
+            }
+            let (from, repeated) = history::overlap(delivery, count);
+            let repeated = self.store.records(guest, from, repeated).await?;
+            let grown = match history::grow(held.as_ref().map(|held| held.state.clone()), &repeated, delivery) {
+                Ok(grown) => grown,
+                Err(misfit) => {
+                    if misfit.alarm {
+                        self.alarm(&misfit.refusal, &delivery.log, count, now).await?;
+                    }
+                    return Err(BrokerError::from(misfit.refusal).holding(count));
+                }
+            };
+            bind_log(&claims, &grown.state, &delivery.log, &self.settings.evidence)?;
+            if let Some(refusal) = self.never_passed(guest, &grown.passes).await? {
+                self.alarm(&refusal, &delivery.log, count, now).await?;
+                return Err(BrokerError::from(refusal).holding(count));
+            }
+            if let Some(receipt) = self.commit(nonce, grown, held, &delivery.log, now).await? {
+                return Ok(receipt);
+            }
+        }
+        Err(BrokerError::Internal("a history that changes under every request"))
+    }
+
+    /// Commits what is new and gives the receipt; `None` when another request came first.
+    async fn commit(
+        &self,
+        nonce: &str,
+        grown: Grown,
+        held: Option<History>,
+        log: &LogBinding,
+        now: Timestamp,
+    ) -> Result<Option<(LogState, String)>, BrokerError> {
+        let Grown { held: count, state, new, passes: _ } = grown;
+        let previous = match held {
+            Some(held) if new.is_empty() => return Ok(Some((state, held.receipt))),
+            Some(held) => Some(Sha256Digest::of(held.receipt.as_bytes())),
+            None => None,
+        };
+        let receipt = Receipt {
+            nonce: nonce.to_owned(),
+            guest: log.guest,
+            count: state.count(),
+            head: state.head(),
+            previous,
+            issued_at: now,
+        };
+        let receipt = self.sign(RECEIPT_TYP, &receipt)?;
+        let history = History { state: state.clone(), receipt: receipt.clone() };
+        Ok(match self.store.append(log.guest, count, new, history).await? {
+            Commit::Done => Some((state, receipt)),
+            Commit::Raced => None,
+        })
+    }
+
+    /// A pass that the log ascribes to this attestor and that it never gave.
+    async fn never_passed(
+        &self,
+        guest: GuestId,
+        passes: &[(u64, Sha256Digest)],
+    ) -> Result<Option<Refusal>, BrokerError> {
+        for (seq, golden) in passes {
+            if !self.store.passed(guest, *seq, *golden).await? {
+                let (subject, expected) = (format!("launch {seq}"), "a pass that this attestor gave");
+                return Ok(Some(Refusal::new(reason::ATTESTOR_VERDICT, subject, expected, golden.to_string())));
+            }
+        }
+        Ok(None)
+    }
+
+    async fn alarm(&self, refusal: &Refusal, log: &LogBinding, held: u64, now: Timestamp) -> Result<(), BrokerError> {
+        tracing::warn!(guest = %log.guest, code = %refusal.code, count = log.count, head = %log.head, held, "ALARM: {refusal}");
+        let alarm = Alarm { guest: log.guest, code: refusal.code, count: log.count, head: log.head, held, time: now };
+        Ok(self.store.raise_alarm(alarm).await?)
+    }
+
+    fn evidence(
+        &self,
+        tee: Tee,
+        evidence: &TeeEvidence,
+        data: &RuntimeData,
+        now: Timestamp,
+    ) -> Result<EvidenceClaims, BrokerError> {
+        if !evidence.additional_evidence.is_empty() {
+            return Err(malformed("no additional evidence", "additional evidence".to_owned()));
+        }
+        let binding = data.digest("").map_err(|_| BrokerError::Internal("runtime data without a canonical form"))?;
+        Ok(verify_evidence(tee, &evidence.primary_evidence, &binding, &self.settings.evidence, now)?)
+    }
+
+    /// A guest's receipts for more than `after` records. The name in a session's log binding is the guest's own
+    /// word; only where its log was held when it attested was it compared with the evidence.
+    pub(crate) async fn receipts(&self, session: &Session, after: u64) -> Result<ReceiptsResponse, BrokerError> {
+        if session.log.is_none() {
+            return Err(BrokerError::refused(reason::EVIDENCE_GUEST, "receipts", "a session with a log", "none"));
+        }
+        let Some(guest) = session.guest else {
+            return Err(BrokerError::session("a session made before anything of this guest was held"));
+        };
+        Ok(ReceiptsResponse { receipts: self.store.receipts_after(guest, after, MAX_RECEIPTS).await? })
+    }
+
+    /// A resource, encrypted to the session's key.
+    pub(crate) async fn resource(&self, session: &Session, path: &str) -> Result<kbs::Response, BrokerError> {
+        let path = resource_path(path)?;
+        let Some(bytes) = self.store.resource(path.clone()).await? else { return Err(missing(path.as_str())) };
+        tracing::info!(session = session.jti, resource = path.as_str(), "released");
+        jwe::encrypt(&session.tee_pubkey, &bytes).map_err(|_| BrokerError::Internal("a resource that does not encrypt"))
+    }
+
+    /// Stores a resource; only for administrators. Golden values must be what agents will read.
+    pub(crate) async fn put_resource(&self, path: &str, bytes: Vec<u8>) -> Result<(), BrokerError> {
+        let path = resource_path(path)?;
+        if path.as_str().starts_with("golden/dsse/") {
+            json_of::<GoldenResource>(&bytes, "golden values with their envelopes")?;
+        }
+        tracing::info!(resource = path.as_str(), bytes = bytes.len(), "stored");
+        Ok(self.store.put_resource(path, bytes).await?)
+    }
+
+    /// An audit record; only for administrators.
+    pub(crate) async fn verdict(&self, id: &str) -> Result<VerdictRecord, BrokerError> {
+        self.store.verdict(id).await?.ok_or_else(|| missing("such decision"))
+    }
+
+    /// Whether the caller shows the administrator's token; compared by hash, in constant time.
+    pub(crate) fn administrator(&self, token: Option<&str>) -> Result<(), BrokerError> {
+        let denied = |actual| {
+            BrokerError::refused(reason::ATTESTOR_DENIED, "administration", "the administrator's token", actual)
+        };
+        let expected = self.settings.admin.ok_or_else(|| denied("administration is not configured"))?;
+        let token = token.ok_or_else(|| denied("none"))?;
+        let same = expected.as_bytes().ct_eq(Sha256Digest::of(token.as_bytes()).as_bytes());
+        if bool::from(same) { Ok(()) } else { Err(denied("another token")) }
+    }
+
+    pub(crate) fn sign<T: Serialize>(&self, typ: &str, claims: &T) -> Result<String, BrokerError> {
+        jws::sign(typ, None, claims, &self.settings.signing)
+            .map_err(|_| BrokerError::Internal("claims without a JSON form"))
+    }
+}
+
+/// Whether this evidence is the stored guest's at all, wherever its log has got to: nobody else learns what is held
+/// or raises an alarm about it. [`bind_log`] says the same of a log that agrees with its register.
+fn same_guest(claims: &EvidenceClaims, held: &LogState, guest: GuestId) -> Result<GuestId, BrokerError> {
+    let shown = guest_of(claims, held.init());
+    if shown == guest {
+        return Ok(guest);
+    }
+    Err(BrokerError::refused(reason::EVIDENCE_GUEST, "log binding", shown.to_string(), guest.to_string()))
+}
+
+/// Whether the request asks for our protocol. A version we do not speak is refused, not ignored.
+fn hello(extra_params: &Value) -> Result<bool, BrokerError> {
+    let Some(hello) = extra_params.get("tcl") else { return Ok(false) };
+    match Hello::deserialize(hello) {
+        Ok(Hello { version: TCL_VERSION }) => Ok(true),
+        _ => Err(BrokerError::refused(reason::ATTESTOR_PROTOCOL, "extra-params.tcl", "version 1", "something else")),
+    }
+}
+
+/// Reads the claims of a request that the session's key must have signed.
+pub(crate) fn signed<T: for<'de> Deserialize<'de>>(typ: &str, body: &str, session: &Session) -> Result<T, BrokerError> {
+    jws::verify(typ, body, &session.key()?).map_err(|error| match error {
+        JwsError::Signature => {
+            BrokerError::refused(reason::ATTESTOR_DENIED, "request", "a signature by the session's key", "another")
+        }
+        JwsError::Malformed(what) => {
+            BrokerError::refused(reason::ATTESTOR_PROTOCOL, "request", format!("a JWS of type {typ}"), what)
+        }
+    })
+}
+
+fn json_of<T: for<'de> Deserialize<'de>>(body: &[u8], what: &'static str) -> Result<T, BrokerError> {
+    serde_json::from_slice(body)
+        .map_err(|_| BrokerError::refused(reason::ATTESTOR_PROTOCOL, "request", what, "something else"))
+}
+
+fn malformed(expected: &'static str, actual: String) -> BrokerError {
+    BrokerError::refused(reason::EVIDENCE_MALFORMED, "attestation", expected, actual)
+}
+
+fn missing(what: &str) -> BrokerError {
+    BrokerError::refused(reason::ATTESTOR_NOT_FOUND, what, "it is stored", "it is not")
+}
+
+fn resource_path(path: &str) -> Result<ResourcePath, BrokerError> {
+    path.parse().map_err(|_| {
+        let shown: String = path.chars().take(100).collect();
+        missing(&shown)
+    })
+}

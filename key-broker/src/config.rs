@@ -1,0 +1,389 @@
+//! The configuration file: parsed whole and strictly before anything starts.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use protocols::digest::Sha256Digest;
+use protocols::environment::Environment;
+use protocols::jcs;
+use protocols::keys::{SigningKey, VerifyingKey};
+use protocols::register::RegisterKind;
+use registry::RegistryConfig;
+use rustls_pki_types::SubjectPublicKeyInfoDer;
+use rustls_pki_types::pem::PemObject as _;
+use serde::{Deserialize, Serialize};
+use verifier::snp::TcbVersion;
+use verifier::{
+    EnrolledAk, EvidencePolicy, ExpectedMeasurement, SignerConfig, SnpPolicy, TpmPolicy, TrustedArk, TrustedSigners,
+};
+use zeroize::Zeroizing;
+
+/// The largest file the configuration may name, in bytes.
+const MAX_FILE: u64 = 1024 * 1024;
+/// The PCR that holds event logs where the configuration names none.
+const DEFAULT_PCR: u32 = 14;
+/// PCRs 16 to 23 can be reset or are bound to a locality: they hold no log.
+const HIGHEST_PCR: u32 = 15;
+/// The shortest administrator's token, in characters.
+const MIN_ADMIN_TOKEN: usize = 32;
+
+/// The file as it is written; unknown fields are refused.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Absent means production.
+    #[serde(default)]
+    pub environment: Environment,
+    /// Address to listen on; TLS is for a front that other machines reach.
+    pub listen: SocketAddr,
+    /// The store's file.
+    pub store: PathBuf,
+    /// PKCS#8 PEM, ECDSA P-256: signs verdicts, receipts and tokens.
+    pub signing_key: PathBuf,
+    /// Seconds between challenge and evidence, 1 to 3600.
+    pub challenge_seconds: u64,
+    /// Seconds a session lasts, 1 to 86400.
+    pub token_seconds: u64,
+    /// File with the administrator's bearer token; absent: administration is refused.
+    pub admin_token: Option<PathBuf>,
+    /// The attestor's own signers, never those a guest names.
+    pub signers: Vec<SignerConfig>,
+    /// How registries are reached.
+    #[serde(default)]
+    pub registry: RegistryConfig,
+    /// What counts besides signatures.
+    pub policy: PolicyConfig,
+    /// TPMs.
+    #[serde(default)]
+    pub tpm: TpmConfig,
+    /// SEV-SNP.
+    #[serde(default)]
+    pub snp: SnpConfig,
+}
+
+/// `[policy]`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PolicyConfig {
+    /// Register kinds that count, exactly.
+    pub registers: Vec<RegisterKind>,
+}
+
+/// `[tpm]`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TpmConfig {
+    /// Enrolled attestation keys.
+    pub ak: Vec<AkConfig>,
+    /// The one PCR that holds event logs, 0 to 15; 14 when absent. In any other PCR a guest could begin a second
+    /// history of the same boot.
+    pub pcr: u32,
+}
+
+impl Default for TpmConfig {
+    fn default() -> Self {
+        Self { ak: Vec::new(), pcr: DEFAULT_PCR }
+    }
+}
+
+/// `[[tpm.ak]]`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AkConfig {
+    /// SPKI PEM, ECDSA P-256 or RSA of 2048 bits or more.
+    pub key: String,
+    /// A software TPM's; refused in production.
+    #[serde(default)]
+    pub simulated: bool,
+}
+
+/// `[snp]`.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SnpConfig {
+    /// Trusted roots.
+    #[serde(default)]
+    pub root: Vec<ArkConfig>,
+    /// Launch measurements that count, 96 hex digits each; absent: any in development, none in production.
+    pub measurements: Option<Vec<String>>,
+    /// The lowest firmware versions that count.
+    pub minimum_tcb: Option<TcbConfig>,
+}
+
+/// `[[snp.root]]`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ArkConfig {
+    /// PEM: one ARK and the ASKs under it.
+    pub path: PathBuf,
+    /// A simulated root; refused in production.
+    #[serde(default)]
+    pub simulated: bool,
+}
+
+/// `[snp.minimum_tcb]`.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TcbConfig {
+    /// Turin's FMC.
+    pub fmc: Option<u8>,
+    /// Boot loader.
+    pub bootloader: u8,
+    /// PSP operating system.
+    pub tee: u8,
+    /// SNP firmware.
+    pub snp: u8,
+    /// Microcode.
+    pub microcode: u8,
+}
+
+/// What is wrong with a configuration.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// A file it names, or itself, cannot be read.
+    #[error("{}: {error}", path.display())]
+    File {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        error: std::io::Error,
+    },
+    /// Not the expected TOML.
+    #[error("{0}")]
+    Syntax(#[from] toml::de::Error),
+    /// A value cannot be used.
+    #[error("{field}: {what}")]
+    Value {
+        /// The field.
+        field: &'static str,
+        /// Why.
+        what: String,
+    },
+}
+
+fn value(field: &'static str, what: impl ToString) -> ConfigError {
+    ConfigError::Value { field, what: what.to_string() }
+}
+
+/// Everything the broker is built from, checked.
+pub struct Settings {
+    /// Where to listen.
+    pub listen: SocketAddr,
+    /// The store's file.
+    pub store: PathBuf,
+    /// Signs verdicts, receipts and tokens.
+    pub signing: p256::ecdsa::SigningKey,
+    /// Seconds between challenge and evidence.
+    pub challenge_seconds: u64,
+    /// Seconds a session lasts.
+    pub token_seconds: u64,
+    /// SHA-256 of the administrator's token; `None`: administration is refused.
+    pub admin: Option<Sha256Digest>,
+    /// The attestor's own signers.
+    pub signers: TrustedSigners,
+    /// What evidence and logs are judged by.
+    pub evidence: EvidencePolicy,
+    /// How registries are reached.
+    pub registry: RegistryConfig,
+    /// SHA-256 over the canonical JSON of everything that decides.
+    pub policy: Sha256Digest,
+}
+
+impl std::fmt::Debug for Settings {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Settings").field("listen", &self.listen).field("policy", &self.policy).finish_non_exhaustive()
+    }
+}
+
+impl Config {
+    /// Parses the file's text.
+    ///
+    /// # Errors
+    /// [`ConfigError::Syntax`].
+    pub fn parse(text: &str) -> Result<Self, ConfigError> {
+        Ok(toml::from_str(text)?)
+    }
+
+    /// Reads and parses the file.
+    ///
+    /// # Errors
+    /// [`ConfigError::File`], [`ConfigError::Syntax`].
+    pub fn read(path: &Path) -> Result<Self, ConfigError> {
+        Self::parse(&read(path)?)
+    }
+
+    /// Checks every value and reads every file it names, except the store.
+    ///
+    /// # Errors
+    /// [`ConfigError`] names the field or file.
+    pub fn settings(self) -> Result<Settings, ConfigError> {
+        let environment = self.environment;
+        if !(1..=3600).contains(&self.challenge_seconds) {
+            return Err(value("challenge_seconds", "must be from 1 to 3600"));
+        }
+        if !(1..=86_400).contains(&self.token_seconds) {
+            return Err(value("token_seconds", "must be from 1 to 86400"));
+        }
+        if self.policy.registers.is_empty() {
+            return Err(value("policy.registers", "names no kind of register, so nothing could ever attest"));
+        }
+        if self.tpm.pcr > HIGHEST_PCR {
+            return Err(value("tpm.pcr", "must be from 0 to 15"));
+        }
+        let signing = signing_key(&self.signing_key)?;
+        let admin = self.admin_token.as_deref().map(admin_token).transpose()?;
+        let signers = TrustedSigners::new(self.signers.clone()).map_err(|error| value("signers", error))?;
+        let aks = self.tpm.ak.iter().map(|ak| enrolled(ak, environment)).collect::<Result<Vec<_>, _>>()?;
+        let roots = self.snp.roots(environment)?;
+        // Whoever is between could hide a revocation list and show all the rest.
+        if environment == Environment::Production && !self.registry.plain_http.is_empty() {
+            return Err(value("registry.plain_http", "has no place in production"));
+        }
+        let policy = self.policy_digest(&aks, &roots)?;
+        let evidence = EvidencePolicy {
+            tpm: TpmPolicy { aks, pcr: self.tpm.pcr, environment },
+            snp: SnpPolicy {
+                roots: roots.into_iter().map(|(root, _)| root).collect(),
+                measurements: self.snp.measurements(environment)?,
+                environment,
+            },
+            registers: self.policy.registers.clone(),
+            environment,
+        };
+        Ok(Settings {
+            listen: self.listen,
+            store: self.store,
+            signing,
+            challenge_seconds: self.challenge_seconds,
+            token_seconds: self.token_seconds,
+            admin,
+            signers,
+            evidence,
+            registry: self.registry,
+            policy,
+        })
+    }
+
+    /// Names in one digest everything a decision depends on besides what a guest shows.
+    fn policy_digest(
+        &self,
+        aks: &[EnrolledAk],
+        roots: &[(TrustedArk, Sha256Digest)],
+    ) -> Result<Sha256Digest, ConfigError> {
+        #[derive(Serialize)]
+        struct Ak {
+            key: Sha256Digest,
+            simulated: bool,
+        }
+        #[derive(Serialize)]
+        struct Deciding<'c> {
+            v: u32,
+            environment: Environment,
+            signers: &'c [SignerConfig],
+            policy: &'c PolicyConfig,
+            aks: Vec<Ak>,
+            pcr: u32,
+            roots: Vec<Sha256Digest>,
+            measurements: &'c Option<Vec<String>>,
+            minimum_tcb: Option<TcbConfig>,
+        }
+        let aks = aks.iter().map(|ak| Ak { key: Sha256Digest::of(&ak.spki_der), simulated: ak.simulated }).collect();
+        let deciding = Deciding {
+            v: 1,
+            environment: self.environment,
+            signers: &self.signers,
+            policy: &self.policy,
+            aks,
+            pcr: self.tpm.pcr,
+            roots: roots.iter().map(|(_, digest)| *digest).collect(),
+            measurements: &self.snp.measurements,
+            minimum_tcb: self.snp.minimum_tcb,
+        };
+        Ok(Sha256Digest::of(&jcs::canonical(&deciding).map_err(|error| value("policy", error))?))
+    }
+}
+
+impl SnpConfig {
+    /// The roots, each with the digest of its file's bytes.
+    fn roots(&self, environment: Environment) -> Result<Vec<(TrustedArk, Sha256Digest)>, ConfigError> {
+        let minimum = self.minimum_tcb.map_or_else(TcbVersion::default, |tcb| TcbVersion {
+            fmc: tcb.fmc,
+            bootloader: tcb.bootloader,
+            tee: tcb.tee,
+            snp: tcb.snp,
+            microcode: tcb.microcode,
+        });
+        let root = |config: &ArkConfig| {
+            if config.simulated && environment == Environment::Production {
+                return Err(value("snp.root", "a simulated root has no place in production"));
+            }
+            let pem = read(&config.path)?;
+            let root =
+                TrustedArk::from_pem(&pem, config.simulated, minimum).map_err(|error| value("snp.root", error))?;
+            Ok((root, Sha256Digest::of(pem.as_bytes())))
+        };
+        self.root.iter().map(root).collect()
+    }
+
+    fn measurements(&self, environment: Environment) -> Result<ExpectedMeasurement, ConfigError> {
+        let Some(listed) = &self.measurements else {
+            return Ok(match environment {
+                Environment::Development => ExpectedMeasurement::AnyMeasurement,
+                Environment::Production => ExpectedMeasurement::Listed(Vec::new()),
+            });
+        };
+        let bytes = |text: &String| {
+            let mut out = [0u8; 48];
+            hex::decode_to_slice(text, &mut out).map_err(|_| value("snp.measurements", "not 96 hex digits"))?;
+            Ok(out)
+        };
+        Ok(ExpectedMeasurement::Listed(listed.iter().map(bytes).collect::<Result<_, ConfigError>>()?))
+    }
+}
+
+fn enrolled(config: &AkConfig, environment: Environment) -> Result<EnrolledAk, ConfigError> {
+    if config.simulated && environment == Environment::Production {
+        return Err(value("tpm.ak", "a simulated TPM's key has no place in production"));
+    }
+    let spki = SubjectPublicKeyInfoDer::from_pem_slice(config.key.as_bytes())
+        .map_err(|_| value("tpm.ak", "not an SPKI PEM public key"))?;
+    Ok(EnrolledAk { spki_der: spki.as_ref().to_vec(), simulated: config.simulated })
+}
+
+fn signing_key(path: &Path) -> Result<p256::ecdsa::SigningKey, ConfigError> {
+    let pem = Zeroizing::new(read(path)?);
+    match SigningKey::from_pem(&pem) {
+        Ok(SigningKey::EcdsaP256(key)) => Ok(key),
+        Ok(SigningKey::Ed25519(_)) => Err(value("signing_key", "must be ECDSA P-256")),
+        Err(error) => Err(value("signing_key", error)),
+    }
+}
+
+/// Reads the public half of the configured signing key as SPKI PEM: what agents pin.
+///
+/// # Errors
+/// [`ConfigError`].
+pub fn public_key_pem(signing: &p256::ecdsa::SigningKey) -> Result<String, ConfigError> {
+    VerifyingKey::EcdsaP256(*signing.verifying_key()).to_pem().map_err(|error| value("signing_key", error))
+}
+
+fn admin_token(path: &Path) -> Result<Sha256Digest, ConfigError> {
+    let text = Zeroizing::new(read(path)?);
+    let token = text.trim();
+    if token.len() < MIN_ADMIN_TOKEN || !token.bytes().all(|b| (0x20..=0x7E).contains(&b)) {
+        return Err(value("admin_token", "must be one line of at least 32 printable ASCII characters"));
+    }
+    Ok(Sha256Digest::of(token.as_bytes()))
+}
+
+fn read(path: &Path) -> Result<String, ConfigError> {
+    use std::io::Read as _;
+    let named = |error| ConfigError::File { path: path.to_owned(), error };
+    let mut text = String::new();
+    std::fs::File::open(path).map_err(named)?.take(MAX_FILE).read_to_string(&mut text).map_err(named)?;
+    Ok(text)
+}
+
+#[cfg(test)]
+#[path = "config_tests.rs"]
+mod tests;

@@ -1,0 +1,160 @@
+//! Configurations that must not start, and the one in the guide.
+
+use protocols::keys::KeyKind;
+
+use super::*;
+
+struct Files {
+    directory: tempfile::TempDir,
+    key: String,
+}
+
+impl Files {
+    fn new() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let signing = SigningKey::generate(KeyKind::EcdsaP256).unwrap();
+        std::fs::write(directory.path().join("signing.pem"), signing.to_pem().unwrap().as_bytes()).unwrap();
+        std::fs::write(directory.path().join("admin.token"), "0123456789abcdef0123456789abcdef\n").unwrap();
+        let key = SigningKey::generate(KeyKind::EcdsaP256).unwrap().verifying_key().to_pem().unwrap();
+        Self { directory, key }
+    }
+
+    fn text(&self) -> String {
+        let Self { directory, key } = self;
+        let directory = directory.path().display();
+        format!(
+            r#"
+environment = "development"
+listen = "127.0.0.1:8080"
+store = "{directory}/broker.redb"
+signing_key = "{directory}/signing.pem"
+challenge_seconds = 120
+token_seconds = 300
+admin_token = "{directory}/admin.token"
+
+[[signers]]
+issuer = "release@example.com"
+key = """{key}"""
+min_version = 1
+revocations = "optional"
+
+[registry]
+plain_http = ["127.0.0.1:5000"]
+stall_seconds = 30
+
+[policy]
+registers = ["tpm-listed", "software"]
+
+[[tpm.ak]]
+key = """{key}"""
+simulated = true
+"#
+        )
+    }
+
+    fn settings(&self, edit: impl FnOnce(String) -> String) -> Result<Settings, ConfigError> {
+        Config::parse(&edit(self.text()))?.settings()
+    }
+
+    fn refused(&self, edit: impl FnOnce(String) -> String) -> String {
+        self.settings(edit).unwrap_err().to_string()
+    }
+}
+
+#[test]
+fn the_guides_configuration_is_read_whole() {
+    let files = Files::new();
+    let settings = files.settings(|text| text).unwrap();
+    assert_eq!(settings.evidence.registers, [RegisterKind::TpmListed, RegisterKind::Software]);
+    assert_eq!(settings.evidence.tpm.aks.len(), 1);
+    assert!(settings.evidence.tpm.aks[0].simulated);
+    assert_eq!(settings.evidence.tpm.pcr, 14);
+    assert!(settings.admin.is_some());
+    assert_eq!(settings.registry.plain_http, ["127.0.0.1:5000"]);
+    assert_eq!(settings.evidence.snp.measurements, ExpectedMeasurement::AnyMeasurement);
+}
+
+#[test]
+fn what_is_left_out_is_not_trusted() {
+    let files = Files::new();
+    let path = files.directory.path().join("admin.token").display().to_string();
+    let no_admin = files.settings(|text| text.replace(&format!("admin_token = \"{path}\"\n"), "")).unwrap();
+    assert!(no_admin.admin.is_none());
+    for field in ["signing_key", "listen", "store", "challenge_seconds", "token_seconds"] {
+        let without =
+            |text: String| text.lines().filter(|line| !line.starts_with(field)).collect::<Vec<_>>().join("\n");
+        assert!(files.refused(without).contains(field), "{field}");
+    }
+    assert!(
+        files
+            .refused(|text| text.replace("[policy]\nregisters = [\"tpm-listed\", \"software\"]\n", ""))
+            .contains("policy")
+    );
+    assert!(files.refused(|text| text.replace("[\"tpm-listed\", \"software\"]", "[]")).contains("policy.registers"));
+}
+
+#[test]
+fn production_is_the_default_and_trusts_nothing_simulated() {
+    let files = Files::new();
+    let production = |text: String| {
+        text.replace("environment = \"development\"\n", "").replace("plain_http = [\"127.0.0.1:5000\"]\n", "")
+    };
+    assert!(files.refused(production).contains("tpm.ak"));
+    let plain = |text: String| {
+        production(text)
+            .replace("simulated = true", "simulated = false")
+            .replace("[registry]", "[registry]\nplain_http = [\"r:1\"]")
+    };
+    assert!(files.refused(plain).contains("registry.plain_http"));
+    let real = files.settings(|text| production(text).replace("simulated = true", "simulated = false")).unwrap();
+    assert_eq!(real.evidence.environment, Environment::Production);
+    assert_eq!(real.evidence.snp.measurements, ExpectedMeasurement::Listed(Vec::new()));
+    let root = "\n[[snp.root]]\npath = \"/nowhere\"\nsimulated = true\n";
+    let with_root = |text: String| production(text).replace("simulated = true", "simulated = false") + root;
+    assert!(files.refused(with_root).contains("snp.root"));
+}
+
+#[test]
+fn unknown_fields_and_unusable_values_are_named() {
+    let files = Files::new();
+    assert!(files.refused(|text| text.replace("min_version", "minimum_version")).contains("minimum_version"));
+    assert!(files.refused(|text| format!("acess = 1\n{text}")).contains("acess"));
+    assert!(
+        files.refused(|text| text.replace("challenge_seconds = 120", "challenge_seconds = 0")).contains("challenge")
+    );
+    assert!(
+        files.refused(|text| text.replace("token_seconds = 300", "token_seconds = 86401")).contains("token_seconds")
+    );
+    assert!(files.refused(|text| text.replace("tpm-listed", "tpm")).contains("tpm"));
+    assert!(files.refused(|text| text.replace("[[tpm.ak]]", "[tpm]\npcr = 16\n[[tpm.ak]]")).contains("tpm.pcr"));
+    let measured = |text: String| text + "\n[snp]\nmeasurements = [\"00\"]\n";
+    assert!(files.refused(measured).contains("snp.measurements"));
+
+    let write = |name: &str, content: &str| std::fs::write(files.directory.path().join(name), content).unwrap();
+    write("admin.token", "short");
+    assert!(files.refused(|text| text).contains("admin_token"));
+    write("admin.token", "0123456789abcdef\n0123456789abcdef");
+    assert!(files.refused(|text| text).contains("admin_token"));
+    let ed25519 = SigningKey::generate(KeyKind::Ed25519).unwrap();
+    write("signing.pem", &ed25519.to_pem().unwrap());
+    assert!(files.refused(|text| text).contains("signing_key"));
+}
+
+#[test]
+fn the_policys_digest_changes_with_everything_that_decides_and_nothing_else() {
+    let files = Files::new();
+    let policy = |edit: &dyn Fn(String) -> String| files.settings(edit).unwrap().policy;
+    let base = policy(&|text| text);
+    assert_eq!(policy(&|text| text.replace("token_seconds = 300", "token_seconds = 301")), base);
+    for (from, to) in [
+        ("min_version = 1", "min_version = 2"),
+        ("revocations = \"optional\"", "revocations = \"required\""),
+        ("release@example.com", "another@example.com"),
+        (", \"software\"", ""),
+        ("simulated = true", "simulated = false"),
+        ("[[tpm.ak]]", "[tpm]\npcr = 11\n[[tpm.ak]]"),
+    ] {
+        assert_ne!(policy(&|text| text.replace(from, to)), base, "{to}");
+    }
+    assert_ne!(policy(&|text| text + "\n[snp]\nmeasurements = []\n"), base);
+}

@@ -1,0 +1,236 @@
+//! Decisions: the golden value is fetched here, judged by the same function as in the guest, and answered signed.
+
+use std::time::Duration;
+
+use protocols::digest::Sha256Digest;
+use protocols::events::{GoldenRef, hash_str};
+use protocols::reason::{self, Refusal, Source};
+use protocols::tcl::{
+    DECIDE_TYP, DecideRequest, DecideResponse, GoldenResource, Outcome, VERDICT_TYP, Verdict as Claims, VerdictRecord,
+};
+use protocols::time::Timestamp;
+use registry::ImageReference;
+use verifier::log::Stage;
+use verifier::{AuthenticatedGolden, HighWater, LogState, Policy, Verdict, appraise, authenticate, process_digest};
+
+use crate::broker::{ATTEMPTS, Broker, signed};
+use crate::challenge::random;
+use crate::error::BrokerError;
+use crate::store::{Commit, Raise};
+use crate::token::Session;
+
+/// Seconds after which a verdict is stale for anyone who trusts a clock.
+const VERDICT_SECONDS: u64 = 120;
+/// The registry must answer before an agent, with its default of 10 s, gives us up.
+const GOLDEN_DEADLINE: Duration = Duration::from_secs(7);
+/// The longest container id, in bytes.
+const MAX_CID: usize = 256;
+/// The longest image reference, in bytes: as long as any that can be parsed.
+const MAX_REFERENCE: usize = 512;
+/// The most characters kept of what a check found: a guest writes some of them, and decisions are stored.
+const MAX_FACT: usize = 2048;
+
+/// One judgement, before it is signed.
+struct Judged {
+    outcome: Outcome,
+    raise: Option<Raise>,
+}
+
+impl Judged {
+    fn refused(mut refusal: Refusal, golden: Option<GoldenRef>) -> Self {
+        for fact in [&mut refusal.subject, &mut refusal.expected, &mut refusal.actual] {
+            if let Some((end, _)) = fact.char_indices().nth(MAX_FACT) {
+                fact.truncate(end);
+                fact.push('…');
+            }
+        }
+        Self { outcome: Outcome::Refused { refusal: Box::new(refusal.by(Source::Attestor)), golden }, raise: None }
+    }
+}
+
+impl Broker {
+    /// Answers POST `/tcl/v1/decide`. A refused launch is a signed answer too; an error means that nothing was
+    /// decided.
+    pub(crate) async fn decide(&self, session: &Session, body: &str) -> Result<DecideResponse, BrokerError> {
+        let request: DecideRequest = signed(DECIDE_TYP, body, session)?;
+        if request.cid.is_empty() || request.cid.len() > MAX_CID || !request.cid.bytes().all(|b| b.is_ascii_graphic()) {
+            let expected = "1 to 256 printable characters";
+            return Err(BrokerError::refused(reason::ATTESTOR_PROTOCOL, "container id", expected, "something else"));
+        }
+        if request.reference.len() > MAX_REFERENCE {
+            let expected = format!("at most {MAX_REFERENCE} bytes");
+            return Err(BrokerError::refused(reason::ATTESTOR_PROTOCOL, "image reference", expected, "more"));
+        }
+        let (state, receipt) = self.deliver(session, &request.nonce, &request.delivery).await?;
+        measured(&state, &request)?;
+        let process = process_digest(&request.process)
+            .map_err(|_| BrokerError::Internal("a process without a canonical form"))?;
+        let now = self.now();
+        let golden = self.golden(&request, now).await?;
+        for _ in 0..ATTEMPTS {
+            let Judged { outcome, raise } = match &golden {
+                Ok(golden) => self.judge(&request, golden, now).await?,
+                Err(refusal) => Judged::refused(refusal.clone(), None),
+            };
+            let claims = Claims {
+                nonce: request.nonce.clone(),
+                guest: request.delivery.log.guest,
+                cid: request.cid.clone(),
+                seq: request.seq,
+                manifest: request.image.manifest,
+                config: request.image.config,
+                rootfs: request.image.rootfs.digest,
+                process,
+                outcome,
+                head: state.head(),
+                count: state.count(),
+                policy: self.settings.policy,
+                environment: self.settings.evidence.environment,
+                issued_at: now,
+                expires: now.plus(VERDICT_SECONDS),
+            };
+            let verdict = self.sign(VERDICT_TYP, &claims)?;
+            let id = hex::encode(random::<16>()?);
+            tell(&id, session, &claims);
+            let record = VerdictRecord {
+                id: id.clone(),
+                reference: request.reference.clone(),
+                verdict: claims,
+                signed: verdict.clone(),
+            };
+            if self.store.record_verdict(record, raise).await? == Commit::Done {
+                return Ok(DecideResponse { verdict, receipt, id: Some(id) });
+            }
+        }
+        Err(BrokerError::Internal("a high-water mark that changes under every request"))
+    }
+
+    async fn judge(
+        &self,
+        request: &DecideRequest,
+        golden: &AuthenticatedGolden,
+        now: Timestamp,
+    ) -> Result<Judged, BrokerError> {
+        let reference = golden.reference();
+        let high_water = self.store.high_water(reference.series_h).await?;
+        let policy = Policy {
+            signers: &self.settings.signers,
+            environment: self.settings.evidence.environment,
+            process: &request.process,
+        };
+        Ok(match appraise(&request.image, golden, &policy, now, &high_water) {
+            Verdict::Passed(pass) => {
+                let golden = pass.golden().clone();
+                let raise = Raise {
+                    series: golden.series_h,
+                    from: high_water,
+                    version: golden.version,
+                    payload: golden.payload,
+                };
+                let known = HighWater::Accepted { version: golden.version, payload: golden.payload } == high_water;
+                Judged { outcome: Outcome::Pass(golden), raise: (!known).then_some(raise) }
+            }
+            Verdict::Refused(refusal) => Judged::refused(refusal, Some(reference)),
+        })
+    }
+
+    /// Finds the golden value: in the image's registry, else among our own resources. What an issuer ever revoked
+    /// stays revoked, whatever list the storage shows now.
+    async fn golden(
+        &self,
+        request: &DecideRequest,
+        now: Timestamp,
+    ) -> Result<Result<AuthenticatedGolden, Refusal>, BrokerError> {
+        let manifest = &request.image.manifest;
+        let own = self.own_golden(manifest).await?;
+        if let Some(list) = own.as_ref().and_then(|own| own.revocations.as_ref()) {
+            self.remember_revoked(manifest, &list.0).await?;
+        }
+        let found = self.fetch(&request.reference, manifest).await;
+        if let Ok((_, Some(list))) = &found {
+            self.remember_revoked(manifest, list).await?;
+        }
+        let (envelopes, revocations) = match (found, own) {
+            (Ok((envelopes, revocations)), _) if !envelopes.is_empty() => (envelopes, revocations),
+            (other, Some(own)) => {
+                let revocations = other.ok().and_then(|(_, revocations)| revocations);
+                let envelopes = own.envelopes.into_iter().map(|bytes| bytes.0).collect();
+                (envelopes, own.revocations.map(|bytes| bytes.0).or(revocations))
+            }
+            (Ok(found), None) => found,
+            (Err(refusal), None) => return Ok(Err(refusal)),
+        };
+        let golden = match authenticate(manifest, &envelopes, revocations.as_deref(), &self.settings.signers, now) {
+            Ok(golden) => golden,
+            Err(refusal) => return Ok(Err(refusal)),
+        };
+        let before = self.store.is_revoked(hash_str(golden.issuer()), golden.reference().payload).await?;
+        Ok(if before { Err(verifier::golden::revoked(&golden)) } else { Ok(golden) })
+    }
+
+    /// A list that does not count revokes nothing; whether it is missed is for [`authenticate`] to say.
+    async fn remember_revoked(&self, manifest: &Sha256Digest, list: &[u8]) -> Result<(), BrokerError> {
+        match verifier::golden::revocations(manifest, list, &self.settings.signers) {
+            Ok(list) => Ok(self.store.revoke(hash_str(list.issuer()), list.revoked().to_vec()).await?),
+            Err(_) => Ok(()),
+        }
+    }
+
+    async fn fetch(
+        &self,
+        reference: &str,
+        manifest: &Sha256Digest,
+    ) -> Result<(Vec<Vec<u8>>, Option<Vec<u8>>), Refusal> {
+        let reference: ImageReference = reference.parse().map_err(|error: registry::ReferenceError| error.refusal())?;
+        let unavailable = |actual: String| {
+            Refusal::new(reason::GOLDEN_UNAVAILABLE, manifest.to_string(), "an answer of the registry", actual)
+        };
+        let fetch = registry::golden::fetch(&*self.registry, reference.repository(), manifest);
+        match tokio::time::timeout(GOLDEN_DEADLINE, fetch).await {
+            Ok(Ok(found)) => Ok((found.envelopes, found.revocations)),
+            // As in the guest: whatever keeps us from reading what is stored leaves the question open.
+            Ok(Err(error)) => Err(unavailable(error.to_string())),
+            Err(_) => Err(unavailable(format!("none within {} s", GOLDEN_DEADLINE.as_secs()))),
+        }
+    }
+
+    async fn own_golden(&self, manifest: &Sha256Digest) -> Result<Option<GoldenResource>, BrokerError> {
+        let path =
+            GoldenResource::path(manifest).parse().map_err(|_| BrokerError::Internal("a digest makes no path"))?;
+        let Some(bytes) = self.store.resource(path).await? else { return Ok(None) };
+        serde_json::from_slice(&bytes).map(Some).map_err(|_| BrokerError::Internal("a golden resource that is none"))
+    }
+}
+
+/// The log must have measured exactly the launch that is asked about, and nothing may have been decided on it yet.
+fn measured(state: &LogState, request: &DecideRequest) -> Result<(), BrokerError> {
+    let refuse = |expected: String, actual: &str| {
+        let subject = format!("launch {}", request.seq);
+        Err(BrokerError::refused(reason::ATTESTOR_DENIED, subject, expected, actual).holding(state.count()))
+    };
+    let Some(launch) = state.open().get(&request.seq).filter(|launch| launch.stage == Stage::Measured) else {
+        return refuse("an Image record of it, and nothing after".to_owned(), "no such launch is open in the log");
+    };
+    let image = &request.image;
+    if launch.manifest != image.manifest || launch.config != image.config || launch.rootfs != image.rootfs {
+        return refuse(format!("the image its log measured, {}", launch.manifest), "another image");
+    }
+    // Revocations and golden values are looked for at the reference: it is not for the asking side to choose anew.
+    if launch.ref_h != hash_str(&request.reference) {
+        return refuse("the reference its log names".to_owned(), "another reference");
+    }
+    Ok(())
+}
+
+/// The decision in our own log, explained whole.
+fn tell(id: &str, session: &Session, claims: &Claims) {
+    let Claims { guest, cid, seq, manifest, outcome, .. } = claims;
+    match outcome {
+        Outcome::Pass(golden) => {
+            tracing::info!(id, session = session.jti, %guest, cid, seq, %manifest, version = golden.version, "passed");
+        }
+        Outcome::Refused { refusal, .. } => {
+            tracing::warn!(id, session = session.jti, %guest, cid, seq, %manifest, "{refusal}");
+        }
+    }
+}

@@ -1,0 +1,116 @@
+//! The KBS protocol: the bodies, status codes and error types that real clients know, and a reason in each error.
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::extract::{Path, State};
+use axum::http::header::CONTENT_TYPE;
+use axum::http::{HeaderMap, HeaderValue};
+use axum::response::{IntoResponse as _, Response};
+use protocols::kbs::{MAX_BODY, TokenResponse};
+use protocols::reason;
+
+use super::{MAX_AUTH, answer, bearer, cookie, read};
+use crate::broker::Broker;
+use crate::error::BrokerError;
+use crate::token::Session;
+
+/// POST `/kbs/v0/auth`.
+pub(super) async fn auth(State(broker): State<Arc<Broker>>, body: Body) -> Response {
+    let answered = match read(body, MAX_AUTH, &broker.rooms.strangers).await {
+        Ok(body) => broker.challenge(&body.bytes),
+        Err(error) => Err(BrokerError::Body(error)),
+    };
+    match answered {
+        Ok(challenged) => {
+            let seconds = broker.settings.challenge_seconds;
+            answer::with_cookie(answer::json(200, &challenged.body), &challenged.cookie, seconds)
+        }
+        Err(error) => handshake(&error, "Auth"),
+    }
+}
+
+/// POST `/kbs/v0/attest`. The token is the session's new cookie too, so that a client of cookies needs nothing else.
+pub(super) async fn attest(State(broker): State<Arc<Broker>>, headers: HeaderMap, body: Body) -> Response {
+    let answered = match read(body, MAX_BODY, &broker.rooms.strangers).await {
+        Ok(body) => broker.attest(cookie(&headers), &body.bytes).await,
+        Err(error) => Err(BrokerError::Body(error)),
+    };
+    match answered {
+        Ok(token) => {
+            let response = answer::json(200, &TokenResponse { token: token.clone() });
+            answer::with_cookie(response, &token, broker.settings.token_seconds)
+        }
+        Err(error) => handshake(&error, "Attest"),
+    }
+}
+
+/// Every failure of the handshake is 401 to a client of the KBS protocol, unless it is ours or the body's.
+fn handshake(error: &BrokerError, step: &str) -> Response {
+    let status = match error {
+        BrokerError::Refused { .. } => 401,
+        _ => error.status(),
+    };
+    answer::kbs(error, "AttestationError", status, format!("Attestation error: RCAR handshake {step} failed"))
+}
+
+/// GET `/kbs/v0/resource/…`.
+pub(super) async fn resource(
+    State(broker): State<Arc<Broker>>,
+    Path(path): Path<String>,
+    headers: HeaderMap,
+) -> Response {
+    let session = match attested(&broker, &headers) {
+        Ok(session) => session,
+        Err(response) => return response,
+    };
+    match broker.resource(&session, &path).await {
+        Ok(encrypted) => answer::json(200, &encrypted),
+        Err(error) => plugin(&error),
+    }
+}
+
+/// A cookie wins over a bearer token when it stands for an attested session.
+fn attested(broker: &Broker, headers: &HeaderMap) -> Result<Session, Response> {
+    if let Ok(session) = broker.session(cookie(headers)) {
+        return Ok(session);
+    }
+    let token = bearer(headers);
+    broker.session(token).map_err(|error| {
+        let (variant, detail) = match token {
+            None => ("TokenNotFound", "Attestation Token not found"),
+            Some(_) => ("TokenVerifierError", "Token Verifier error"),
+        };
+        answer::kbs(&error, variant, 401, detail.to_owned())
+    })
+}
+
+/// POST `/kbs/v0/resource/…`, for administrators.
+pub(super) async fn put_resource(
+    State(broker): State<Arc<Broker>>,
+    Path(path): Path<String>,
+    headers: HeaderMap,
+    body: Body,
+) -> Response {
+    if let Err(error) = broker.administrator(bearer(&headers)) {
+        return answer::kbs(&error, "AdminAuthError", 401, "Admin auth error".to_owned());
+    }
+    let stored = match read(body, MAX_BODY, &broker.rooms.sessions).await {
+        Ok(body) => broker.put_resource(&path, body.bytes).await,
+        Err(error) => Err(BrokerError::Body(error)),
+    };
+    match stored {
+        Ok(()) => ([(CONTENT_TYPE, HeaderValue::from_static("text/xml"))], "").into_response(),
+        Err(error) => plugin(&error),
+    }
+}
+
+/// A missing resource is 404: on 401 real clients would attest again, three times.
+fn plugin(error: &BrokerError) -> Response {
+    let status = match error {
+        BrokerError::Refused { refusal, .. } if refusal.code == reason::ATTESTOR_NOT_FOUND => 404,
+        BrokerError::Refused { .. } => 401,
+        _ => error.status(),
+    };
+    answer::kbs(error, "PluginInternalError", status, "Plugin internal error".to_owned())
+}

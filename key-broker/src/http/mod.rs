@@ -1,0 +1,136 @@
+//! The routes, and what every handler needs: bodies bounded in time and size, credentials, answers.
+
+mod answer;
+mod kbs;
+mod tcl;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::http::header::{AUTHORIZATION, COOKIE};
+use axum::http::{HeaderMap, StatusCode};
+use axum::routing::{get, post};
+use futures_util::StreamExt as _;
+use protocols::kbs::SESSION_COOKIE;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use crate::broker::Broker;
+use crate::error::BodyError;
+
+/// The longest a request's body may take to come.
+const BODY_TIME: Duration = Duration::from_secs(10);
+/// The largest request for a challenge, in bytes.
+const MAX_AUTH: usize = 16 * 1024;
+/// Room for bodies of callers who have shown nothing yet, in KiB.
+const STRANGERS_KIB: usize = 64 * 1024;
+/// Room for bodies of attested sessions and administrators, in KiB: strangers cannot take it from them.
+const SESSIONS_KIB: usize = 256 * 1024;
+/// The longest answering may take; above the deadline for golden values.
+const ANSWER_TIME: Duration = Duration::from_secs(20);
+
+/// Every route.
+pub fn router(broker: Arc<Broker>) -> Router {
+    Router::new()
+        .route("/healthz", get(async || StatusCode::OK))
+        .route("/kbs/v0/auth", post(kbs::auth))
+        .route("/kbs/v0/attest", post(kbs::attest))
+        .route("/kbs/v0/resource/{*path}", get(kbs::resource).post(kbs::put_resource))
+        .route("/tcl/v1/events", post(tcl::events))
+        .route("/tcl/v1/decide", post(tcl::decide))
+        .route("/tcl/v1/receipts", get(tcl::receipts))
+        .route("/tcl/v1/verdicts/{id}", get(tcl::verdict))
+        .fallback(answer::nowhere)
+        .method_not_allowed_fallback(answer::nowhere)
+        .layer(axum::middleware::from_fn(answer::in_time))
+        .with_state(broker)
+}
+
+/// Memory for bodies, from their first byte to their answer. A body that finds no room waits for it, and not longer
+/// than for its own bytes.
+#[derive(Debug)]
+pub(crate) struct Rooms {
+    strangers: Arc<Semaphore>,
+    sessions: Arc<Semaphore>,
+}
+
+impl Rooms {
+    pub(crate) fn new() -> Self {
+        let room = |kib| Arc::new(Semaphore::new(kib));
+        Self { strangers: room(STRANGERS_KIB), sessions: room(SESSIONS_KIB) }
+    }
+}
+
+/// A body, and the room it takes.
+#[derive(Debug)]
+struct Received {
+    bytes: Vec<u8>,
+    room: Option<OwnedSemaphorePermit>,
+}
+
+/// Reads a whole body of at most `limit` bytes within [`BODY_TIME`].
+async fn read(body: Body, limit: usize, room: &Arc<Semaphore>) -> Result<Received, BodyError> {
+    let reading = async {
+        let mut received = Received { bytes: Vec::new(), room: None };
+        let mut stream = body.into_data_stream();
+        while let Some(chunk) = stream.next().await {
+            let chunk = chunk.map_err(|_| BodyError::Cut)?;
+            if received.bytes.len() + chunk.len() > limit {
+                return Err(BodyError::TooLarge);
+            }
+            let held = received.room.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
+            let needed = (received.bytes.len() + chunk.len()).div_ceil(1024);
+            let kib = u32::try_from(needed.saturating_sub(held)).map_err(|_| BodyError::TooLarge)?;
+            let more = Arc::clone(room).acquire_many_owned(kib).await.map_err(|_| BodyError::Timeout)?;
+            match &mut received.room {
+                Some(room) => room.merge(more),
+                none => *none = Some(more),
+            }
+            received.bytes.extend_from_slice(&chunk);
+        }
+        Ok(received)
+    };
+    tokio::time::timeout(BODY_TIME, reading).await.map_err(|_| BodyError::Timeout)?
+}
+
+/// The bearer token, where the request carries one.
+fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let (scheme, token) = headers.get(AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
+}
+
+/// The session cookie's value, where the request carries one.
+fn cookie(headers: &HeaderMap) -> Option<&str> {
+    let pairs = headers.get_all(COOKIE).iter().filter_map(|value| value.to_str().ok()).flat_map(|v| v.split(';'));
+    pairs.filter_map(|pair| pair.trim().split_once('=')).find(|(name, _)| *name == SESSION_COOKIE).map(|(_, v)| v)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn body(bytes: usize) -> Body {
+        // Byte by byte: what counts is their sum.
+        let chunks = (0..bytes).map(|_| Ok::<_, std::io::Error>(vec![0u8]));
+        Body::from_stream(futures_util::stream::iter(chunks))
+    }
+
+    /// The clock jumps whenever everything waits, so that waiting costs no time.
+    #[tokio::test(start_paused = true)]
+    async fn bodies_take_no_more_memory_than_there_is_room() {
+        let room = Arc::new(Semaphore::new(4));
+        let first = read(body(3 * 1024), 4096, &room).await.unwrap();
+        assert_eq!((first.bytes.len(), room.available_permits()), (3072, 1));
+        assert_eq!(read(body(1025), 4096, &room).await.unwrap_err(), BodyError::Timeout);
+        assert_eq!(room.available_permits(), 1, "what did not come in gives its room back");
+        assert_eq!(read(body(1024), 4096, &room).await.unwrap().bytes.len(), 1024);
+        let waits = read(body(4096), 4096, &room);
+        let (second, ()) = tokio::join!(waits, async {
+            tokio::time::sleep(BODY_TIME / 2).await;
+            drop(first);
+        });
+        assert_eq!(second.unwrap().bytes.len(), 4096);
+        assert_eq!(read(body(4097), 4096, &room).await.unwrap_err(), BodyError::TooLarge);
+    }
+}

@@ -1,0 +1,23 @@
+//! The remote attestor: challenges, appraises, keeps event logs, releases secrets and golden values.
+//!
+//! - [`config::Config`] -> [`config::Settings`]: everything parsed and checked before anything starts.
+//! - [`broker::Broker`]: what is done; [`http::router`]: how it is asked; [`server::serve`]: bounds and drain.
+//! - [`store::Store`]: what must last.
+//!
+//! Absent here: sessions in memory (challenges and tokens are sealed and travel), signers or policy named by a
+//! guest, and any verdict of its own: `verifier::appraise` decides, the same function as in the guest.
+
+// A refusal ends a request: moving it is not worth a box at every boundary.
+#![allow(clippy::result_large_err)]
+
+pub mod broker;
+mod challenge;
+pub mod config;
+mod decide;
+pub mod error;
+mod history;
+pub mod http;
+mod initdata;
+pub mod server;
+pub mod store;
+mod token;

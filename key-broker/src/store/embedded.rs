@@ -1,0 +1,357 @@
+//! The store in one file, with durable transactions.
+
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::Path;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use protocols::digest::{Sha256Digest, Sha384Digest};
+use protocols::guest::GuestId;
+use protocols::resource::ResourcePath;
+use protocols::tcl::{Outcome, VerdictRecord};
+use protocols::time::Timestamp;
+use redb::backends::FileBackend;
+use redb::{Database, ReadableDatabase as _, ReadableTable as _, ReadableTableMetadata as _, TableDefinition};
+use verifier::HighWater;
+
+use super::{Alarm, Commit, History, Raise, Store, StoreError};
+
+/// Version of the layout below.
+const SCHEMA: u64 = 1;
+/// Decisions kept; the oldest make room.
+const MAX_VERDICTS: u64 = 65_536;
+/// Alarms kept; later ones are only logged.
+const MAX_ALARMS: u64 = 65_536;
+/// Alarms kept of one guest: the first says it all.
+const MAX_ALARMS_OF_GUEST: usize = 16;
+/// Expired challenges forgotten with each use of one: more than can be added by it, so the table shrinks.
+const PURGE: usize = 64;
+
+const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
+/// (expiry, nonce): expired ones are a range at the table's start.
+const CHALLENGES: TableDefinition<'_, (u64, [u8; 32]), ()> = TableDefinition::new("challenges");
+const HISTORIES: TableDefinition<'_, [u8; 32], &[u8]> = TableDefinition::new("histories");
+/// (guest, place).
+const RECORDS: TableDefinition<'_, ([u8; 32], u64), &[u8]> = TableDefinition::new("records");
+/// (guest, count).
+const RECEIPTS: TableDefinition<'_, ([u8; 32], u64), &str> = TableDefinition::new("receipts");
+/// Hash of issuer and series -> (version, payload).
+const HIGH_WATER: TableDefinition<'_, [u8; 48], (u64, [u8; 32])> = TableDefinition::new("high_water");
+/// (hash of the issuer, payload of a golden value it revoked).
+const REVOKED: TableDefinition<'_, ([u8; 48], [u8; 32]), ()> = TableDefinition::new("revoked");
+/// (guest, launch number, payload of the golden value): decisions that passed, for as long as their guest's history.
+const PASSES: TableDefinition<'_, ([u8; 32], u64, [u8; 32]), ()> = TableDefinition::new("passes");
+const RESOURCES: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("resources");
+const VERDICTS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("verdicts");
+/// Running number -> id, to find the oldest.
+const VERDICT_ORDER: TableDefinition<'_, u64, &str> = TableDefinition::new("verdict_order");
+const ALARMS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("alarms");
+
+/// Everything in one file.
+#[derive(Debug, Clone)]
+pub struct EmbeddedStore {
+    database: Arc<Database>,
+}
+
+fn io(error: impl std::fmt::Display) -> StoreError {
+    StoreError::Io(error.to_string())
+}
+
+fn to_json<T: serde::Serialize>(value: &T) -> Result<Vec<u8>, StoreError> {
+    serde_json::to_vec(value).map_err(io)
+}
+
+fn from_json<T: for<'de> serde::Deserialize<'de>>(bytes: &[u8], what: &'static str) -> Result<T, StoreError> {
+    serde_json::from_slice(bytes).map_err(|_| StoreError::Corrupt(what))
+}
+
+impl EmbeddedStore {
+    /// Opens the file, making it when it is not there. One process holds it at a time.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`] when it cannot be opened or another process holds it, [`StoreError::Corrupt`] when
+    /// another release made it.
+    pub fn open(path: &Path) -> Result<Self, StoreError> {
+        // It holds secrets: made for its owner alone, whatever the umask.
+        let file = std::fs::OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(path)
+            .map_err(|error| StoreError::Io(format!("{}: {error}", path.display())))?;
+        let database = Database::builder().create_with_backend(FileBackend::new(file).map_err(io)?).map_err(io)?;
+        let write = database.begin_write().map_err(io)?;
+        {
+            let mut meta = write.open_table(META).map_err(io)?;
+            let schema = meta.get("schema").map_err(io)?.map(|value| value.value());
+            match schema {
+                None => {
+                    meta.insert("schema", SCHEMA).map_err(io)?;
+                }
+                Some(SCHEMA) => {}
+                Some(_) => return Err(StoreError::Corrupt("a file of another release")),
+            }
+            // Made once here, so that reading never meets a missing table.
+            write.open_table(CHALLENGES).map_err(io)?;
+            write.open_table(HISTORIES).map_err(io)?;
+            write.open_table(RECORDS).map_err(io)?;
+            write.open_table(RECEIPTS).map_err(io)?;
+            write.open_table(HIGH_WATER).map_err(io)?;
+            write.open_table(REVOKED).map_err(io)?;
+            write.open_table(PASSES).map_err(io)?;
+            write.open_table(RESOURCES).map_err(io)?;
+            write.open_table(VERDICTS).map_err(io)?;
+            write.open_table(VERDICT_ORDER).map_err(io)?;
+            write.open_table(ALARMS).map_err(io)?;
+        }
+        write.commit().map_err(io)?;
+        Ok(Self { database: Arc::new(database) })
+    }
+
+    /// Runs `work` where blocking is allowed.
+    async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Database) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let database = Arc::clone(&self.database);
+        tokio::task::spawn_blocking(move || work(&database)).await.map_err(io)?
+    }
+}
+
+fn mark(stored: Option<(u64, [u8; 32])>) -> HighWater {
+    stored.map_or(HighWater::None, |(version, payload)| HighWater::Accepted {
+        version,
+        payload: Sha256Digest::new(payload),
+    })
+}
+
+#[async_trait]
+impl Store for EmbeddedStore {
+    async fn use_challenge(&self, nonce: [u8; 32], expires: Timestamp, now: Timestamp) -> Result<bool, StoreError> {
+        self.blocking(move |database| {
+            let write = database.begin_write().map_err(io)?;
+            let fresh = {
+                let mut table = write.open_table(CHALLENGES).map_err(io)?;
+                let expired: Vec<_> = table
+                    .range(..(now.0, [0u8; 32]))
+                    .map_err(io)?
+                    .take(PURGE)
+                    .map(|entry| entry.map(|(key, _)| key.value()))
+                    .collect::<Result<_, _>>()
+                    .map_err(io)?;
+                for key in expired {
+                    table.remove(key).map_err(io)?;
+                }
+                table.insert((expires.0, nonce), ()).map_err(io)?.is_none()
+            };
+            write.commit().map_err(io)?;
+            Ok(fresh)
+        })
+        .await
+    }
+
+    async fn history(&self, guest: GuestId) -> Result<Option<History>, StoreError> {
+        self.blocking(move |database| {
+            let table = database.begin_read().map_err(io)?.open_table(HISTORIES).map_err(io)?;
+            let stored = table.get(guest.as_bytes()).map_err(io)?;
+            stored.map(|bytes| from_json(bytes.value(), "a history")).transpose()
+        })
+        .await
+    }
+
+    async fn records(&self, guest: GuestId, from: u64, max: usize) -> Result<Vec<Vec<u8>>, StoreError> {
+        self.blocking(move |database| {
+            let table = database.begin_read().map_err(io)?.open_table(RECORDS).map_err(io)?;
+            let range = (*guest.as_bytes(), from)..=(*guest.as_bytes(), u64::MAX);
+            let found = table.range(range).map_err(io)?.take(max);
+            found.map(|entry| entry.map(|(_, value)| value.value().to_vec())).collect::<Result<_, _>>().map_err(io)
+        })
+        .await
+    }
+
+    async fn append(
+        &self,
+        guest: GuestId,
+        held: u64,
+        records: Vec<Vec<u8>>,
+        history: History,
+    ) -> Result<Commit, StoreError> {
+        self.blocking(move |database| {
+            let guest = *guest.as_bytes();
+            let write = database.begin_write().map_err(io)?;
+            {
+                let mut histories = write.open_table(HISTORIES).map_err(io)?;
+                let stored: Option<History> = histories
+                    .get(&guest)
+                    .map_err(io)?
+                    .map(|bytes| from_json(bytes.value(), "a history"))
+                    .transpose()?;
+                if stored.map_or(0, |history| history.state.count()) != held {
+                    return Ok(Commit::Raced);
+                }
+                histories.insert(&guest, to_json(&history)?.as_slice()).map_err(io)?;
+                let mut table = write.open_table(RECORDS).map_err(io)?;
+                for (place, record) in (held..).zip(&records) {
+                    table.insert((guest, place), record.as_slice()).map_err(io)?;
+                }
+                let mut receipts = write.open_table(RECEIPTS).map_err(io)?;
+                receipts.insert((guest, history.state.count()), history.receipt.as_str()).map_err(io)?;
+            }
+            write.commit().map_err(io)?;
+            Ok(Commit::Done)
+        })
+        .await
+    }
+
+    async fn receipts_after(&self, guest: GuestId, count: u64, max: usize) -> Result<Vec<String>, StoreError> {
+        self.blocking(move |database| {
+            let table = database.begin_read().map_err(io)?.open_table(RECEIPTS).map_err(io)?;
+            let guest = *guest.as_bytes();
+            let found = table.range((guest, count.saturating_add(1))..=(guest, u64::MAX)).map_err(io)?.take(max);
+            found.map(|entry| entry.map(|(_, value)| value.value().to_owned())).collect::<Result<_, _>>().map_err(io)
+        })
+        .await
+    }
+
+    async fn raise_alarm(&self, alarm: Alarm) -> Result<(), StoreError> {
+        self.blocking(move |database| {
+            let key = format!("{} {} {} {}", alarm.guest, alarm.code, alarm.count, alarm.head);
+            let write = database.begin_write().map_err(io)?;
+            {
+                let mut table = write.open_table(ALARMS).map_err(io)?;
+                let known = table.get(key.as_str()).map_err(io)?.is_some();
+                // Every key of a guest starts with its 64 digits and a space; `!` is the next character after it.
+                let (first, end) = (format!("{} ", alarm.guest), format!("{}!", alarm.guest));
+                let own = table.range(first.as_str()..end.as_str()).map_err(io)?.take(MAX_ALARMS_OF_GUEST).count();
+                if known || own >= MAX_ALARMS_OF_GUEST || table.len().map_err(io)? >= MAX_ALARMS {
+                    return Ok(());
+                }
+                table.insert(key.as_str(), to_json(&alarm)?.as_slice()).map_err(io)?;
+            }
+            write.commit().map_err(io)
+        })
+        .await
+    }
+
+    async fn alarms(&self) -> Result<Vec<Alarm>, StoreError> {
+        self.blocking(move |database| {
+            let table = database.begin_read().map_err(io)?.open_table(ALARMS).map_err(io)?;
+            let all = table.iter().map_err(io)?;
+            all.map(|entry| from_json(entry.map_err(io)?.1.value(), "an alarm")).collect()
+        })
+        .await
+    }
+
+    async fn high_water(&self, series: Sha384Digest) -> Result<HighWater, StoreError> {
+        self.blocking(move |database| {
+            let table = database.begin_read().map_err(io)?.open_table(HIGH_WATER).map_err(io)?;
+            Ok(mark(table.get(series.as_bytes()).map_err(io)?.map(|value| value.value())))
+        })
+        .await
+    }
+
+    async fn revoke(&self, issuer: Sha384Digest, payloads: Vec<Sha256Digest>) -> Result<(), StoreError> {
+        self.blocking(move |database| {
+            let known = database.begin_read().map_err(io)?.open_table(REVOKED).map_err(io)?;
+            let mut new = Vec::new();
+            for payload in payloads {
+                let key = (*issuer.as_bytes(), *payload.as_bytes());
+                if known.get(key).map_err(io)?.is_none() {
+                    new.push(key);
+                }
+            }
+            // The same list comes with every decision: only what is new costs a write.
+            if new.is_empty() {
+                return Ok(());
+            }
+            let write = database.begin_write().map_err(io)?;
+            {
+                let mut table = write.open_table(REVOKED).map_err(io)?;
+                for key in new {
+                    table.insert(key, ()).map_err(io)?;
+                }
+            }
+            write.commit().map_err(io)
+        })
+        .await
+    }
+
+    async fn is_revoked(&self, issuer: Sha384Digest, payload: Sha256Digest) -> Result<bool, StoreError> {
+        self.blocking(move |database| {
+            let table = database.begin_read().map_err(io)?.open_table(REVOKED).map_err(io)?;
+            Ok(table.get((*issuer.as_bytes(), *payload.as_bytes())).map_err(io)?.is_some())
+        })
+        .await
+    }
+
+    async fn passed(&self, guest: GuestId, seq: u64, golden: Sha256Digest) -> Result<bool, StoreError> {
+        self.blocking(move |database| {
+            let table = database.begin_read().map_err(io)?.open_table(PASSES).map_err(io)?;
+            Ok(table.get((*guest.as_bytes(), seq, *golden.as_bytes())).map_err(io)?.is_some())
+        })
+        .await
+    }
+
+    async fn record_verdict(&self, record: VerdictRecord, raise: Option<Raise>) -> Result<Commit, StoreError> {
+        self.blocking(move |database| {
+            let write = database.begin_write().map_err(io)?;
+            {
+                if let Some(Raise { series, from, version, payload }) = raise {
+                    let mut marks = write.open_table(HIGH_WATER).map_err(io)?;
+                    let stored = mark(marks.get(series.as_bytes()).map_err(io)?.map(|value| value.value()));
+                    if stored != from {
+                        return Ok(Commit::Raced);
+                    }
+                    marks.insert(series.as_bytes(), (version, *payload.as_bytes())).map_err(io)?;
+                }
+                if let Outcome::Pass(golden) = &record.verdict.outcome {
+                    let key = (*record.verdict.guest.as_bytes(), record.verdict.seq, *golden.payload.as_bytes());
+                    write.open_table(PASSES).map_err(io)?.insert(key, ()).map_err(io)?;
+                }
+                let mut verdicts = write.open_table(VERDICTS).map_err(io)?;
+                let mut order = write.open_table(VERDICT_ORDER).map_err(io)?;
+                let next = order.last().map_err(io)?.map_or(0, |(number, _)| number.value().saturating_add(1));
+                if order.len().map_err(io)? >= MAX_VERDICTS {
+                    let oldest = order.pop_first().map_err(io)?.map(|(_, id)| id.value().to_owned());
+                    if let Some(oldest) = oldest {
+                        verdicts.remove(oldest.as_str()).map_err(io)?;
+                    }
+                }
+                order.insert(next, record.id.as_str()).map_err(io)?;
+                verdicts.insert(record.id.as_str(), to_json(&record)?.as_slice()).map_err(io)?;
+            }
+            write.commit().map_err(io)?;
+            Ok(Commit::Done)
+        })
+        .await
+    }
+
+    async fn verdict(&self, id: &str) -> Result<Option<VerdictRecord>, StoreError> {
+        let id = id.to_owned();
+        self.blocking(move |database| {
+            let table = database.begin_read().map_err(io)?.open_table(VERDICTS).map_err(io)?;
+            let stored = table.get(id.as_str()).map_err(io)?;
+            stored.map(|bytes| from_json(bytes.value(), "a decision")).transpose()
+        })
+        .await
+    }
+
+    async fn put_resource(&self, path: ResourcePath, bytes: Vec<u8>) -> Result<(), StoreError> {
+        self.blocking(move |database| {
+            let write = database.begin_write().map_err(io)?;
+            write.open_table(RESOURCES).map_err(io)?.insert(path.as_str(), bytes.as_slice()).map_err(io)?;
+            write.commit().map_err(io)
+        })
+        .await
+    }
+
+    async fn resource(&self, path: ResourcePath) -> Result<Option<Vec<u8>>, StoreError> {
+        self.blocking(move |database| {
+            let table = database.begin_read().map_err(io)?.open_table(RESOURCES).map_err(io)?;
+            Ok(table.get(path.as_str()).map_err(io)?.map(|bytes| bytes.value().to_vec()))
+        })
+        .await
+    }
+}

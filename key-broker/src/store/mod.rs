@@ -1,0 +1,139 @@
+//! What must last: used challenges, guests' histories, high-water marks, resources, decisions, alarms.
+//!
+//! Methods are named for what they must do atomically. Whatever returns `Ok` after a change has it on disk.
+
+mod embedded;
+
+use async_trait::async_trait;
+use protocols::digest::{Sha256Digest, Sha384Digest};
+use protocols::guest::GuestId;
+use protocols::reason::Code;
+use protocols::register::RegisterValue;
+use protocols::resource::ResourcePath;
+use protocols::tcl::VerdictRecord;
+use protocols::time::Timestamp;
+use serde::{Deserialize, Serialize};
+use verifier::{HighWater, LogState};
+
+pub use embedded::EmbeddedStore;
+
+/// The store could not be read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The medium failed, or is full.
+    #[error("store: {0}")]
+    Io(String),
+    /// Something in it is not what this release writes.
+    #[error("store: {0} cannot be read")]
+    Corrupt(&'static str),
+}
+
+/// How an attempt to change something ended that another request may have changed first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use]
+pub enum Commit {
+    /// It is on disk.
+    Done,
+    /// Another request came first; nothing was changed.
+    Raced,
+}
+
+/// What is held of a guest: the state after its records, and the receipt for them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct History {
+    /// The log's state after all its records; names their count and head.
+    pub state: LogState,
+    /// Compact JWS of the receipt for that count and head.
+    pub receipt: String,
+}
+
+/// A guest showed a second or a shorter history, or one that its register or this attestor denies.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Alarm {
+    /// Whose.
+    pub guest: GuestId,
+    /// `log.fork`, `log.regress`, `log.replay` or `attestor.verdict`.
+    pub code: Code,
+    /// Records it showed.
+    pub count: u64,
+    /// The head it showed, with evidence.
+    pub head: RegisterValue,
+    /// Records held.
+    pub held: u64,
+    /// When it was first seen.
+    pub time: Timestamp,
+}
+
+/// A golden value was accepted: nothing below it counts from now on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Raise {
+    /// Hash of issuer and series.
+    pub series: Sha384Digest,
+    /// The mark the decision was made with; another mark now means another request came first.
+    pub from: HighWater,
+    /// The accepted version.
+    pub version: u64,
+    /// SHA-256 of the accepted payload.
+    pub payload: Sha256Digest,
+}
+
+/// The one door to what must last.
+#[async_trait]
+pub trait Store: std::fmt::Debug + Send + Sync {
+    /// Marks a challenge as used; `false` when it was already. Forgets challenges that have expired at `now`.
+    async fn use_challenge(&self, nonce: [u8; 32], expires: Timestamp, now: Timestamp) -> Result<bool, StoreError>;
+
+    /// What is held of a guest.
+    async fn history(&self, guest: GuestId) -> Result<Option<History>, StoreError>;
+
+    /// The bytes of at most `max` of a guest's records, from place `from` on.
+    async fn records(&self, guest: GuestId, from: u64, max: usize) -> Result<Vec<Vec<u8>>, StoreError>;
+
+    /// Adds records to a guest's history and replaces its state and receipt, if it still has `held` records.
+    async fn append(
+        &self,
+        guest: GuestId,
+        held: u64,
+        records: Vec<Vec<u8>>,
+        history: History,
+    ) -> Result<Commit, StoreError>;
+
+    /// A guest's receipts for more than `count` records, in order, at most `max`.
+    async fn receipts_after(&self, guest: GuestId, count: u64, max: usize) -> Result<Vec<String>, StoreError>;
+
+    /// Remembers an alarm; the same alarm again changes nothing. Of one guest only the first few are kept, so that
+    /// nobody hides another guest's among their own.
+    async fn raise_alarm(&self, alarm: Alarm) -> Result<(), StoreError>;
+
+    /// Every alarm.
+    async fn alarms(&self) -> Result<Vec<Alarm>, StoreError>;
+
+    /// The highest golden value accepted within a series.
+    async fn high_water(&self, series: Sha384Digest) -> Result<HighWater, StoreError>;
+
+    /// Remembers golden values that their issuer has revoked, for good.
+    async fn revoke(&self, issuer: Sha384Digest, payloads: Vec<Sha256Digest>) -> Result<(), StoreError>;
+
+    /// Whether the issuer ever revoked this golden value.
+    async fn is_revoked(&self, issuer: Sha384Digest, payload: Sha256Digest) -> Result<bool, StoreError>;
+
+    /// Whether a decision passed this launch with this golden value.
+    async fn passed(&self, guest: GuestId, seq: u64, golden: Sha256Digest) -> Result<bool, StoreError>;
+
+    /// Keeps a decision and, when it passed, remembers that and raises the high-water mark it was made with.
+    async fn record_verdict(&self, record: VerdictRecord, raise: Option<Raise>) -> Result<Commit, StoreError>;
+
+    /// A decision by its name.
+    async fn verdict(&self, id: &str) -> Result<Option<VerdictRecord>, StoreError>;
+
+    /// Stores a resource, replacing what was there.
+    async fn put_resource(&self, path: ResourcePath, bytes: Vec<u8>) -> Result<(), StoreError>;
+
+    /// A resource's bytes.
+    async fn resource(&self, path: ResourcePath) -> Result<Option<Vec<u8>>, StoreError>;
+}
+
+#[cfg(test)]
+mod tests;

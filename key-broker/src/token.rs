@@ -1,0 +1,146 @@
+//! The session token: an ES256 JWT of ours that carries all there is to know of an attested session.
+
+use p256::ecdsa::{SigningKey, VerifyingKey};
+use protocols::environment::Environment;
+use protocols::guest::GuestId;
+use protocols::jwe;
+use protocols::jws;
+use protocols::kbs::{RuntimeData, Tee, TeePubKey};
+use protocols::tcl::LogBinding;
+use protocols::time::Timestamp;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use crate::error::BrokerError;
+
+/// JWS `typ` of tokens.
+const TYP: &str = "JWT";
+/// Who issues them.
+const ISSUER: &str = "trusted-container-launcher/key-broker";
+
+/// Claims of a token. Whoever holds one of our signature attested exactly this.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Session {
+    iss: String,
+    iat: u64,
+    exp: u64,
+    /// Names this session in our log.
+    pub(crate) jti: String,
+    /// Which evidence it showed.
+    pub(crate) tee: Tee,
+    /// The attestor's environment.
+    pub(crate) environment: Environment,
+    /// Whether the platform is simulated.
+    pub(crate) simulated: bool,
+    /// The guest that the evidence stands for, where its log was held.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) guest: Option<GuestId>,
+    /// The challenge's nonce as it travelled.
+    pub(crate) nonce: String,
+    /// The session's key.
+    #[serde(rename = "tee-pubkey")]
+    pub(crate) tee_pubkey: TeePubKey,
+    /// The log's head the guest bound; only in sessions of our own protocol.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) log: Option<LogBinding>,
+    /// The result in EAR's words.
+    submods: Value,
+}
+
+/// What a new session is made of.
+#[derive(Debug)]
+pub(crate) struct NewSession {
+    pub(crate) jti: String,
+    pub(crate) tee: Tee,
+    pub(crate) environment: Environment,
+    pub(crate) simulated: bool,
+    pub(crate) guest: Option<GuestId>,
+    pub(crate) data: RuntimeData,
+}
+
+impl Session {
+    pub(crate) fn new(new: NewSession, now: Timestamp, seconds: u64) -> Self {
+        let NewSession { jti, tee, environment, simulated, guest, data } = new;
+        Self {
+            iss: ISSUER.to_owned(),
+            iat: now.0,
+            exp: now.plus(seconds).0,
+            jti,
+            tee,
+            environment,
+            simulated,
+            guest,
+            nonce: data.nonce,
+            tee_pubkey: data.tee_pubkey,
+            log: data.log,
+            submods: json!({ "cpu0": { "ear.status": "affirming" } }),
+        }
+    }
+
+    /// Signs the claims.
+    pub(crate) fn sign(&self, key: &SigningKey) -> Result<String, BrokerError> {
+        jws::sign(TYP, None, self, key).map_err(|_| BrokerError::Internal("a token has no JSON form"))
+    }
+
+    /// Checks a token of ours that has not expired.
+    pub(crate) fn verify(token: &str, key: &VerifyingKey, now: Timestamp) -> Result<Self, BrokerError> {
+        let session: Self =
+            jws::verify(TYP, token, key).map_err(|_| BrokerError::session("a token of another attestor"))?;
+        if session.iss != ISSUER {
+            return Err(BrokerError::session("a token of another issuer"));
+        }
+        if now.0 >= session.exp {
+            return Err(BrokerError::session("a token that has expired"));
+        }
+        Ok(session)
+    }
+
+    /// The session's key for checking what it signs.
+    pub(crate) fn key(&self) -> Result<VerifyingKey, BrokerError> {
+        let key = jwe::public_key(&self.tee_pubkey).map_err(|_| BrokerError::session("a token without a P-256 key"))?;
+        Ok(VerifyingKey::from(key))
+    }
+
+    /// What evidence of this session over `log` is bound to.
+    pub(crate) fn runtime_data(&self, log: &LogBinding) -> RuntimeData {
+        RuntimeData { nonce: self.nonce.clone(), tee_pubkey: self.tee_pubkey.clone(), log: Some(log.clone()) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn session() -> Session {
+        let tee_pubkey = jwe::jwk(&jwe::generate().unwrap().public_key());
+        let new = NewSession {
+            jti: "00".into(),
+            tee: Tee::Tpm,
+            environment: Environment::Development,
+            simulated: true,
+            guest: None,
+            data: RuntimeData { nonce: "bm9uY2U=".into(), tee_pubkey, log: None },
+        };
+        Session::new(new, Timestamp(1000), 300)
+    }
+
+    #[test]
+    fn counts_until_it_expires_and_only_under_our_key() {
+        let key = SigningKey::from_slice(&[1; 32]).unwrap();
+        let other = SigningKey::from_slice(&[2; 32]).unwrap();
+        let token = session().sign(&key).unwrap();
+        assert!(Session::verify(&token, key.verifying_key(), Timestamp(1299)).is_ok());
+        assert!(Session::verify(&token, key.verifying_key(), Timestamp(1300)).is_err());
+        assert!(Session::verify(&token, other.verifying_key(), Timestamp(1299)).is_err());
+    }
+
+    /// Everything signed by the pinned key has its own type: a receipt or verdict is no token.
+    #[test]
+    fn another_type_of_token_or_another_issuer_is_no_session() {
+        let key = SigningKey::from_slice(&[1; 32]).unwrap();
+        let verdict = jws::sign(protocols::tcl::VERDICT_TYP, None, &session(), &key).unwrap();
+        assert!(Session::verify(&verdict, key.verifying_key(), Timestamp(1001)).is_err());
+        let foreign = Session { iss: "someone".into(), ..session() }.sign(&key).unwrap();
+        assert!(Session::verify(&foreign, key.verifying_key(), Timestamp(1001)).is_err());
+    }
+}

@@ -1,0 +1,93 @@
+//! The program itself: keys made and shown, configurations refused, served until it is told to stop.
+
+#![allow(clippy::unwrap_used, clippy::indexing_slicing)] // a test fails by panicking
+
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::TcpStream;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+fn key_broker(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_key-broker"));
+    command.args(arguments).env_remove("KEY_BROKER_LOG");
+    command
+}
+
+fn run(arguments: &[&str]) -> Output {
+    key_broker(arguments).output().unwrap()
+}
+
+fn configuration(directory: &Path) -> String {
+    let key = directory.join("signing.pem").display().to_string();
+    let made = run(&["keygen", &key]);
+    assert!(made.status.success(), "{made:?}");
+    let public = String::from_utf8(made.stdout).unwrap();
+    let file = directory.join("broker.toml");
+    let text = format!(
+        "environment = \"development\"\nlisten = \"127.0.0.1:0\"\nstore = \"{0}/broker.redb\"\n\
+         signing_key = \"{key}\"\nchallenge_seconds = 60\ntoken_seconds = 60\n\
+         [[signers]]\nissuer = \"a\"\nkey = \"\"\"{public}\"\"\"\nmin_version = 1\nrevocations = \"optional\"\n\
+         [policy]\nregisters = [\"software\"]\n",
+        directory.display()
+    );
+    std::fs::write(&file, text).unwrap();
+    file.display().to_string()
+}
+
+#[test]
+fn a_key_is_made_once_readable_by_its_owner_alone_and_shown() {
+    let directory = tempfile::tempdir().unwrap();
+    let config = configuration(directory.path());
+    let key = directory.path().join("signing.pem");
+    assert_eq!(std::fs::metadata(&key).unwrap().permissions().mode() & 0o777, 0o600);
+    let before = std::fs::read(&key).unwrap();
+    assert!(!run(&["keygen", &key.display().to_string()]).status.success());
+    assert_eq!(std::fs::read(&key).unwrap(), before);
+
+    let shown = run(&["--config", &config, "--print-key"]);
+    let public = String::from_utf8(shown.stdout).unwrap();
+    assert!(shown.status.success() && public.starts_with("-----BEGIN PUBLIC KEY-----\n"), "{public}");
+    assert!(std::fs::read_to_string(&config).unwrap().contains(&public));
+}
+
+#[test]
+fn a_configuration_that_does_not_hold_starts_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    let config = configuration(directory.path());
+    let text = std::fs::read_to_string(&config).unwrap().replace("challenge_seconds", "challenge_second");
+    std::fs::write(&config, text).unwrap();
+    for arguments in [vec!["--config", &config], vec!["--config", "/nonexistent"], vec![]] {
+        let output = run(&arguments);
+        assert!(!output.status.success());
+        assert!(output.stdout.is_empty() && !output.stderr.is_empty());
+    }
+    assert!(!directory.path().join("broker.redb").exists());
+}
+
+#[test]
+fn it_serves_until_sigterm_and_ends_well() {
+    let directory = tempfile::tempdir().unwrap();
+    let config = configuration(directory.path());
+    let mut child = key_broker(&["--config", &config]).stderr(Stdio::piped()).spawn().unwrap();
+    let mut log = BufReader::new(child.stderr.take().unwrap());
+    let address = loop {
+        let mut line = String::new();
+        assert_ne!(log.read_line(&mut line).unwrap(), 0, "it ended before it served");
+        let plain: String = line.chars().filter(|c| c.is_ascii_graphic() || *c == ' ').collect();
+        if let Some((_, rest)) = plain.split_once("127.0.0.1:") {
+            let port: String = rest.chars().take_while(char::is_ascii_digit).collect();
+            break format!("127.0.0.1:{port}");
+        }
+    };
+    let mut stream = TcpStream::connect(&address).unwrap();
+    stream.write_all(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n").unwrap();
+    let mut answer = [0; 15];
+    stream.read_exact(&mut answer).unwrap();
+    assert_eq!(&answer, b"HTTP/1.1 200 OK");
+
+    let stopped = Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap();
+    assert!(stopped.success());
+    assert!(child.wait().unwrap().success());
+    assert!(TcpStream::connect(&address).is_err());
+}

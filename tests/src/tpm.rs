@@ -1,0 +1,102 @@
+//! swtpm, the TPM simulator, on a unix socket.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::command::run;
+use crate::process::{Service, program};
+
+/// A running TPM. Its state lives as long as its process: a restart is a reboot.
+#[derive(Debug)]
+pub struct Tpm {
+    socket: PathBuf,
+    state: PathBuf,
+    log: PathBuf,
+    service: Service,
+}
+
+impl Tpm {
+    /// Starts a TPM in `folder`.
+    ///
+    /// # Panics
+    /// When it does not start.
+    #[must_use]
+    pub fn start(folder: &Path) -> Self {
+        let (socket, state, log) = (folder.join("tpm.sock"), folder.join("tpm"), folder.join("tpm.log"));
+        fs::create_dir_all(&state).unwrap();
+        let service = Self::spawn(&socket, &state, &log);
+        Self { socket, state, log, service }
+    }
+
+    fn spawn(socket: &Path, state: &Path, log: &Path) -> Service {
+        let control = Self::control(socket);
+        for stale in [socket, control.as_path()] {
+            let _ = fs::remove_file(stale);
+        }
+        let mut command = Command::new(program("swtpm"));
+        command
+            .args(["socket", "--tpm2", "--flags", "not-need-init,startup-clear", "--tpmstate"])
+            .arg(format!("dir={}", state.display()))
+            .arg("--server")
+            .arg(format!("type=unixio,path={}", socket.display()))
+            .arg("--ctrl")
+            .arg(format!("type=unixio,path={}", control.display()));
+        let mut service = Service::start("swtpm", &command, log);
+        service.wait_for_socket(socket);
+        service
+    }
+
+    fn control(socket: &Path) -> PathBuf {
+        PathBuf::from(format!("{}.ctrl", socket.display()))
+    }
+
+    /// As the agent's configuration names it.
+    #[must_use]
+    pub fn device(&self) -> String {
+        format!("unix:{}", self.socket.display())
+    }
+
+    /// Its data channel.
+    #[must_use]
+    pub fn socket(&self) -> &Path {
+        &self.socket
+    }
+
+    /// What `tpm2_pcrread sha256:N` reads, as 64 lower-case hex digits.
+    ///
+    /// # Panics
+    /// When it cannot be read.
+    #[must_use]
+    pub fn pcr(&self, number: u32) -> String {
+        let mut command = Command::new(program("tpm2_pcrread"));
+        command.arg(format!("sha256:{number}")).env("TPM2TOOLS_TCTI", format!("swtpm:path={}", self.socket.display()));
+        let seen = run(command).ok();
+        let hex = seen.stdout.split("0x").nth(1).unwrap_or_else(|| panic!("{seen:?}"));
+        hex.trim().to_lowercase()
+    }
+
+    /// Extends a PCR from outside, as something else in the guest would.
+    ///
+    /// # Panics
+    /// When it cannot be extended.
+    pub fn extend(&self, number: u32, digest: &str) {
+        let mut command = Command::new(program("tpm2_pcrextend"));
+        command
+            .arg(format!("{number}:sha256={digest}"))
+            .env("TPM2TOOLS_TCTI", format!("swtpm:path={}", self.socket.display()));
+        let _ = run(command).ok();
+    }
+
+    /// The TPM is gone.
+    pub fn kill(&mut self) {
+        self.service.kill();
+        let _ = fs::remove_file(&self.socket);
+    }
+
+    /// The machine reboots: PCRs are zero again, keys and NV stay.
+    pub fn reboot(&mut self) {
+        self.service.stop();
+        self.service = Self::spawn(&self.socket, &self.state, &self.log);
+    }
+}
