@@ -100,6 +100,16 @@ pub enum ImageError {
         /// The limit.
         limit: u64,
     },
+    /// A zstd layer needs a larger window than there is memory for.
+    #[error("{subject}: a zstd window of {window} bytes, more than {limit}")]
+    ZstdWindow {
+        /// The layer.
+        subject: String,
+        /// Bytes it asks for.
+        window: u64,
+        /// Bytes it may ask for.
+        limit: u64,
+    },
     /// No room in the store.
     #[error("no room at {}", path.display())]
     StoreFull {
@@ -144,6 +154,7 @@ impl ImageError {
             Self::LayerFormat { .. } => reason::IMAGE_LAYER_FORMAT,
             Self::Unsafe { .. } => reason::IMAGE_UNSAFE,
             Self::Limit { .. } => reason::IMAGE_LIMIT,
+            Self::ZstdWindow { .. } => reason::IMAGE_ZSTD_WINDOW,
             Self::StoreFull { .. } => reason::STORE_FULL,
             Self::StoreIo { .. } => reason::STORE_IO,
             Self::StoreCorrupt { .. } => reason::STORE_CORRUPT,
@@ -168,6 +179,9 @@ impl ImageError {
             Self::Unsafe { subject, problem } => (subject.clone(), "safe entries".to_owned(), problem.clone()),
             Self::Limit { subject, what, limit } => {
                 (subject.clone(), format!("at most {limit} {what}"), "more".to_owned())
+            }
+            Self::ZstdWindow { subject, window, limit } => {
+                (subject.clone(), format!("a window of at most {limit} bytes"), format!("{window} bytes"))
             }
             Self::StoreFull { path } => (path.display().to_string(), "room".to_owned(), "none left".to_owned()),
             Self::StoreIo { path, doing, source } => {

@@ -8,6 +8,7 @@ use registry::{Descriptor, ImageReference, ManifestBytes, Registry, Target};
 
 use crate::config::ImageConfig;
 use crate::error::ImageError;
+use crate::framing::Compression;
 
 /// The largest image config we read, in bytes.
 pub(crate) const MAX_CONFIG: u64 = 4 * 1024 * 1024;
@@ -60,34 +61,6 @@ fn variant(platform: &Platform) -> &str {
         _ => "",
     };
     platform.variant.as_deref().filter(|variant| !variant.is_empty()).unwrap_or(default)
-}
-
-/// How a layer's blob is compressed, by its media type.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Compression {
-    /// The tar archive itself.
-    None,
-    /// gzip, any number of members.
-    Gzip,
-    /// Zstandard, any number of frames.
-    Zstd,
-}
-
-impl Compression {
-    fn of(media_type: &str) -> Option<Self> {
-        match media_type {
-            "application/vnd.oci.image.layer.v1.tar" | "application/vnd.docker.image.rootfs.diff.tar" => {
-                Some(Self::None)
-            }
-            "application/vnd.oci.image.layer.v1.tar+gzip" | "application/vnd.docker.image.rootfs.diff.tar.gzip" => {
-                Some(Self::Gzip)
-            }
-            "application/vnd.oci.image.layer.v1.tar+zstd" | "application/vnd.docker.image.rootfs.diff.tar.zstd" => {
-                Some(Self::Zstd)
-            }
-            _ => None,
-        }
-    }
 }
 
 /// One layer of a verified manifest.
@@ -230,7 +203,7 @@ async fn complete(
     }
     let mut layers: Vec<Layer> = Vec::with_capacity(manifest.layers.len());
     for (blob, diff_id) in manifest.layers.iter().zip(&config.diff_ids) {
-        let compression = Compression::of(&blob.media_type)
+        let compression = Compression::of_media_type(&blob.media_type)
             .ok_or_else(|| fail(&format!("a layer of media type {}", blob.media_type)))?;
         let chain = match layers.last() {
             None => *diff_id,

@@ -1,6 +1,5 @@
 //! Where verified layers are kept: the seam between pulling and a layout on disk.
 
-use std::io::Read;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -57,11 +56,17 @@ pub trait Candidate: Send + std::fmt::Debug {
 
 /// A layer on its way into the store. Blocking. Dropped before [`LayerWriter::commit`], it leaves nothing.
 pub trait LayerWriter: Send + std::fmt::Debug {
-    /// Unpacks a tar archive and reads it to its end.
+    /// Unpacks the next bytes of the layer's tar archive, any number of them.
     ///
     /// # Errors
-    /// `image.layer_format`, `image.unsafe`, `image.limit`, `store.*`, and what the reader wraps.
-    fn unpack(&mut self, archive: &mut dyn Read) -> Result<(), ImageError>;
+    /// `image.layer_format`, `image.unsafe`, `image.limit`, `store.*`; the writer is of no use after it.
+    fn push(&mut self, archive: &[u8]) -> Result<(), ImageError>;
+
+    /// The archive has no more bytes.
+    ///
+    /// # Errors
+    /// `image.layer_format` when it is cut short.
+    fn end(&mut self) -> Result<(), ImageError>;
 
     /// Completes the layer by those below it (lowest first) and makes it visible. Called only after the
     /// blob's size and digest and the archive's diffID have been found right.

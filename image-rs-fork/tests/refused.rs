@@ -291,7 +291,7 @@ async fn a_zstd_window_that_would_take_the_guests_memory() {
     encoder.window_log(27).unwrap();
     std::io::Write::write_all(&mut encoder, &content()).unwrap();
     let (blob, diff_id) = (encoder.finish().unwrap(), Sha256Digest::of(&content()));
-    let error = layer_refused(&world, LayerBlob { media_type: image::ZSTD, blob, diff_id }, reason::IMAGE_LIMIT);
+    let error = layer_refused(&world, LayerBlob { media_type: image::ZSTD, blob, diff_id }, reason::IMAGE_ZSTD_WINDOW);
     assert!(error.await.to_string().contains("window"));
 }
 

@@ -56,8 +56,7 @@ impl From<ImageError> for LayerError {
 }
 
 impl LayerError {
-    /// Names the layer. An input error that wraps one of ours is that error; any other one is the
-    /// decompressor's.
+    /// Names the layer.
     pub(crate) fn into_image(self, subject: &str) -> ImageError {
         let subject = subject.to_owned();
         match self {
@@ -65,10 +64,7 @@ impl LayerError {
             Self::Unsafe(problem) => ImageError::Unsafe { subject, problem },
             Self::Limit { what, limit } => ImageError::Limit { subject, what, limit },
             Self::Store(error) => error,
-            Self::Input(error) => match error.downcast::<ImageError>() {
-                Ok(own) => own,
-                Err(error) => ImageError::LayerFormat { subject, problem: error.to_string() },
-            },
+            Self::Input(error) => ImageError::LayerFormat { subject, problem: error.to_string() },
         }
     }
 }

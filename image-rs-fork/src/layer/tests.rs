@@ -451,6 +451,24 @@ fn entries_are_counted_with_the_directories_they_imply() {
 }
 
 #[test]
+fn a_sparse_file_is_its_content_and_its_holes_count_as_unpacked_bytes() {
+    let records: [(&str, &[u8]); 3] =
+        [("GNU.sparse.size", b"5000"), ("GNU.sparse.numblocks", b"1"), ("GNU.sparse.map", b"4096,4")];
+    let sparse = || [pax(&records), file("f", b"tail")];
+    let mut content = vec![0; 5000];
+    content[4096..4100].copy_from_slice(b"tail");
+    let unpacked = layer(sparse());
+    assert!(fs::read(unpacked.path("f")).unwrap() == content);
+    assert_eq!(unpacked.table.digest(), layer([file("f", &content)]).table.digest());
+    let run = |image_bytes| {
+        let limits = Limits { image_bytes, ..Limits::default() };
+        Unpacker::new(NoSink, Budget::new(&limits)).unpack(archive(sparse()).as_slice())
+    };
+    assert!(run(4996).is_ok());
+    assert!(matches!(run(4995), Err(LayerError::Limit { what: "unpacked bytes in the image", limit: 4995 })));
+}
+
+#[test]
 fn what_is_altered_on_disk_is_seen() {
     let layer = layer([
         dir("d").mode(0o755),

@@ -12,7 +12,7 @@ use super::path::{components, join, show, split};
 use super::sink::{Device, Sink};
 use super::table::{Directory, Inode, Node, Table};
 use super::{Budget, LayerError};
-use crate::tar::{EntryKind, EntryMeta, EntrySink, Parser, TarLimits};
+use crate::tar::{EntryKind, EntryMeta, EntrySink, Parser, TarError, TarLimits};
 
 /// Starts the name of an entry that hides another one.
 const WHITEOUT: &[u8] = b".wh.";
@@ -26,6 +26,8 @@ const BUFFER: usize = 256 * 1024;
 /// Unpacks one layer into a sink while its table grows.
 #[derive(Debug)]
 pub(crate) struct Unpacker<S> {
+    /// Until the archive has ended or was refused.
+    parser: Option<Box<Parser>>,
     table: Table,
     sink: S,
     budget: Arc<Budget>,
@@ -82,29 +84,42 @@ impl<S: Sink> EntrySink for Unpacker<S> {
 impl<S: Sink> Unpacker<S> {
     /// `sink` has an empty root directory.
     pub(crate) fn new(sink: S, budget: Arc<Budget>) -> Self {
-        Self { table: Table::new(), sink, budget, file: None }
-    }
-
-    /// Applies every entry of an archive and reads its input to the end.
-    pub(crate) fn unpack(&mut self, mut input: impl Read) -> Result<(), LayerError> {
-        let limits = self.budget.limits();
-        let mut parser = Parser::new(TarLimits {
+        let limits = budget.limits();
+        let parser = Parser::new(TarLimits {
             archive_bytes: limits.layer_bytes,
             file_bytes: limits.layer_bytes,
             entries: limits.entries,
             ..TarLimits::default()
         });
+        Self { parser: Some(Box::new(parser)), table: Table::new(), sink, budget, file: None }
+    }
+
+    /// Applies what the next bytes of the archive complete, any number of them.
+    pub(crate) fn push(&mut self, archive: &[u8]) -> Result<(), LayerError> {
+        // Not put back after an error: a refused archive stays refused.
+        let mut parser = self.parser.take().ok_or(TarError::Refused)?;
+        parser.push(archive, self)?;
+        self.parser = Some(parser);
+        Ok(())
+    }
+
+    /// The archive has no more bytes: refuses one that is cut short.
+    pub(crate) fn end(&mut self) -> Result<(), LayerError> {
+        self.parser.take().ok_or(TarError::Refused)?.finish()?;
+        Ok(())
+    }
+
+    /// Applies every entry of an archive and reads its input to the end.
+    pub(crate) fn unpack(&mut self, mut input: impl Read) -> Result<(), LayerError> {
         let mut buffer = vec![0u8; BUFFER];
         loop {
             match input.read(&mut buffer) {
-                Ok(0) => break,
-                Ok(got) => parser.push(buffer.get(..got).unwrap_or_default(), self)?,
+                Ok(0) => return self.end(),
+                Ok(got) => self.push(buffer.get(..got).unwrap_or_default())?,
                 Err(e) if e.kind() == ErrorKind::Interrupted => {}
                 Err(e) => return Err(LayerError::Input(e)),
             }
         }
-        parser.finish()?;
-        Ok(())
     }
 
     /// Completes implied directories by the layers below and gives all directories their attributes.

@@ -40,8 +40,12 @@ struct Measurer {
 }
 
 impl LayerWriter for Measurer {
-    fn unpack(&mut self, archive: &mut dyn Read) -> Result<(), ImageError> {
-        self.unpacker.unpack(archive).map_err(|e| e.into_image(&self.subject))
+    fn push(&mut self, archive: &[u8]) -> Result<(), ImageError> {
+        self.unpacker.push(archive).map_err(|e| e.into_image(&self.subject))
+    }
+
+    fn end(&mut self) -> Result<(), ImageError> {
+        self.unpacker.end().map_err(|e| e.into_image(&self.subject))
     }
 
     fn commit(self: Box<Self>, lower: &[StoredLayer]) -> Result<StoredLayer, ImageError> {

@@ -8,7 +8,7 @@ mod measure;
 pub(crate) mod walk;
 
 use std::fs::{self, DirBuilder, File};
-use std::io::{Read, Write as _};
+use std::io::Write as _;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
@@ -149,8 +149,12 @@ struct Writer {
 }
 
 impl LayerWriter for Writer {
-    fn unpack(&mut self, archive: &mut dyn Read) -> Result<(), ImageError> {
-        self.unpacker.unpack(archive).map_err(|e| e.into_image(&self.subject))
+    fn push(&mut self, archive: &[u8]) -> Result<(), ImageError> {
+        self.unpacker.push(archive).map_err(|e| e.into_image(&self.subject))
+    }
+
+    fn end(&mut self) -> Result<(), ImageError> {
+        self.unpacker.end().map_err(|e| e.into_image(&self.subject))
     }
 
     fn commit(self: Box<Self>, lower: &[StoredLayer]) -> Result<StoredLayer, ImageError> {
