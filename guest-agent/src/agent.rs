@@ -87,7 +87,7 @@ impl Agent {
         if self.draining.load(Ordering::Relaxed) {
             return Outcome { container: None, result: Err(AgentError::Draining) };
         }
-        let container = match self.pipeline.begin(&request) {
+        let container = match self.pipeline.begin(&request).await {
             Ok(container) => container,
             Err(error) => return Outcome { container: None, result: Err(error) },
         };

@@ -1,15 +1,17 @@
 //! Builds the agent from its configuration, serves, and drains.
 
 use std::os::fd::OwnedFd;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use attester::{EventLog, InitFacts, Opened};
-use image_rs_fork::TreeStore;
 use image_rs_fork::registry::{HttpRegistry, Registry};
+use image_rs_fork::{ImageError, TreeStore};
 use kbs_client::Client;
+use protocols::environment::Environment;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinHandle;
 
@@ -56,6 +58,11 @@ impl App {
         let state_dir = &config.state_dir;
         crate::paths::private_dir(state_dir).with_context(|| format!("state_dir {}", state_dir.display()))?;
         let lock = crate::paths::lock(state_dir).with_context(|| format!("state_dir {}", state_dir.display()))?;
+        let image_dir = config.image_dir.clone();
+        let store = crate::error::blocking(move || TreeStore::open(&image_dir)).await?;
+        let store = store.map_err(AgentError::from).map_err(coded)?;
+        // Layers in one, what containers write over them in the other.
+        enforce_memory(config.environment, &[&config.image_dir, state_dir]).map_err(AgentError::from).map_err(coded)?;
         let children = Arc::new(Children::default());
         Children::adopt().context("child subreaper")?;
         let runtime = Runtime::new(&config.runtime, state_dir, Arc::clone(&children)).context("state_dir")?;
@@ -83,8 +90,6 @@ impl App {
         let attestor: Arc<dyn RemoteAttestor> =
             Arc::new(AttestorLink::new(client, Arc::clone(&journal), config.initdata.clone(), receipt_file));
         let containers = Arc::new(Containers::default());
-        let image_dir = config.image_dir.clone();
-        let store = crate::error::blocking(move || TreeStore::open(&image_dir)).await??;
         let pipeline = Arc::new(Pipeline::new(Parts {
             registry,
             store: Arc::new(store),
@@ -141,6 +146,29 @@ impl App {
     }
 }
 
+/// Without dm-verity only guest memory keeps what was measured as it was measured: a production agent takes no other
+/// storage, one in development says so.
+fn enforce_memory(environment: Environment, dirs: &[&Path]) -> Result<(), ImageError> {
+    let mut elsewhere = Vec::new();
+    for dir in dirs {
+        if image_rs_fork::in_memory(dir)? {
+            continue;
+        }
+        if environment == Environment::Production {
+            return Err(ImageError::StoreUnenforced { path: dir.to_path_buf() });
+        }
+        elsewhere.push(dir.display().to_string());
+    }
+    if !elsewhere.is_empty() {
+        tracing::warn!(
+            dirs = elsewhere.join(", "),
+            code = %protocols::reason::STORE_UNENFORCED,
+            "what containers execute can be altered after it was measured; production refuses this"
+        );
+    }
+    Ok(())
+}
+
 async fn open_log(config: Arc<Config>) -> anyhow::Result<(EventLog, Opened)> {
     let open = move || -> anyhow::Result<_> {
         let attester = attester::open(&config.attester, config.environment, &config.state_dir)
@@ -148,7 +176,7 @@ async fn open_log(config: Arc<Config>) -> anyhow::Result<(EventLog, Opened)> {
             .map_err(coded)?;
         let facts = InitFacts {
             agent: VERSION.to_owned(),
-            agent_h: hash_file(std::path::Path::new("/proc/self/exe")).context("the agent's own executable")?,
+            agent_h: hash_file(Path::new("/proc/self/exe")).context("the agent's own executable")?,
             initdata: attester.initdata_bound(),
             config: config.digest,
             environment: config.environment,
@@ -170,6 +198,41 @@ async fn reap(children: Arc<Children>) {
     while child.recv().await.is_some() {
         while !children.reap_orphans() {
             tokio::time::sleep(REAP_PAUSE).await;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused_path(dirs: &[&Path]) -> Option<std::path::PathBuf> {
+        match enforce_memory(Environment::Production, dirs) {
+            Ok(()) => None,
+            Err(ImageError::StoreUnenforced { path }) => Some(path),
+            Err(other) => panic!("{other}"),
+        }
+    }
+
+    #[test]
+    fn production_keeps_everything_in_guest_memory() {
+        let (memory, disk) = (Path::new("/dev/shm"), Path::new("/var/tmp"));
+        assert_eq!(refused_path(&[memory, memory]), None);
+        assert_eq!(refused_path(&[disk, memory]).as_deref(), Some(disk), "layers on a disk");
+        assert_eq!(refused_path(&[memory, disk]).as_deref(), Some(disk), "written files on a disk");
+        assert!(enforce_memory(Environment::Development, &[disk, disk]).is_ok());
+    }
+
+    #[tokio::test]
+    async fn a_production_agent_with_layers_on_a_disk_does_not_start() {
+        let memory = tempfile::tempdir_in("/dev/shm").unwrap();
+        let disk = tempfile::tempdir_in("/var/tmp").unwrap();
+        for (state, images) in [(memory.path(), disk.path()), (disk.path(), memory.path())] {
+            let mut config = Config::parse(crate::config::tests::production().as_bytes()).unwrap();
+            (config.state_dir, config.image_dir) = (state.join("state"), images.join("images"));
+            let error = App::build(config).await.unwrap_err();
+            assert_eq!(error.to_string(), "store.unenforced", "{error:#}");
+            assert!(!state.join("state/event.log").exists(), "refused before anything was measured");
         }
     }
 }

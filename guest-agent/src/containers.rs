@@ -298,13 +298,6 @@ impl Containers {
         self.lock().values().cloned().collect()
     }
 
-    /// Entries whose launch or process goes on.
-    #[must_use]
-    pub fn live(&self) -> u64 {
-        let live = |container: &&Arc<Container>| matches!(container.state(), State::Launching(_) | State::Running);
-        self.lock().values().filter(live).count() as u64
-    }
-
     /// Forgets an entry.
     pub fn remove(&self, container: &Arc<Container>) {
         let mut map = self.lock();

@@ -26,7 +26,7 @@ pub const METHODS: [&str; 12] = [
 pub enum Caller {
     /// The guest's root, by the unix socket's peer credentials.
     Root,
-    /// The untrusted host, whoever it lets through.
+    /// The untrusted host, by the vsock peer's context id; whoever it lets through.
     Host,
 }
 

@@ -9,6 +9,7 @@ use std::time::Duration;
 use futures_util::Stream;
 use protocols::rpc::launch_ttrpc::create_launcher;
 use tokio::net::{UnixListener, UnixStream};
+use tokio_vsock::{VMADDR_CID_ANY, VMADDR_CID_HOST, VsockAddr, VsockListener, VsockStream};
 use ttrpc::r#async::Server;
 use ttrpc::r#async::transport::Listener;
 
@@ -36,8 +37,7 @@ impl Servers {
         let gate: Arc<dyn Gate> = Arc::new(ConfiguredGate::new(allow));
         let mut servers = vec![server(Listener::new(unix(&listen.unix)?), agent, &gate, Caller::Root)];
         if let Some(vsock) = &listen.vsock {
-            let listener = Listener::bind(format!("vsock://-1:{}", vsock.port))?;
-            servers.push(server(listener, agent, &gate, Caller::Host));
+            servers.push(server(Listener::new(host(vsock.port)?), agent, &gate, Caller::Host));
         }
         for server in &mut servers {
             server.start().await?;
@@ -101,9 +101,61 @@ async fn next_root(listener: &UnixListener) -> UnixStream {
     }
 }
 
+/// Connections of the host on a vsock port; any other peer is dropped.
+fn host(port: u32) -> io::Result<impl Stream<Item = io::Result<VsockStream>> + Send + 'static> {
+    let listener = VsockListener::bind(VsockAddr::new(VMADDR_CID_ANY, port))?;
+    Ok(futures_util::stream::unfold(listener, |listener| async move {
+        let stream = next_host(&listener).await;
+        Some((Ok(stream), listener))
+    }))
+}
+
+async fn next_host(listener: &VsockListener) -> VsockStream {
+    loop {
+        match listener.accept().await {
+            Ok((stream, peer)) if is_host(&peer) => return stream,
+            Ok((_, peer)) => tracing::warn!(cid = peer.cid(), "a caller on vsock who is not the host was turned away"),
+            Err(error) => {
+                tracing::warn!(%error, "a connection could not be accepted");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+/// Whether a peer is the host: a process in this guest reaches the port too where the kernel has a vsock loopback.
+fn is_host(peer: &VsockAddr) -> bool {
+    peer.cid() == VMADDR_CID_HOST
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_context_id_2_is_the_host() {
+        assert!(is_host(&VsockAddr::new(2, 1030)));
+        // The hypervisor, the loopback, a guest, anyone.
+        for other in [0, 1, 3, 42, u32::MAX] {
+            assert!(!is_host(&VsockAddr::new(other, 1030)), "{other}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_caller_by_the_loopback_is_dropped() {
+        // Only where the kernel has vsock and its loopback.
+        let Ok(listener) = VsockListener::bind(VsockAddr::new(VMADDR_CID_ANY, 51_030)) else { return };
+        let accept = tokio::spawn(async move { next_host(&listener).await });
+        let Ok(mut caller) = VsockStream::connect(VsockAddr::new(1, 51_030)).await else {
+            accept.abort();
+            return;
+        };
+        let mut byte = [0];
+        let read = tokio::io::AsyncReadExt::read(&mut caller, &mut byte).await;
+        assert!(matches!(read, Ok(0) | Err(_)), "{read:?}");
+        assert!(!accept.is_finished());
+        accept.abort();
+    }
 
     #[tokio::test]
     async fn the_socket_is_roots_alone_and_replaces_a_stale_one() {

@@ -136,6 +136,12 @@ pub enum ImageError {
         /// Found now.
         actual: String,
     },
+    /// What was measured could be altered afterwards, by whoever has the storage.
+    #[error("{} lies neither in guest memory nor beneath dm-verity", path.display())]
+    StoreUnenforced {
+        /// Where.
+        path: PathBuf,
+    },
 }
 
 impl ImageError {
@@ -158,6 +164,7 @@ impl ImageError {
             Self::StoreFull { .. } => reason::STORE_FULL,
             Self::StoreIo { .. } => reason::STORE_IO,
             Self::StoreCorrupt { .. } => reason::STORE_CORRUPT,
+            Self::StoreUnenforced { .. } => reason::STORE_UNENFORCED,
         }
     }
 
@@ -188,6 +195,9 @@ impl ImageError {
                 (path.display().to_string(), format!("to be able to {doing}"), source.to_string())
             }
             Self::StoreCorrupt { subject, expected, actual } => (subject.clone(), expected.clone(), actual.clone()),
+            Self::StoreUnenforced { path } => {
+                (path.display().to_string(), "a directory on tmpfs or ramfs".to_owned(), "other storage".to_owned())
+            }
         };
         Refusal::new(self.code(), subject, expected, actual)
     }

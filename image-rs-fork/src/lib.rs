@@ -33,4 +33,4 @@ pub use mount::{MountedRootfs, remove_rootfs};
 pub use progress::{NoProgress, Progress};
 pub use pull::{MeasuredImage, pull};
 pub use store::{Candidate, LayerKey, LayerStore, LayerWriter, Room, StoredLayer};
-pub use tree::{MeasureOnly, TreeStore, measure_archive};
+pub use tree::{MeasureOnly, TreeStore, in_memory, measure_archive};

@@ -280,6 +280,7 @@ codes! {
     STORE_FULL "store.full" Io "there is room for the image" "enlarge the image store"
     STORE_IO "store.io" Io "the image store can be read and written" "check the image store's device"
     STORE_CORRUPT "store.corrupt" Refused "a stored layer is what was measured when it was stored" "the layer is pulled again at the next launch"
+    STORE_UNENFORCED "store.unenforced" Refused "stored layers lie in guest memory or beneath dm-verity" "put image_dir on tmpfs or ramfs"
     RUNTIME_BUNDLE "runtime.bundle" Fault "the bundle can be laid out from the image and the request" "check user, working directory and mounts"
     RUNTIME_CREATE "runtime.create" Fault "the runtime creates the container" "the runtime's message says why"
     RUNTIME_START "runtime.start" Fault "the runtime starts the container" "the runtime's message says why"

@@ -13,7 +13,7 @@ const OPTIONS: &[&str] = &[
 /// Always added to a caller's mounts.
 const FORCED: &[&str] = &["nosuid", "nodev"];
 /// Destinations where the runtime's own mounts are.
-const RESERVED: &[&str] = &["/proc", "/sys", "/dev"];
+pub(super) const RESERVED: &[&str] = &["/proc", "/sys", "/dev"];
 /// The most mounts one launch may ask for.
 const MAX_MOUNTS: usize = 64;
 

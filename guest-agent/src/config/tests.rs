@@ -73,7 +73,7 @@ fn replaced(text: &str, from: &str, to: &str) -> String {
     text.replace(from, to)
 }
 
-fn production() -> String {
+pub(crate) fn production() -> String {
     PRODUCTION.iter().fold(development(), |text, (from, to)| replaced(&text, from, to))
 }
 

@@ -5,6 +5,7 @@
 //!
 //! A stage that fails takes down what it and the stages before it have made.
 
+mod admission;
 mod appraised;
 mod created;
 mod decide;
@@ -37,9 +38,6 @@ use crate::journal::Journal;
 use crate::runtime::Runtime;
 use decide::{Case, Decider};
 
-/// Records that one launch may still add to the log.
-const RECORDS_PER_LAUNCH: u64 = 8;
-
 /// A launch as it was asked for.
 #[derive(Debug, Clone, Default)]
 pub struct LaunchRequest {
@@ -70,6 +68,8 @@ pub struct Pipeline {
     containers: Arc<Containers>,
     decider: Decider,
     next_seq: AtomicU64,
+    /// Held from the look at what goes on to the entry that adds to it.
+    admission: tokio::sync::Mutex<()>,
 }
 
 /// What a pipeline is made of.
@@ -105,14 +105,15 @@ impl Pipeline {
             order: tokio::sync::Mutex::new(()),
         };
         let next_seq = AtomicU64::new(next_seq);
-        Self { config, registry, store, journal, attestor, runtime, containers, decider, next_seq }
+        let admission = tokio::sync::Mutex::new(());
+        Self { config, registry, store, journal, attestor, runtime, containers, decider, next_seq, admission }
     }
 
     /// Makes the entry of a launch, or refuses it before anything is fetched.
     ///
     /// # Errors
     /// `policy.mode`, `log.poisoned`, `log.sealed`, `log.queue_full`, `runtime.unavailable`, or an id that cannot be or is taken.
-    pub fn begin(&self, request: &LaunchRequest) -> Result<Arc<Container>, AgentError> {
+    pub async fn begin(&self, request: &LaunchRequest) -> Result<Arc<Container>, AgentError> {
         self.journal.ready()?;
         self.runtime.digest()?;
         let mode = self.mode(&request.mode)?;
@@ -120,13 +121,8 @@ impl Pipeline {
             "" => ContainerId::random()?,
             given => ContainerId::new(given)?,
         };
-        if let Receipts::Queue(limit) = self.receipts(mode) {
-            let waiting = self.journal.log().count().saturating_sub(*self.attestor.delivered().borrow());
-            let expected = RECORDS_PER_LAUNCH.saturating_mul(self.containers.live().saturating_add(1));
-            if waiting.saturating_add(expected) > limit {
-                return Err(AgentError::QueueFull { waiting, limit });
-            }
-        }
+        let _admission = self.admission.lock().await;
+        self.admit(self.receipts(mode)).await?;
         self.containers.begin(id, || self.next_seq.fetch_add(1, Ordering::Relaxed), mode, request.keep)
     }
 

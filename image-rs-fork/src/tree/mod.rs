@@ -5,6 +5,7 @@
 
 pub(crate) mod disk;
 mod measure;
+mod memory;
 pub(crate) mod walk;
 
 use std::fs::{self, DirBuilder, File};
@@ -22,6 +23,7 @@ use rustix::io::Errno;
 
 use self::disk::{Disk, open_directory, store_error};
 pub use self::measure::{MeasureOnly, measure_archive};
+pub use self::memory::in_memory;
 use crate::error::ImageError;
 use crate::layer::table::Table;
 use crate::layer::unpack::Unpacker;

@@ -1,0 +1,108 @@
+//! Whether there is room for one more launch and for the ends of all that go on, judged before anything is recorded.
+
+use protocols::tcl::MAX_RECORDS_PER_REQUEST;
+
+use super::Pipeline;
+use crate::config::Receipts;
+use crate::containers::State;
+use crate::error::AgentError;
+
+/// Records that one launch may still add to the log, its end included.
+const RECORDS_PER_LAUNCH: u64 = 8;
+/// Records that one delivery carries beyond those of launches: restarts, `Seal`, what an earlier agent left.
+const SPARE: u64 = 24;
+/// The most undelivered records of launches. More than one delivery carries could never be delivered again: the
+/// register has moved past every shorter prefix.
+const MAX_UNDELIVERED: u64 = MAX_RECORDS_PER_REQUEST as u64 - SPARE;
+
+// So the bound on undelivered records bounds open launches too, before any verifier does.
+const _: () = assert!(MAX_RECORDS_PER_REQUEST <= verifier::log::MAX_OPEN);
+
+/// What the log holds and what may still come.
+#[derive(Debug, Clone, Copy, Default)]
+struct Load {
+    /// Records in the log.
+    count: u64,
+    /// Records with the attestor.
+    delivered: u64,
+    /// Launches that go on.
+    launching: u64,
+    /// Launches of which only the end is missing: their process runs, or their end could not be recorded yet.
+    ending: u64,
+}
+
+impl Load {
+    fn admits(&self, receipts: Receipts) -> Result<(), AgentError> {
+        let limit = match receipts {
+            Receipts::Wait => MAX_UNDELIVERED,
+            Receipts::Queue(limit) => limit.min(MAX_UNDELIVERED),
+        };
+        let waiting = self.count.saturating_sub(self.delivered);
+        let launching = RECORDS_PER_LAUNCH.saturating_mul(self.launching.saturating_add(1));
+        let expected = launching.saturating_add(self.ending);
+        if waiting.saturating_add(expected) > limit {
+            return Err(AgentError::QueueFull { waiting, limit });
+        }
+        Ok(())
+    }
+}
+
+impl Pipeline {
+    /// Refuses a launch whose records would not fit. Hold `admission` until it has its entry.
+    pub(super) async fn admit(&self, receipts: Receipts) -> Result<(), AgentError> {
+        let mut open = self.journal.rules(|state| state.open().keys().copied().collect::<Vec<_>>()).await?;
+        let (mut launching, mut running) = (0, 0);
+        for container in self.containers.all() {
+            match container.state() {
+                State::Launching(_) => launching += 1,
+                State::Running => running += 1,
+                State::Ended(_) | State::Refused => continue,
+            }
+            open.retain(|seq| *seq != container.seq);
+        }
+        let load = Load {
+            count: self.journal.log().count(),
+            delivered: *self.attestor.delivered().borrow(),
+            launching,
+            ending: running + open.len() as u64,
+        };
+        load.admits(receipts)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use protocols::reason::{self, Code};
+
+    fn admits(load: Load, receipts: Receipts) -> Result<(), Code> {
+        load.admits(receipts).map_err(|error| error.code())
+    }
+
+    #[test]
+    fn no_launch_is_begun_whose_records_one_delivery_could_not_carry() {
+        for receipts in [Receipts::Wait, Receipts::Queue(5000)] {
+            let load = Load { count: 3992, delivered: 3000, ..Load::default() };
+            assert_eq!(admits(load, receipts), Ok(()));
+            for over in [
+                Load { count: 3993, ..load },
+                Load { delivered: 2999, ..load },
+                Load { launching: 1, ..load },
+                Load { ending: 1, ..load },
+            ] {
+                assert_eq!(admits(over, receipts), Err(reason::LOG_QUEUE_FULL), "{over:?}");
+            }
+        }
+        let few = Load { count: 8, ..Load::default() };
+        assert_eq!(admits(few, Receipts::Queue(16)), Ok(()));
+        assert_eq!(admits(Load { ending: 1, ..few }, Receipts::Queue(16)), Err(reason::LOG_QUEUE_FULL));
+    }
+
+    #[test]
+    fn launches_that_have_not_ended_stay_below_what_a_verifier_follows() {
+        let most = Load { ending: 992, ..Load::default() };
+        assert_eq!(admits(most, Receipts::Wait), Ok(()));
+        assert_eq!(admits(Load { ending: 993, ..most }, Receipts::Wait), Err(reason::LOG_QUEUE_FULL));
+        assert!(993 < verifier::log::MAX_OPEN);
+    }
+}
