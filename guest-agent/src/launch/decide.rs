@@ -79,7 +79,11 @@ impl Decider {
             Outcome::Refused { refusal, golden } => (VerdictWord::Refused(refusal.code), golden.clone()),
         };
         let manifest = image.measurement().manifest;
-        let recorded = self.record(Mode::Remote, seq, manifest, word, golden).await;
+        let recorded = {
+            // A remote pass raises the mark that a local launch may just be judged under.
+            let _order = self.order.lock().await;
+            self.record(Mode::Remote, seq, manifest, word, golden).await
+        };
         let appraised = AppraisedImage::remotely(image, process, verdict)?;
         recorded?;
         Ok(appraised)
