@@ -185,15 +185,19 @@ impl Decider {
             Err(refusal) => return (Err(refusal.into()), None),
         };
         let reference = golden.reference();
-        self.clock.saw(golden.value().issued_at);
+        let issued = golden.value().issued_at;
         let high_water = match self.journal.high_water(reference.series_h).await {
             Ok(high_water) => high_water,
             Err(error) => return (Err(error), Some(reference)),
         };
         let policy = Policy { signers: &self.config.signers, environment: self.config.environment, process };
-        let verdict = appraise(measured, &golden, &policy, self.now(), &high_water);
+        let verdict = appraise(measured, &golden, &policy, self.now().max(issued), &high_water);
         let judged = match verdict {
-            Verdict::Passed(pass) => Ok(pass),
+            Verdict::Passed(pass) => {
+                // Only now: what the storage merely offers must not move the time of other launches.
+                self.clock.saw(issued);
+                Ok(pass)
+            }
             Verdict::Refused(refusal) => Err(refusal.into()),
         };
         (judged, Some(reference))
