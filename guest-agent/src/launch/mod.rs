@@ -168,16 +168,16 @@ impl Pipeline {
         let (seq, mode) = (container.seq, container.mode);
         let measured = image.measurement();
         let process = merge(&measured.process, request.process);
-        self.journal
-            .record(Image {
-                seq,
-                ref_h: hash_str(&request.reference),
-                manifest: measured.manifest,
-                config: measured.config,
-                rootfs: measured.rootfs,
-            })
-            .await?;
-        self.journal.record(PullImage { digest: measured.manifest, image: request.reference.clone() }).await?;
+        let known = Image {
+            seq,
+            ref_h: hash_str(&request.reference),
+            manifest: measured.manifest,
+            config: measured.config,
+            rootfs: measured.rootfs,
+        };
+        let pulled = PullImage { digest: measured.manifest, image: request.reference.clone() };
+        // `PullImage` names no launch: between the two, another launch of this image would be taken for this one.
+        self.journal.record_all(vec![known.into(), pulled.into()]).await?;
 
         container.set_state(State::Launching(match mode {
             Mode::Local => Stage::Appraise,
