@@ -1,9 +1,12 @@
 //! Whether there is room for one more launch and for the ends of all that go on, judged before anything is recorded.
 
+use protocols::events::hash_str;
 use protocols::tcl::MAX_RECORDS_PER_REQUEST;
+use verifier::log::OpenLaunch;
 
 use super::Pipeline;
 use crate::config::Receipts;
+use crate::container_id::ContainerId;
 use crate::containers::State;
 use crate::error::AgentError;
 
@@ -48,9 +51,15 @@ impl Load {
 }
 
 impl Pipeline {
-    /// Refuses a launch whose records would not fit. Hold `admission` until it has its entry.
-    pub(super) async fn admit(&self, receipts: Receipts) -> Result<(), AgentError> {
-        let mut open = self.journal.rules(|state| state.open().keys().copied().collect::<Vec<_>>()).await?;
+    /// Refuses a launch whose records would not fit, and one whose id the log holds open although its entry is gone.
+    /// Hold `admission` until it has its own entry.
+    pub(super) async fn admit(&self, id: &ContainerId, receipts: Receipts) -> Result<(), AgentError> {
+        let cid_h = hash_str(id.as_str());
+        let open = self.journal.rules(move |state| {
+            let same_id = |open: &OpenLaunch| open.container.as_ref().is_some_and(|known| known.cid_h == cid_h);
+            state.open().iter().map(|(seq, open)| (*seq, same_id(open))).collect::<Vec<_>>()
+        });
+        let mut open = open.await?;
         let (mut launching, mut running) = (0, 0);
         for container in self.containers.all() {
             match container.state() {
@@ -58,7 +67,13 @@ impl Pipeline {
                 State::Running => running += 1,
                 State::Ended(_) | State::Refused => continue,
             }
-            open.retain(|seq| *seq != container.seq);
+            open.retain(|(seq, _)| *seq != container.seq);
+        }
+        if open.iter().any(|(_, same_id)| *same_id) {
+            return Err(AgentError::Container {
+                id: id.to_string(),
+                what: "the end of the last one is not recorded yet",
+            });
         }
         let load = Load {
             count: self.journal.log().count(),
