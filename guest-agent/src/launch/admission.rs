@@ -1,5 +1,7 @@
 //! Whether there is room for one more launch and for the ends of all that go on, judged before anything is recorded.
 
+use attester::AttesterError;
+use protocols::event_log::MAX_RECORDS;
 use protocols::events::hash_str;
 use protocols::tcl::MAX_RECORDS_PER_REQUEST;
 use verifier::log::OpenLaunch;
@@ -17,6 +19,8 @@ const SPARE: u64 = 24;
 /// The most undelivered records of launches. More than one delivery carries could never be delivered again: the
 /// register has moved past every shorter prefix.
 const MAX_UNDELIVERED: u64 = MAX_RECORDS_PER_REQUEST as u64 - SPARE;
+/// Places that launches leave free at the end of the log: for the ends of those that go on, and for restarts.
+const RESERVED: u64 = 2 * MAX_RECORDS_PER_REQUEST as u64;
 
 // So the bound on undelivered records bounds open launches too, before any verifier does.
 const _: () = assert!(MAX_RECORDS_PER_REQUEST <= verifier::log::MAX_OPEN);
@@ -36,6 +40,9 @@ struct Load {
 
 impl Load {
     fn admits(&self, receipts: Receipts) -> Result<(), AgentError> {
+        if (MAX_RECORDS as u64).saturating_sub(self.count) < RESERVED {
+            return Err(AttesterError::Full.into());
+        }
         let limit = match receipts {
             Receipts::Wait => MAX_UNDELIVERED,
             Receipts::Queue(limit) => limit.min(MAX_UNDELIVERED),
@@ -111,6 +118,14 @@ mod tests {
         let few = Load { count: 8, ..Load::default() };
         assert_eq!(admits(few, Receipts::Queue(16)), Ok(()));
         assert_eq!(admits(Load { ending: 1, ..few }, Receipts::Queue(16)), Err(reason::LOG_QUEUE_FULL));
+    }
+
+    #[test]
+    fn launches_leave_room_in_the_log_for_ends_and_restarts() {
+        let last = Load { count: 63_488, delivered: 63_488, ..Load::default() };
+        assert_eq!(admits(last, Receipts::Wait), Ok(()));
+        let over = Load { count: 63_489, delivered: 63_489, ..last };
+        assert_eq!(admits(over, Receipts::Wait), Err(reason::LOG_FULL));
     }
 
     #[test]
