@@ -136,10 +136,15 @@ impl Agent {
         let (status, leftovers) = running.ended(spec, &self.runtime).await;
         let reason = if container.stopped() { ExitReason::Stopped } else { ExitReason::Exited };
         let exit = Exit { seq: Some(container.seq), cid_h: hash_str(container.id.as_str()), status, reason };
-        if let Err(error) = self.journal.record(exit).await {
-            tracing::error!(id = %container.id, %error, "the exit could not be recorded");
-        }
+        let recorded = self.journal.try_end(container.seq, exit.clone()).await;
+        // Also when it failed: what lies here may be what fills the disk.
         leftovers.remove().await;
+        if recorded.is_err() {
+            // Until the log holds the end, nobody learns of it, and nobody else gets the id.
+            if let Err(error) = self.journal.end(container.seq, exit).await {
+                tracing::error!(id = %container.id, %error, "the exit cannot be recorded");
+            }
+        }
         container.set_state(State::Ended(status.unwrap_or(UNKNOWN_STATUS)));
         tracing::info!(id = %container.id, status, ?reason, "ended");
     }

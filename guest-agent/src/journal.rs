@@ -1,6 +1,7 @@
 //! The event log as the agent's tasks use it: recording off the runtime's workers, and the rules over it.
 
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use attester::{Appended, AttesterError, EventLog};
 use protocols::digest::{Sha256Digest, Sha384Digest};
@@ -14,6 +15,9 @@ use verifier::{HighWater, LogState};
 
 use crate::error::{AgentError, blocking};
 
+/// The first and the longest pause before the end of a launch is recorded again.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
+
 /// The event log and what its records say so far.
 #[derive(Debug)]
 pub struct Journal {
@@ -21,7 +25,7 @@ pub struct Journal {
     rules: Mutex<Option<LogState>>,
     count: watch::Sender<u64>,
     /// Held while a record is made: `Seal` must know how many there are before it.
-    writer: tokio::sync::Mutex<()>,
+    writer: Arc<tokio::sync::Mutex<()>>,
 }
 
 impl Journal {
@@ -29,7 +33,7 @@ impl Journal {
     #[must_use]
     pub fn new(log: EventLog) -> Self {
         let count = watch::Sender::new(log.count());
-        Self { log: Arc::new(log), rules: Mutex::new(None), count, writer: tokio::sync::Mutex::new(()) }
+        Self { log: Arc::new(log), rules: Mutex::new(None), count, writer: Arc::default() }
     }
 
     /// The log itself.
@@ -48,30 +52,86 @@ impl Journal {
     ///
     /// # Errors
     /// [`AgentError::Attester`].
-    pub async fn record(&self, event: impl Into<Event>) -> Result<Appended, AgentError> {
-        let _writer = self.writer.lock().await;
-        self.append(event.into()).await
+    pub async fn record(self: &Arc<Self>, event: impl Into<Event>) -> Result<Appended, AgentError> {
+        let event = event.into();
+        self.writing(move |journal| journal.append(event)).await
+    }
+
+    /// Records events with nothing between them.
+    ///
+    /// # Errors
+    /// [`AgentError::Attester`]; the events before the one that failed are recorded.
+    pub async fn record_all(self: &Arc<Self>, events: Vec<Event>) -> Result<(), AgentError> {
+        self.writing(move |journal| events.into_iter().try_for_each(|event| journal.append(event).map(|_| ()))).await
+    }
+
+    /// Records how launch `seq` ended, unless the log does not hold it open.
+    ///
+    /// # Errors
+    /// [`AgentError::Attester`], and as for [`Journal::rules`].
+    pub async fn try_end(self: &Arc<Self>, seq: u64, end: impl Into<Event>) -> Result<(), AgentError> {
+        let end = end.into();
+        let ended = self.writing(move |journal| {
+            // A record that failed may be completed by this: the end itself among them.
+            journal.log.binding()?;
+            journal.tell();
+            if journal.rules_blocking(|state| state.open().contains_key(&seq))? {
+                journal.append(end)?;
+            }
+            Ok(())
+        });
+        ended.await
+    }
+
+    /// As [`Journal::try_end`], again and again for as long as it may still succeed.
+    ///
+    /// # Errors
+    /// It never will.
+    pub async fn end(self: &Arc<Self>, seq: u64, end: impl Into<Event>) -> Result<(), AgentError> {
+        let end = end.into();
+        let mut pause = PAUSES.0;
+        loop {
+            match self.try_end(seq, end.clone()).await {
+                Err(error) if may_pass(&error) => tracing::warn!(seq, %error, "the end could not be recorded yet"),
+                done => return done,
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(PAUSES.1);
+        }
     }
 
     /// Records `Seal`: nothing is launched after it, in this life of the agent or a later one.
     ///
     /// # Errors
     /// [`AgentError::Attester`].
-    pub async fn seal(&self, reason: &str) -> Result<Appended, AgentError> {
-        let _writer = self.writer.lock().await;
-        let seal = Seal { n: self.log.count(), reason: reason.to_owned() };
-        self.append(seal.into()).await
+    pub async fn seal(self: &Arc<Self>, reason: &str) -> Result<Appended, AgentError> {
+        let reason = reason.to_owned();
+        self.writing(move |journal| journal.append(Seal { n: journal.log.count(), reason }.into())).await
     }
 
-    async fn append(&self, event: Event) -> Result<Appended, AgentError> {
-        let log = Arc::clone(&self.log);
-        let appended = blocking(move || log.record(event)).await??;
-        self.count.send_if_modified(|count| {
-            let grew = appended.count > *count;
-            *count = appended.count.max(*count);
-            grew
-        });
-        Ok(appended)
+    /// Does `work` as the only writer, to its end even when whoever waits for it is broken off.
+    async fn writing<T: Send + 'static>(
+        self: &Arc<Self>,
+        work: impl FnOnce(&Self) -> Result<T, AgentError> + Send + 'static,
+    ) -> Result<T, AgentError> {
+        let writer = Arc::clone(&self.writer).lock_owned().await;
+        let journal = Arc::clone(self);
+        blocking(move || {
+            let _writer = writer;
+            work(&journal)
+        })
+        .await?
+    }
+
+    fn append(&self, event: Event) -> Result<Appended, AgentError> {
+        let appended = self.log.record(event);
+        self.tell();
+        Ok(appended?)
+    }
+
+    fn tell(&self) {
+        let now = self.log.count();
+        self.count.send_if_modified(|count| std::mem::replace(count, now.max(*count)) < now);
     }
 
     /// Evidence over a digest that `bind` makes of the log's head, and the head it was made of.
@@ -102,10 +162,8 @@ impl Journal {
     ///
     /// # Errors
     /// [`AgentError::Attester`] when the register cannot be read.
-    pub async fn snapshot(&self) -> Result<(Vec<u8>, RegisterValue), AgentError> {
-        let _writer = self.writer.lock().await;
-        let log = Arc::clone(&self.log);
-        blocking(move || Ok((log.export(), log.attester().read_register()?))).await?
+    pub async fn snapshot(self: &Arc<Self>) -> Result<(Vec<u8>, RegisterValue), AgentError> {
+        self.writing(|journal| Ok((journal.log.export(), journal.log.attester().read_register()?))).await
     }
 
     /// Looks at what the log says up to its last record.
@@ -139,9 +197,15 @@ impl Journal {
     /// The highest golden value accepted before in a series, as this guest's own log tells.
     ///
     /// # Errors
-    /// As [`Journal::rules`].
+    /// [`AgentError::Attester`], and as for [`Journal::rules`].
     pub async fn high_water(self: &Arc<Self>, series_h: Sha384Digest) -> Result<HighWater, AgentError> {
-        self.rules(move |state| state.high_water(&series_h)).await
+        let mark = self.writing(move |journal| {
+            // A pass whose record failed may still be completed, and would then stand before this launch's.
+            journal.log.binding()?;
+            journal.tell();
+            journal.rules_blocking(|state| state.high_water(&series_h))
+        });
+        mark.await
     }
 
     /// Fails when nothing more can be launched.
@@ -163,6 +227,18 @@ impl Journal {
     pub fn evidence_binding(challenge: &[u8]) -> Sha384Digest {
         Sha384Digest::of_parts(&[b"tcl-evidence-v1", challenge])
     }
+}
+
+/// Whether recording may succeed later: the disk is full, the register does not answer.
+const fn may_pass(error: &AgentError) -> bool {
+    matches!(
+        error,
+        AgentError::Attester(
+            AttesterError::LogWrite { .. }
+                | AttesterError::RegisterUnavailable { .. }
+                | AttesterError::RegisterExtend { .. }
+        )
+    )
 }
 
 /// SHA-256 of a file, read in pieces.

@@ -115,6 +115,13 @@ impl Scene {
         self.events().await.iter().map(Event::operation).collect()
     }
 
+    /// Waits until the log ends with this event.
+    async fn recorded(&self, operation: &str) {
+        while self.operations().await.last() != Some(&operation) {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
     /// Fails unless no container, mount, bundle or entry of `id` is left.
     fn nothing_left(&self, id: &str) {
         for place in ["runtime", "bundles", "rootfs"] {
@@ -220,6 +227,45 @@ fn a_runtime_that_cannot_start_leaves_no_created_container() {
         assert!(error.to_string().contains("no start today"), "{error}");
         assert!(scene.operations().await.ends_with(&["Created", "Failed"]));
         scene.nothing_left("stuck");
+    });
+}
+
+#[test]
+fn a_process_that_ran_is_recorded_as_ended_even_if_its_start_is_not() {
+    // From the start on, no record can be written: its write-ahead record cannot replace a directory.
+    let starting = ("start", "$RUNC \"$@\" || exit 1\nmkdir \"$2/../wal\"\nexit 0");
+    with_agent(Wanted { script: "sleep 60", runtime: Some(starting), ..Default::default() }, async |scene: Scene| {
+        let error = scene.launch(Scene::request("ran")).await.unwrap_err();
+        assert_eq!(error.code(), reason::LOG_WRITE);
+        assert!(scene.operations().await.ends_with(&["Launch", "Created"]));
+        scene.nothing_left("ran");
+        // The log holds it open: a second container of this id would break the log's rules.
+        let taken = scene.launch(Scene::request("ran")).await.unwrap_err();
+        assert_eq!(taken.code(), reason::RUNTIME_CONTAINER);
+        std::fs::remove_dir(scene.world.path("state/wal")).unwrap();
+        scene.recorded("Exit").await;
+        let events = scene.events().await;
+        let [.., Event::Created(_), Event::Exit(exit)] = events.as_slice() else { panic!("{events:?}") };
+        assert_eq!((exit.status, exit.reason), (Some(137), ExitReason::Stopped));
+    });
+}
+
+#[test]
+fn an_exit_that_cannot_be_recorded_is_recorded_later_and_keeps_its_id_until_then() {
+    with_agent(Wanted { script: "exec sleep 600", ..Default::default() }, async |scene: Scene| {
+        scene.launch(Scene::request("held")).await.unwrap();
+        std::fs::create_dir(scene.world.path("state/wal")).unwrap();
+        scene.agent.stop("held", 9, 0).await.unwrap();
+        let early = tokio::time::timeout(Duration::from_millis(500), scene.agent.wait("held")).await;
+        assert!(early.is_err(), "an end that the log does not hold is not told");
+        assert!(scene.agent.remove("held").is_err());
+        assert_eq!(scene.launch(Scene::request("held")).await.unwrap_err().code(), reason::RUNTIME_CONTAINER);
+        assert!(scene.operations().await.ends_with(&["Started"]));
+        std::fs::remove_dir(scene.world.path("state/wal")).unwrap();
+        assert_eq!(scene.agent.wait("held").await.unwrap(), 137);
+        assert!(scene.operations().await.ends_with(&["Started", "Exit"]));
+        scene.agent.remove("held").unwrap();
+        scene.nothing_left("held");
     });
 }
 

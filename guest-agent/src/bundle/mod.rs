@@ -2,6 +2,7 @@
 
 mod cwd;
 mod mounts;
+mod seccomp;
 mod spec;
 mod user;
 

@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::{
     Capabilities, Capability, LinuxBuilder, LinuxCapabilitiesBuilder, LinuxDeviceCgroupBuilder, LinuxNamespaceBuilder,
-    LinuxNamespaceType, LinuxResourcesBuilder, ProcessBuilder, RootBuilder, Spec, SpecBuilder, UserBuilder,
+    LinuxNamespaceType, LinuxPidsBuilder, LinuxResourcesBuilder, ProcessBuilder, RootBuilder, Spec, SpecBuilder,
+    UserBuilder,
 };
 use protocols::digest::{Sha256Digest, Sha384Digest};
 use protocols::events::{hash_list, hash_str};
@@ -25,6 +26,9 @@ const OCI_VERSION: &str = "1.0.2";
 const DEFAULT_PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 /// Parent of every container's control group.
 const CGROUP_PARENT: &str = "/tcl";
+
+/// The most processes and threads of one container, so that none takes them all from the guest.
+const MAX_PIDS: i64 = 4096;
 
 /// What a container may do as root, as container engines commonly have it.
 const CAPABILITIES: [Capability; 14] = [
@@ -90,8 +94,8 @@ pub(crate) struct FinalSpec {
 /// Builds the spec of one launch. `rootfs` is the mounted root file system.
 ///
 /// - Root has the usual capabilities, any other user none; nobody gains privileges by executing a file.
-/// - Namespaces: pid, ipc, uts, mount, and an empty network of its own. No hooks, no limits, no devices beyond the
-///   runtime's own.
+/// - Namespaces: pid, ipc, uts, mount, and an empty network of its own. No hooks, no devices beyond the runtime's
+///   own; a limit on processes, and the seccomp profile of every container.
 ///
 /// # Errors
 /// Says which part of the request cannot be.
@@ -191,9 +195,11 @@ fn spec(
         .map(|kind| LinuxNamespaceBuilder::default().typ(kind).build())
         .collect::<Result<Vec<_>, _>>()?;
     let no_devices = LinuxDeviceCgroupBuilder::default().allow(false).access("rwm").build()?;
+    let pids = LinuxPidsBuilder::default().limit(MAX_PIDS).build()?;
     let linux = LinuxBuilder::default()
         .namespaces(namespaces)
-        .resources(LinuxResourcesBuilder::default().devices(vec![no_devices]).build()?)
+        .resources(LinuxResourcesBuilder::default().devices(vec![no_devices]).pids(pids).build()?)
+        .seccomp(super::seccomp::profile()?)
         .cgroups_path(PathBuf::from(format!("{CGROUP_PARENT}/{id}")))
         .masked_paths(MASKED.map(str::to_owned))
         .readonly_paths(READ_ONLY.map(str::to_owned))
@@ -296,6 +302,36 @@ mod tests {
                 assert!(namespaces.contains(kind), "{namespaces}");
             }
             assert_eq!(spec.pointer("/linux/cgroupsPath").unwrap(), "/tcl/spec-test");
+        }
+    }
+
+    #[test]
+    fn every_container_has_a_limit_of_processes_and_a_seccomp_profile() {
+        for uid in [0, 7] {
+            let spec = json(&build(&id(), &process(), &user(uid), Path::new("/r"), false).unwrap());
+            assert_eq!(spec.pointer("/linux/resources/pids/limit"), Some(&Value::from(4096)));
+            let seccomp = spec.pointer("/linux/seccomp").unwrap();
+            assert_eq!(seccomp["defaultAction"], "SCMP_ACT_ALLOW");
+            assert_eq!(seccomp.get("architectures"), None, "any other than the native one is killed");
+            let calls = seccomp["syscalls"].as_array().unwrap();
+            let rules = |name: &str| -> Vec<(&Value, &Value)> {
+                let named = |call: &&Value| call["names"].as_array().unwrap().contains(&Value::from(name));
+                calls.iter().filter(named).map(|call| (&call["errnoRet"], &call["args"])).collect()
+            };
+            let always = Value::Null;
+            for name in ["mount", "unshare", "setns", "bpf", "keyctl", "io_uring_setup", "open_by_handle_at"] {
+                assert_eq!(rules(name), [(&Value::from(1), &always)], "{name}");
+            }
+            assert_eq!(rules("clone3"), [(&Value::from(38), &always)]);
+            let vsock = serde_json::json!([
+                { "index": 0, "op": "SCMP_CMP_MASKED_EQ", "value": 0xffff_ffff_u64, "valueTwo": 40 }
+            ]);
+            assert_eq!(rules("socket"), [(&Value::from(1), &vsock)]);
+            let flags = rules("clone").into_iter().map(|(_, args)| args[0]["valueTwo"].as_u64().unwrap());
+            assert_eq!(flags.fold(0, |all, flag| all | flag), 0x7E02_0000, "every kind of namespace");
+            for name in ["execve", "ptrace", "personality", "fork"] {
+                assert_eq!(rules(name), [], "{name}");
+            }
         }
     }
 

@@ -1,9 +1,14 @@
 //! Whether there is room for one more launch and for the ends of all that go on, judged before anything is recorded.
 
+use attester::AttesterError;
+use protocols::event_log::MAX_RECORDS;
+use protocols::events::hash_str;
 use protocols::tcl::MAX_RECORDS_PER_REQUEST;
+use verifier::log::OpenLaunch;
 
 use super::Pipeline;
 use crate::config::Receipts;
+use crate::container_id::ContainerId;
 use crate::containers::State;
 use crate::error::AgentError;
 
@@ -14,6 +19,8 @@ const SPARE: u64 = 24;
 /// The most undelivered records of launches. More than one delivery carries could never be delivered again: the
 /// register has moved past every shorter prefix.
 const MAX_UNDELIVERED: u64 = MAX_RECORDS_PER_REQUEST as u64 - SPARE;
+/// Places that launches leave free at the end of the log: for the ends of those that go on, and for restarts.
+const RESERVED: u64 = 2 * MAX_RECORDS_PER_REQUEST as u64;
 
 // So the bound on undelivered records bounds open launches too, before any verifier does.
 const _: () = assert!(MAX_RECORDS_PER_REQUEST <= verifier::log::MAX_OPEN);
@@ -33,6 +40,9 @@ struct Load {
 
 impl Load {
     fn admits(&self, receipts: Receipts) -> Result<(), AgentError> {
+        if (MAX_RECORDS as u64).saturating_sub(self.count) < RESERVED {
+            return Err(AttesterError::Full.into());
+        }
         let limit = match receipts {
             Receipts::Wait => MAX_UNDELIVERED,
             Receipts::Queue(limit) => limit.min(MAX_UNDELIVERED),
@@ -48,9 +58,15 @@ impl Load {
 }
 
 impl Pipeline {
-    /// Refuses a launch whose records would not fit. Hold `admission` until it has its entry.
-    pub(super) async fn admit(&self, receipts: Receipts) -> Result<(), AgentError> {
-        let mut open = self.journal.rules(|state| state.open().keys().copied().collect::<Vec<_>>()).await?;
+    /// Refuses a launch whose records would not fit, and one whose id the log holds open although its entry is gone.
+    /// Hold `admission` until it has its own entry.
+    pub(super) async fn admit(&self, id: &ContainerId, receipts: Receipts) -> Result<(), AgentError> {
+        let cid_h = hash_str(id.as_str());
+        let open = self.journal.rules(move |state| {
+            let same_id = |open: &OpenLaunch| open.container.as_ref().is_some_and(|known| known.cid_h == cid_h);
+            state.open().iter().map(|(seq, open)| (*seq, same_id(open))).collect::<Vec<_>>()
+        });
+        let mut open = open.await?;
         let (mut launching, mut running) = (0, 0);
         for container in self.containers.all() {
             match container.state() {
@@ -58,7 +74,13 @@ impl Pipeline {
                 State::Running => running += 1,
                 State::Ended(_) | State::Refused => continue,
             }
-            open.retain(|seq| *seq != container.seq);
+            open.retain(|(seq, _)| *seq != container.seq);
+        }
+        if open.iter().any(|(_, same_id)| *same_id) {
+            return Err(AgentError::Container {
+                id: id.to_string(),
+                what: "the end of the last one is not recorded yet",
+            });
         }
         let load = Load {
             count: self.journal.log().count(),
@@ -99,10 +121,17 @@ mod tests {
     }
 
     #[test]
+    fn launches_leave_room_in_the_log_for_ends_and_restarts() {
+        let last = Load { count: 63_488, delivered: 63_488, ..Load::default() };
+        assert_eq!(admits(last, Receipts::Wait), Ok(()));
+        let over = Load { count: 63_489, delivered: 63_489, ..last };
+        assert_eq!(admits(over, Receipts::Wait), Err(reason::LOG_FULL));
+    }
+
+    #[test]
     fn launches_that_have_not_ended_stay_below_what_a_verifier_follows() {
         let most = Load { ending: 992, ..Load::default() };
         assert_eq!(admits(most, Receipts::Wait), Ok(()));
         assert_eq!(admits(Load { ending: 993, ..most }, Receipts::Wait), Err(reason::LOG_QUEUE_FULL));
-        assert!(993 < verifier::log::MAX_OPEN);
     }
 }

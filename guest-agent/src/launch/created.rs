@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use protocols::events::{Created, Started};
+use protocols::events::{Created, Exit, ExitReason, Started, hash_str};
 
 use super::loaded::{ContainerSpec, Held};
 use super::{Ledger, MeasuredLaunch};
@@ -48,6 +48,21 @@ pub struct StartedContainer {
     pub(crate) spec: ContainerSpec,
     pub(crate) streams: Streams,
     pub(crate) running: Running,
+}
+
+/// Why a launch came to nothing, and how its process ended where that ran.
+#[derive(Debug)]
+pub struct Broken {
+    /// Why.
+    pub error: AgentError,
+    /// What the log must say instead of `Failed`.
+    pub exit: Option<Box<Exit>>,
+}
+
+impl From<AgentError> for Broken {
+    fn from(error: AgentError) -> Self {
+        Self { error, exit: None }
+    }
 }
 
 /// What must be ended with a container.
@@ -105,19 +120,23 @@ impl CreatedContainer {
     /// Lets the process run and records it.
     ///
     /// # Errors
-    /// [`AgentError::Runtime`], [`AgentError::Attester`]. Nothing of the container stays.
-    pub async fn start(self, ledger: &Ledger<'_>) -> Result<StartedContainer, AgentError> {
+    /// [`AgentError::Runtime`], [`AgentError::Attester`]. Nothing of the container stays; a process that ran before
+    /// has an exit.
+    pub async fn start(self, ledger: &Ledger<'_>) -> Result<StartedContainer, Broken> {
         let Self { spec, held, init, streams } = self;
-        let started = match ledger.runtime.start(&spec.id).await {
-            Ok(()) => ledger.journal.record(Started { seq: spec.seq }).await.map(|_| ()),
-            Err(error) => Err(error),
-        };
-        match started {
-            Ok(()) => Ok(StartedContainer { spec, streams, running: Running { held, init } }),
+        if let Err(error) = ledger.runtime.start(&spec.id).await {
+            delete(ledger.runtime, &spec, Some(init)).await;
+            held.release().await;
+            return Err(error.into());
+        }
+        match ledger.journal.record(Started { seq: spec.seq }).await {
+            Ok(_) => Ok(StartedContainer { spec, streams, running: Running { held, init } }),
             Err(error) => {
-                delete(ledger.runtime, &spec, Some(init)).await;
+                let status = delete(ledger.runtime, &spec, Some(init)).await;
                 held.release().await;
-                Err(error)
+                let cid_h = hash_str(spec.id.as_str());
+                let exit = Exit { seq: Some(spec.seq), cid_h, status, reason: ExitReason::Stopped };
+                Err(Broken { error, exit: Some(Box::new(exit)) })
             }
         }
     }
@@ -155,14 +174,14 @@ fn check_config(held: &Held) -> Result<(), AgentError> {
     if actual == expected { Ok(()) } else { Err(AgentError::Config { expected, actual }) }
 }
 
-/// Ends whatever the runtime knows of a container, and sees its process off.
-async fn delete(runtime: &Runtime, spec: &ContainerSpec, init: Option<Init>) {
+/// Ends whatever the runtime knows of a container, sees its process off, and gives the exit status if it was seen.
+async fn delete(runtime: &Runtime, spec: &ContainerSpec, init: Option<Init>) -> Option<u32> {
     if let Err(error) = runtime.delete(&spec.id).await {
         tracing::error!(id = %spec.id, %error, "the container could not be deleted");
     }
-    if let Some(init) = init
-        && tokio::time::timeout(END_TIME, init.wait(runtime.children())).await.is_err()
-    {
+    let ended = tokio::time::timeout(END_TIME, init?.wait(runtime.children())).await;
+    ended.unwrap_or_else(|_| {
         tracing::error!(id = %spec.id, "the container's process did not end");
-    }
+        None
+    })
 }

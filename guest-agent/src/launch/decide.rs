@@ -79,7 +79,11 @@ impl Decider {
             Outcome::Refused { refusal, golden } => (VerdictWord::Refused(refusal.code), golden.clone()),
         };
         let manifest = image.measurement().manifest;
-        let recorded = self.record(Mode::Remote, seq, manifest, word, golden).await;
+        let recorded = {
+            // A remote pass raises the mark that a local launch may just be judged under.
+            let _order = self.order.lock().await;
+            self.record(Mode::Remote, seq, manifest, word, golden).await
+        };
         let appraised = AppraisedImage::remotely(image, process, verdict)?;
         recorded?;
         Ok(appraised)
@@ -181,15 +185,19 @@ impl Decider {
             Err(refusal) => return (Err(refusal.into()), None),
         };
         let reference = golden.reference();
-        self.clock.saw(golden.value().issued_at);
+        let issued = golden.value().issued_at;
         let high_water = match self.journal.high_water(reference.series_h).await {
             Ok(high_water) => high_water,
             Err(error) => return (Err(error), Some(reference)),
         };
         let policy = Policy { signers: &self.config.signers, environment: self.config.environment, process };
-        let verdict = appraise(measured, &golden, &policy, self.now(), &high_water);
+        let verdict = appraise(measured, &golden, &policy, self.now().max(issued), &high_water);
         let judged = match verdict {
-            Verdict::Passed(pass) => Ok(pass),
+            Verdict::Passed(pass) => {
+                // Only now: what the storage merely offers must not move the time of other launches.
+                self.clock.saw(issued);
+                Ok(pass)
+            }
             Verdict::Refused(refusal) => Err(refusal.into()),
         };
         (judged, Some(reference))

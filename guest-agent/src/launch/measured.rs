@@ -1,5 +1,7 @@
 //! From a bundle to a launch that is in the log, in the register and, as configured, with the attestor.
 
+use std::sync::Arc;
+
 use attester::Appended;
 use protocols::digest::Sha256Digest;
 
@@ -38,7 +40,7 @@ pub struct MeasuredLaunch {
 #[derive(Debug, Clone, Copy)]
 pub struct Ledger<'l> {
     /// Log and register.
-    pub journal: &'l Journal,
+    pub journal: &'l Arc<Journal>,
     /// The remote attestor.
     pub attestor: &'l dyn RemoteAttestor,
     /// Whether the launch waits for receipts; always in remote mode.

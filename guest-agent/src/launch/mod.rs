@@ -18,12 +18,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use image_rs_fork::registry::{ImageReference, Registry};
 use image_rs_fork::{ImagePolicy, LayerStore, MeasuredImage, fetch, pull};
-use protocols::events::{Failed, Image, PullImage, hash_str};
+use protocols::events::{Event, Failed, Image, PullImage, hash_str};
 use protocols::tcl::Mode;
 
 pub use appraised::AppraisedImage;
 pub(crate) use created::Running;
-pub use created::{CreatedContainer, StartedContainer};
+pub use created::{Broken, CreatedContainer, StartedContainer};
 pub use loaded::{ContainerSpec, LoadedContainer, Places};
 pub use measured::{Ledger, MeasuredLaunch};
 pub use process::{Asked, merge};
@@ -112,7 +112,8 @@ impl Pipeline {
     /// Makes the entry of a launch, or refuses it before anything is fetched.
     ///
     /// # Errors
-    /// `policy.mode`, `log.poisoned`, `log.sealed`, `log.queue_full`, `runtime.unavailable`, or an id that cannot be or is taken.
+    /// `policy.mode`, `log.poisoned`, `log.sealed`, `log.full`, `log.queue_full`, `runtime.unavailable`, or an id that
+    /// cannot be or is taken.
     pub async fn begin(&self, request: &LaunchRequest) -> Result<Arc<Container>, AgentError> {
         self.journal.ready()?;
         self.runtime.digest()?;
@@ -122,7 +123,7 @@ impl Pipeline {
             given => ContainerId::new(given)?,
         };
         let _admission = self.admission.lock().await;
-        self.admit(self.receipts(mode)).await?;
+        self.admit(&id, self.receipts(mode)).await?;
         self.containers.begin(id, || self.next_seq.fetch_add(1, Ordering::Relaxed), mode, request.keep)
     }
 
@@ -138,14 +139,29 @@ impl Pipeline {
     ) -> Result<StartedContainer, AgentError> {
         let image = self.measure(container, &request.reference).await?;
         // The first record of this launch: from here on its end is recorded too.
-        let started = self.recorded(container, request, image).await;
-        if let Err(error) = &started {
-            let failed = Failed { seq: container.seq, code: error.code() };
-            if let Err(error) = self.journal.record(failed).await {
-                tracing::error!(id = %container.id, %error, "the failed launch could not be recorded");
-            }
+        let Broken { error, exit } = match self.recorded(container, request, image).await {
+            Ok(started) => return Ok(started),
+            Err(broken) => broken,
+        };
+        let failed = || Failed { seq: container.seq, code: error.code() }.into();
+        let end = exit.map_or_else(failed, |exit| Event::from(*exit));
+        self.end(container, end).await;
+        Err(error)
+    }
+
+    /// Records the end of a launch that came to nothing, in the background if it must be tried again: until then
+    /// the log holds it open, and no other launch gets its id.
+    async fn end(&self, container: &Container, end: Event) {
+        let seq = container.seq;
+        if let Err(error) = self.journal.try_end(seq, end.clone()).await {
+            tracing::error!(id = %container.id, %error, "the end of the launch could not be recorded yet");
+            let journal = Arc::clone(&self.journal);
+            tokio::spawn(async move {
+                if let Err(error) = journal.end(seq, end).await {
+                    tracing::error!(seq, %error, "the end of the launch cannot be recorded");
+                }
+            });
         }
-        started
     }
 
     async fn measure(&self, container: &Container, reference: &str) -> Result<MeasuredImage, AgentError> {
@@ -164,20 +180,20 @@ impl Pipeline {
         container: &Container,
         request: LaunchRequest,
         image: MeasuredImage,
-    ) -> Result<StartedContainer, AgentError> {
+    ) -> Result<StartedContainer, Broken> {
         let (seq, mode) = (container.seq, container.mode);
         let measured = image.measurement();
         let process = merge(&measured.process, request.process);
-        self.journal
-            .record(Image {
-                seq,
-                ref_h: hash_str(&request.reference),
-                manifest: measured.manifest,
-                config: measured.config,
-                rootfs: measured.rootfs,
-            })
-            .await?;
-        self.journal.record(PullImage { digest: measured.manifest, image: request.reference.clone() }).await?;
+        let known = Image {
+            seq,
+            ref_h: hash_str(&request.reference),
+            manifest: measured.manifest,
+            config: measured.config,
+            rootfs: measured.rootfs,
+        };
+        let pulled = PullImage { digest: measured.manifest, image: request.reference.clone() };
+        // `PullImage` names no launch: between the two, another launch of this image would be taken for this one.
+        self.journal.record_all(vec![known.into(), pulled.into()]).await?;
 
         container.set_state(State::Launching(match mode {
             Mode::Local => Stage::Appraise,

@@ -215,6 +215,22 @@ async fn namespaces_are_its_own() {
 }
 
 #[tokio::test]
+async fn a_container_meets_its_limit_of_processes_and_its_seccomp_profile() {
+    let world = World::new();
+    // Not even with the rights of a new user namespace; `Seccomp: 2` is a filter.
+    let script = "grep -E '^Seccomp:' /proc/self/status; for flag in -U -m -n -p; do
+        busybox unshare $flag true && echo unshared; done; busybox hostname other && echo named;
+        busybox mount -t tmpfs tmpfs /tmp && echo mounted; (echo piped | cat) & wait; echo lived";
+    let (out, err, status) = world.output(process(script)).await;
+    assert_eq!(out, "Seccomp:\t2\npiped\nlived\n", "{err}");
+    assert_eq!((status, err.matches("Operation not permitted").count()), (Some(0), 5), "{err}");
+    // The control group of version 1 or 2, whichever the kernel has.
+    let script = "cat /sys/fs/cgroup/pids/pids.max || cat /sys/fs/cgroup/pids.max";
+    let (out, err, _) = world.output(process(script)).await;
+    assert_eq!(out, "4096\n", "{err}");
+}
+
+#[tokio::test]
 async fn mounts_that_were_asked_for_are_there() {
     let world = World::new();
     let data = world.dir.path().join("data");

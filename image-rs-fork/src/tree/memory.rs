@@ -16,10 +16,9 @@ const IN_MEMORY: [u32; 2] = [0x0102_1994, 0x8584_58f6];
 /// `store.io`.
 pub fn in_memory(dir: &Path) -> Result<bool, ImageError> {
     let found = statfs(dir).map_err(|e| store_error(dir, "look at the file system", e))?;
-    // The field's width and sign differ between architectures; the number has 32 bits.
-    #[allow(clippy::useless_conversion)]
-    let kind = i64::from(found.f_type) & 0xffff_ffff;
-    Ok(IN_MEMORY.iter().any(|magic| kind == i64::from(*magic)))
+    #[allow(clippy::useless_conversion)] // another type on other architectures; the number has 32 bits
+    let magic = i64::from(found.f_type) & 0xffff_ffff;
+    Ok(IN_MEMORY.iter().any(|known| i64::from(*known) == magic))
 }
 
 #[cfg(test)]
