@@ -223,7 +223,6 @@ fn attestor_away_while_local_launches_may_queue() {
     world.start_broker();
     world.start_agent();
     let _ = world.accepts(&image, &["--mode", "remote"]);
-    let status = integration_tests::command::run(world.tclctl(&["--json", "status"])).ok().json();
-    assert!(status["delivered"].as_u64().unwrap() + 1 >= status["records"].as_u64().unwrap(), "{status}");
+    world.settle();
     let _ = world.verify_log().ok();
 }
