@@ -9,7 +9,7 @@
 //! | sealed memory files, beneath-only path walks, locks | `rustix::fs::{memfd_create, fcntl_add_seals, openat2, flock}` |
 //! | mounting without paths | `rustix::mount::{fsopen, fsmount, move_mount, open_tree}` |
 //! | executing what a descriptor holds | the path `/proc/self/fd/N` |
-//! | vsock listeners | `ttrpc`, by address `vsock://CID:PORT` |
+//! | vsock listeners | `tokio-vsock`, which also tells the peer |
 //!
 //! Device-mapper ioctls, fs-verity ioctls and vector lanes for SHA-256 belong here when they come. Then this
 //! crate leaves the workspace's lint table for one of its own with `unsafe_code = "deny"`, and each module
