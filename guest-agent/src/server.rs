@@ -142,14 +142,11 @@ mod tests {
     }
 
     #[tokio::test]
+    #[ignore = "needs a kernel with vsock_loopback: run it in a guest"]
     async fn a_caller_by_the_loopback_is_dropped() {
-        // Only where the kernel has vsock and its loopback.
-        let Ok(listener) = VsockListener::bind(VsockAddr::new(VMADDR_CID_ANY, 51_030)) else { return };
+        let listener = VsockListener::bind(VsockAddr::new(VMADDR_CID_ANY, 51_030)).unwrap();
         let accept = tokio::spawn(async move { next_host(&listener).await });
-        let Ok(mut caller) = VsockStream::connect(VsockAddr::new(1, 51_030)).await else {
-            accept.abort();
-            return;
-        };
+        let mut caller = VsockStream::connect(VsockAddr::new(1, 51_030)).await.unwrap();
         let mut byte = [0];
         let read = tokio::io::AsyncReadExt::read(&mut caller, &mut byte).await;
         assert!(matches!(read, Ok(0) | Err(_)), "{read:?}");

@@ -9,7 +9,7 @@
 //! | sealed memory files, beneath-only path walks, locks | `rustix::fs::{memfd_create, fcntl_add_seals, openat2, flock}` |
 //! | mounting without paths | `rustix::mount::{fsopen, fsmount, move_mount, open_tree}` |
 //! | executing what a descriptor holds | the path `/proc/self/fd/N` |
-//! | vsock listeners | `ttrpc`, by address `vsock://CID:PORT` |
+//! | vsock listeners | `tokio-vsock`, which also tells the peer |
 //!
 //! Device-mapper and fs-verity ioctls belong here when they come. Each module that needs it says
 //! `#![allow(unsafe_code)]` with a `SAFETY` comment at every block.
