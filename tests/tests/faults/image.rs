@@ -1,7 +1,5 @@
 //! Blobs that are not what the manifest says, and images that must not be unpacked.
 
-use std::io::Write as _;
-
 use integration_tests::golden::{MANIFEST_TYPE, get_manifest, put_manifest, upload};
 use integration_tests::image::{Image, Recipe};
 use integration_tests::{Action, Options, World};
