@@ -171,8 +171,8 @@ cases! {
         "f0644 0:0 1 /ppppppppppppppppppppppppppppppppppppppppppppppppppppppppppppppppppppppppppppppppppppppppppppppppppppppppppppppppppppppppppppppppppp/name 0"
     full_name_field: new().entry(symlink("n".repeat(100), "t".repeat(100)), "").end() =>
         "l0777 0:0 1 /nnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnn -> tttttttttttttttttttttttttttttttttttttttttttttttttttttttttttttttttttttttttttttttttttttttttttttttttttt"
-    gnu_header_with_a_ustar_prefix_of_old_go: new().entry(go17(".cpanm/work/1395823785.24209", "f"), "").end() =>
-        "f0644 0:0 1 /.cpanm/work/1395823785.24209/f 0"
+    gnu_header_with_a_ustar_prefix_of_old_go: new().entry(go17("a-directory/of-an/older.writer", "f"), "").end() =>
+        "f0644 0:0 1 /a-directory/of-an/older.writer/f 0"
     gnu_times_are_no_prefix: new()
         .entry(file("f").form(Form::Gnu).patch(345, b"14227214521\x0014227214521\0"), "")
         .end() => "f0644 0:0 1 /f 0"
