@@ -32,6 +32,9 @@ pub enum Layout {
     /// Directories; the digest is over a canonical listing (`docs/measurement.md`).
     #[serde(rename = "tree-v1")]
     TreeV1,
+    /// One EROFS image per layer; the digest is over the layers' dm-verity root hashes.
+    #[serde(rename = "erofs-v1")]
+    ErofsV1,
 }
 
 impl Layout {
@@ -40,6 +43,7 @@ impl Layout {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::TreeV1 => "tree-v1",
+            Self::ErofsV1 => "erofs-v1",
         }
     }
 }
