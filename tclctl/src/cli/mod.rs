@@ -1,0 +1,124 @@
+//! The command line: one module for each group of commands.
+
+mod explain;
+mod golden;
+mod image;
+mod keys;
+mod launch;
+mod log;
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+pub(crate) use self::explain::{ExplainArguments, ReasonCodesArguments};
+pub(crate) use self::golden::{
+    EnvironmentArgument, GoldenCommand, GoldenPublishArguments, GoldenPushArguments, GoldenRevokeArguments,
+    GoldenShowArguments, GoldenVerifyArguments, IssueArguments, KeygenArguments, MeasureArguments,
+};
+pub(crate) use self::image::{ImageCommand, ImagePushArguments};
+pub(crate) use self::keys::{AkCommand, AkShowArguments, SimulatedCommand, SimulatedPkiArguments};
+pub(crate) use self::launch::{EvidenceArguments, ModeArgument, RunArguments, StopArguments};
+pub(crate) use self::log::{LogCommand, LogExportArguments, LogShowArguments, LogVerifyArguments};
+
+/// Launch containers that were measured, appraised and logged first; sign images; read logs.
+#[derive(Debug, Parser)]
+#[command(name = "tclctl", version, max_term_width = 100, subcommand_required = true, arg_required_else_help = true)]
+#[command(
+    after_help = "Exit status: the workload's own; 77 refused (NOT verified: <code>), 64 usage, 69 a service is \
+                        unavailable, 70 a fault, 74 input or output failed."
+)]
+pub(crate) struct Cli {
+    /// Print JSON, one value; failures too, on standard error
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Launch a container and stay with it until it ends
+    Run(Box<RunArguments>),
+    /// Print exactly what `golden push` would sign, as canonical JSON; needs no privileges
+    Measure(MeasureArguments),
+    /// Keys, golden values and revocations
+    #[command(subcommand)]
+    Golden(GoldenCommand),
+    /// Small reproducible images
+    #[command(subcommand)]
+    Image(ImageCommand),
+    /// The guest's event log
+    #[command(subcommand)]
+    Log(LogCommand),
+    /// Explain a reason code, or a decision the attestor has recorded
+    Explain(ExplainArguments),
+    /// List containers
+    List(AgentArguments),
+    /// Stop a container
+    Stop(StopArguments),
+    /// What the agent is and how far its log has come
+    Status(AgentArguments),
+    /// Evidence over a challenge: SHA-384("tcl-evidence-v1" || challenge) is quoted
+    Evidence(EvidenceArguments),
+    /// The TPM's attestation key
+    #[command(subcommand)]
+    Ak(AkCommand),
+    /// Things for development that are SIMULATED
+    #[command(subcommand)]
+    Simulated(SimulatedCommand),
+    /// Print the table of reason codes
+    #[command(hide = true)]
+    ReasonCodes(ReasonCodesArguments),
+    /// Print a shell's completion script
+    Completions {
+        /// bash, zsh, fish, …
+        shell: clap_complete::Shell,
+    },
+}
+
+/// Where the agent listens.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct AgentArguments {
+    /// The agent's socket
+    #[arg(
+        long,
+        env = "TCL_AGENT",
+        value_name = "unix:///PATH",
+        default_value = "unix:///run/trusted-container-launcher/agent.sock"
+    )]
+    pub(crate) agent: String,
+}
+
+/// How the registry is reached.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct RegistryArguments {
+    /// Ask this registry over plain HTTP, as written in the reference; may be repeated
+    #[arg(long, value_name = "HOST[:PORT]")]
+    pub(crate) plain_http: Vec<String>,
+    /// Docker-style file with credentials
+    #[arg(long, value_name = "FILE")]
+    pub(crate) auth_file: Option<PathBuf>,
+    /// PEM file with TLS roots to trust beside the system's
+    #[arg(long, value_name = "FILE")]
+    pub(crate) registry_root: Option<PathBuf>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_command_after_two_dashes_is_the_workloads_alone() {
+        let cli = Cli::try_parse_from(["tclctl", "run", "r/i:t", "--", "sh", "-c", "--json"]).unwrap();
+        let Command::Run(run) = cli.command else { panic!("run") };
+        assert!(!cli.json);
+        assert_eq!(run.command, ["sh", "-c", "--json"]);
+    }
+}
