@@ -11,7 +11,12 @@
 //! | executing what a descriptor holds | the path `/proc/self/fd/N` |
 //! | vsock listeners | `tokio-vsock`, which also tells the peer |
 //!
-//! Device-mapper and fs-verity ioctls belong here when they come. Each module that needs it says
-//! `#![allow(unsafe_code)]` with a `SAFETY` comment at every block.
+//! Each module that needs it says `#![allow(unsafe_code)]` with a `SAFETY` comment at every block.
 
+mod error;
+pub mod loop_device;
+mod node;
 pub mod sha256_lanes;
+
+pub use error::DeviceError;
+pub use node::BlockDevice;
