@@ -74,6 +74,25 @@ pub enum ImageError {
         /// Of the unpacked bytes.
         actual: Sha256Digest,
     },
+    /// No key opens an encrypted layer.
+    #[error("{subject}: {problem}")]
+    Key {
+        /// The layer.
+        subject: String,
+        /// What each wrapped key's provider said.
+        problem: String,
+    },
+    /// Whoever has an encrypted layer's key could not be asked.
+    #[error("{0}")]
+    KeyUnavailable(Box<Refusal>),
+    /// An encrypted layer is not what its key's owner encrypted, or not encrypted in a way we know.
+    #[error("{subject}: {problem}")]
+    Decrypt {
+        /// The layer.
+        subject: String,
+        /// What is wrong with it.
+        problem: String,
+    },
     /// A layer cannot be unpacked exactly.
     #[error("{subject}: {problem}")]
     LayerFormat {
@@ -157,6 +176,9 @@ impl ImageError {
             Self::BlobDigest { .. } => reason::IMAGE_BLOB_DIGEST,
             Self::BlobSize { .. } => reason::IMAGE_BLOB_SIZE,
             Self::DiffId { .. } => reason::IMAGE_DIFF_ID,
+            Self::Key { .. } => reason::IMAGE_KEY,
+            Self::KeyUnavailable(refusal) => refusal.code,
+            Self::Decrypt { .. } => reason::IMAGE_DECRYPT,
             Self::LayerFormat { .. } => reason::IMAGE_LAYER_FORMAT,
             Self::Unsafe { .. } => reason::IMAGE_UNSAFE,
             Self::Limit { .. } => reason::IMAGE_LIMIT,
@@ -181,6 +203,11 @@ impl ImageError {
             Self::Platform { subject, expected, actual } => (subject.clone(), expected.to_string(), actual.clone()),
             Self::BlobSize { subject, expected, actual } => {
                 (subject.clone(), format!("{expected} bytes"), format!("{actual} bytes"))
+            }
+            Self::KeyUnavailable(refusal) => return Refusal::clone(refusal),
+            Self::Key { subject, problem } => (subject.clone(), "a key that opens it".to_owned(), problem.clone()),
+            Self::Decrypt { subject, problem } => {
+                (subject.clone(), "an authentic encrypted layer".to_owned(), problem.clone())
             }
             Self::LayerFormat { subject, problem } => (subject.clone(), "a tar archive".to_owned(), problem.clone()),
             Self::Unsafe { subject, problem } => (subject.clone(), "safe entries".to_owned(), problem.clone()),

@@ -9,6 +9,7 @@ use registry::{Descriptor, ImageReference, ManifestBytes, Registry, Target};
 use crate::config::ImageConfig;
 use crate::error::ImageError;
 use crate::framing::Compression;
+use crate::ocicrypt::{self, Encryption};
 
 /// The largest image config we read, in bytes.
 pub(crate) const MAX_CONFIG: u64 = 4 * 1024 * 1024;
@@ -69,6 +70,8 @@ pub(crate) struct Layer {
     pub(crate) blob: Sha256Digest,
     pub(crate) size: u64,
     pub(crate) compression: Compression,
+    /// Present where the blob is ciphertext.
+    pub(crate) encryption: Option<Encryption>,
     pub(crate) diff_id: Sha256Digest,
     /// OCI chain ID: this layer and everything below it.
     pub(crate) chain: Sha256Digest,
@@ -83,7 +86,7 @@ pub(crate) struct Layer {
 /// # async fn skip(found: image_rs_fork::FetchedManifest, registry: &dyn registry::Registry) {
 /// let store = image_rs_fork::MeasureOnly;
 /// let limits = image_rs_fork::Limits::default();
-/// let _ = image_rs_fork::pull(found, registry, &store, &limits, &image_rs_fork::NoProgress).await;
+/// let _ = image_rs_fork::pull(found, registry, &store, &image_rs_fork::NoKeys, &limits, &image_rs_fork::NoProgress).await;
 /// # }
 /// ```
 /// Verified, it can be:
@@ -91,7 +94,7 @@ pub(crate) struct Layer {
 /// # async fn verified(found: image_rs_fork::VerifiedManifest, registry: &dyn registry::Registry) {
 /// let store = image_rs_fork::MeasureOnly;
 /// let limits = image_rs_fork::Limits::default();
-/// let _ = image_rs_fork::pull(found, registry, &store, &limits, &image_rs_fork::NoProgress).await;
+/// let _ = image_rs_fork::pull(found, registry, &store, &image_rs_fork::NoKeys, &limits, &image_rs_fork::NoProgress).await;
 /// # }
 /// ```
 #[derive(Debug)]
@@ -203,14 +206,18 @@ async fn complete(
     }
     let mut layers: Vec<Layer> = Vec::with_capacity(manifest.layers.len());
     for (blob, diff_id) in manifest.layers.iter().zip(&config.diff_ids) {
-        let compression = Compression::of_media_type(&blob.media_type)
+        let inner = ocicrypt::media_type(&blob.media_type);
+        let compression = Compression::of_media_type(inner.unwrap_or(&blob.media_type))
             .ok_or_else(|| fail(&format!("a layer of media type {}", blob.media_type)))?;
         let chain = match layers.last() {
             None => *diff_id,
             Some(below) => Sha256Digest::of(format!("{} {diff_id}", below.chain).as_bytes()),
         };
         let subject = format!("layer {} of {}", blob.digest, reference.repository());
-        layers.push(Layer { blob: blob.digest, size: blob.size, compression, diff_id: *diff_id, chain, subject });
+        let encryption = inner.map(|_| Encryption::parse(blob)).transpose();
+        let encryption = encryption.map_err(|problem| ImageError::Decrypt { subject: subject.clone(), problem })?;
+        let (size, blob) = (blob.size, blob.digest);
+        layers.push(Layer { blob, size, compression, encryption, diff_id: *diff_id, chain, subject });
     }
     Ok(VerifiedManifest {
         descriptor: Descriptor::of(media_type, &bytes.bytes),

@@ -9,7 +9,7 @@ use std::sync::Mutex;
 
 use bytes::Bytes;
 use image_rs_fork::registry::{RegistryPush as _, oci};
-use image_rs_fork::{ImagePolicy, Limits, MeasureOnly, Progress, TreeStore, fetch, pull, remove_rootfs};
+use image_rs_fork::{ImagePolicy, Limits, MeasureOnly, NoKeys, Progress, TreeStore, fetch, pull, remove_rootfs};
 use protocols::digest::Sha256Digest;
 use protocols::image::{ImageProcess, Platform};
 use protocols::reason;
@@ -88,7 +88,7 @@ async fn a_stored_layer_is_measured_again_and_not_fetched() {
     let told = Told::default();
     let found = fetch(&world.reference("v1"), &world.client).await.unwrap();
     let verified = found.verify(&ImagePolicy::host(), &world.client).await.unwrap();
-    pull(verified, &world.client, &world.store, &Limits::default(), &told).await.unwrap();
+    pull(verified, &world.client, &world.store, &NoKeys, &Limits::default(), &told).await.unwrap();
     let size = layer.blob.len();
     assert_eq!(*told.0.lock().unwrap(), [format!("start 1 {size}"), format!("bytes {size}"), "layer true".to_owned()]);
 }
@@ -312,8 +312,9 @@ async fn a_tag_that_moves_after_it_was_resolved_changes_nothing() {
     let found = fetch(&world.reference("v1"), &world.client).await.unwrap();
     image::push(&world.client, &world.repository, "v1", &[gzip(&archive([file("f", b"second")]))]).await;
     let verified = found.verify(&ImagePolicy::host(), &world.client).await.unwrap();
-    let image =
-        pull(verified, &world.client, &world.store, &Limits::default(), &image_rs_fork::NoProgress).await.unwrap();
+    let image = pull(verified, &world.client, &world.store, &NoKeys, &Limits::default(), &image_rs_fork::NoProgress)
+        .await
+        .unwrap();
     assert_eq!(image.measurement().manifest, first.digest);
     let rootfs = image.mount(&world.home.path().join("container")).unwrap();
     assert_eq!(std::fs::read(rootfs.path().join("f")).unwrap(), b"first");

@@ -13,7 +13,7 @@ use image_rs_fork::registry::{
     BlobStream, Descriptor, HttpRegistry, ManifestBytes, Registry, RegistryError, RegistryPush as _, Repository, Target,
 };
 use image_rs_fork::registry::{golden, oci};
-use image_rs_fork::{ImageError, ImagePolicy, LayerStore as _, Limits, NoProgress, TreeStore, fetch, pull};
+use image_rs_fork::{ImageError, ImagePolicy, LayerStore as _, Limits, NoKeys, NoProgress, TreeStore, fetch, pull};
 use protocols::digest::Sha256Digest;
 use protocols::reason::{self, Class, Code};
 use serde_json::json;
@@ -440,7 +440,7 @@ async fn a_policy_is_asked_before_any_layer_is_fetched() {
     let verified = fetch(&world.reference("v1"), &world.client).await.unwrap();
     let verified = verified.verify(&ImagePolicy::host(), &world.client).await.unwrap();
     assert_eq!(verified.descriptor().digest, pushed.digest);
-    assert!(pull(verified, &world.client, &world.store, &Limits::default(), &NoProgress).await.is_err());
+    assert!(pull(verified, &world.client, &world.store, &NoKeys, &Limits::default(), &NoProgress).await.is_err());
     // A member that is unknown changes nothing, and neither does an extra gzip member of nothing.
     let empty = [gzip(&content()).blob, gzip_member(b"")].concat();
     let layer = LayerBlob { blob: empty, ..gzip(&content()) };

@@ -3,7 +3,9 @@
 use std::fs;
 use std::path::Path;
 
-use image_rs_fork::{FetchedManifest, ImageError, ImagePolicy, Limits, MeasureOnly, MeasuredImage, NoProgress, pull};
+use image_rs_fork::{
+    FetchedManifest, ImageError, ImagePolicy, Limits, MeasureOnly, MeasuredImage, NoKeys, NoProgress, pull,
+};
 use protocols::environment::Environment;
 use protocols::golden::{GoldenValue, Issue, ProcessPolicy, Statement, default_series, statement};
 use protocols::image::Platform;
@@ -116,7 +118,7 @@ pub(crate) async fn measure(registry: &HttpRegistry, manifest: &PlatformManifest
     let fetched: FetchedManifest = image_rs_fork::fetch(&manifest.reference, registry).await.map_err(coded)?;
     let policy = ImagePolicy::for_platform(manifest.platform.clone());
     let verified = fetched.verify(&policy, registry).await.map_err(coded)?;
-    pull(verified, registry, &MeasureOnly, &Limits::default(), &NoProgress).await.map_err(coded)
+    pull(verified, registry, &MeasureOnly, &NoKeys, &Limits::default(), &NoProgress).await.map_err(coded)
 }
 
 /// The statement for a measured image.

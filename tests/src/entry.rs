@@ -5,7 +5,7 @@ use std::sync::OnceLock;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use image_rs_fork::{ImageError, ImagePolicy, Limits, MeasureOnly, NoProgress, fetch, pull};
+use image_rs_fork::{ImageError, ImagePolicy, Limits, MeasureOnly, NoKeys, NoProgress, fetch, pull};
 use protocols::digest::Sha256Digest;
 use protocols::dsse::Envelope;
 use protocols::event_log;
@@ -163,7 +163,7 @@ fn pull_layer(bytes: &[u8]) {
     let limits = Limits { image_bytes: 1 << 20, layer_bytes: 1 << 20, entries: 1000, ..Limits::default() };
     let pulled = runtime().block_on(async {
         let verified = fetch(&reference, &image).await?.verify(&policy, &image).await?;
-        pull(verified, &image, &MeasureOnly, &limits, &NoProgress).await
+        pull(verified, &image, &MeasureOnly, &NoKeys, &limits, &NoProgress).await
     });
     if let Err(error) = pulled {
         let expected =

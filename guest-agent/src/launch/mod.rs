@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use image_rs_fork::registry::{ImageReference, Registry};
-use image_rs_fork::{ImagePolicy, LayerStore, MeasuredImage, fetch, pull};
+use image_rs_fork::{ImagePolicy, LayerStore, MeasuredImage, NoKeys, fetch, pull};
 use protocols::events::{Event, Failed, Image, PullImage, hash_str};
 use protocols::tcl::Mode;
 
@@ -170,7 +170,8 @@ impl Pipeline {
         let fetched = fetch(&reference, registry).await?;
         let verified = fetched.verify(&ImagePolicy::host(), registry).await?;
         container.set_state(State::Launching(Stage::Pull));
-        let image = pull(verified, registry, self.store.as_ref(), &self.config.limits, &container.pull).await?;
+        let image =
+            pull(verified, registry, self.store.as_ref(), &NoKeys, &self.config.limits, &container.pull).await?;
         container.set_manifest(image.measurement().manifest);
         Ok(image)
     }

@@ -11,7 +11,7 @@ use image_rs_fork::registry::oci::{self, Document};
 use image_rs_fork::registry::{
     BlobStream, Descriptor, ImageReference, ManifestBytes, Registry, RegistryError, RegistryPush, Repository, Target,
 };
-use image_rs_fork::{ImagePolicy, Limits, MeasureOnly, NoProgress, fetch, pull};
+use image_rs_fork::{ImagePolicy, Limits, MeasureOnly, NoKeys, NoProgress, fetch, pull};
 use protocols::digest::Sha256Digest;
 use protocols::dsse::Envelope;
 use protocols::environment::Environment;
@@ -142,7 +142,7 @@ impl MemoryRegistry {
     pub(crate) async fn sign(&self, key: &SigningKey, version: u64, process: Option<ProcessPolicy>) {
         let reference: ImageReference = REFERENCE.parse().unwrap();
         let manifest = fetch(&reference, self).await.unwrap().verify(&ImagePolicy::host(), self).await.unwrap();
-        let image = pull(manifest, self, &MeasureOnly, &Limits::default(), &NoProgress).await.unwrap();
+        let image = pull(manifest, self, &MeasureOnly, &NoKeys, &Limits::default(), &NoProgress).await.unwrap();
         let issue = Issue {
             name: reference.repository().to_string(),
             issuer: ISSUER.to_owned(),

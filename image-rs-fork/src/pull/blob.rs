@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use protocols::digest::Sha256Digest;
 use sha2::{Digest as _, Sha256};
 use tokio::sync::mpsc;
@@ -14,6 +14,7 @@ use crate::error::ImageError;
 use crate::framing::{Buffer, Decompressor, FramingError, FramingLimits};
 use crate::layer::Budget;
 use crate::manifest::Layer;
+use crate::ocicrypt::{Decryptor, LayerSecret};
 use crate::store::LayerWriter;
 
 /// How much of a blob is still read after it seemed to be beyond a limit.
@@ -34,11 +35,13 @@ struct Blob<'a> {
     ended: bool,
     hasher: Sha256,
     size: u64,
+    /// Where the blob is ciphertext.
+    decryptor: Option<Decryptor>,
     subject: &'a str,
 }
 
 impl Blob<'_> {
-    /// The next bytes, hashed and counted; `None` at the end.
+    /// The next bytes, hashed, counted and decrypted; `None` at the end.
     fn next(&mut self) -> Result<Option<Bytes>, ImageError> {
         if self.ended {
             return Ok(None);
@@ -47,7 +50,11 @@ impl Blob<'_> {
             Some(Part::Chunk(chunk)) => {
                 self.hasher.update(&chunk);
                 self.size = self.size.saturating_add(chunk.len() as u64);
-                Ok(Some(chunk))
+                let Some(decryptor) = &mut self.decryptor else { return Ok(Some(chunk)) };
+                // In place: nobody else holds a chunk.
+                let mut chunk = BytesMut::from(chunk);
+                decryptor.apply(&mut chunk);
+                Ok(Some(chunk.freeze()))
             }
             Some(Part::End) => {
                 self.ended = true;
@@ -127,15 +134,17 @@ fn stream(
 
 /// Unpacks a layer from its parts and checks all that can be checked of it. Blocking.
 ///
-/// Whatever goes wrong with the content, a blob of another size or digest than the manifest's is the
-/// cause and is what is told.
+/// Whatever goes wrong with the content, a blob of another size or digest than the manifest's, or one that
+/// its key does not authenticate, is the cause and is what is told.
 pub(super) fn unpack(
     parts: mpsc::Receiver<Part>,
     layer: &Layer,
+    secret: Option<&LayerSecret>,
     budget: &Arc<Budget>,
     writer: &mut dyn LayerWriter,
 ) -> Result<(), ImageError> {
-    let mut blob = Blob { parts, ended: false, hasher: Sha256::new(), size: 0, subject: &layer.subject };
+    let decryptor = secret.map(Decryptor::new);
+    let mut blob = Blob { parts, ended: false, hasher: Sha256::new(), size: 0, decryptor, subject: &layer.subject };
     let unpacked = stream(&mut blob, layer, budget, writer);
     match unpacked {
         Ok(_) | Err(ImageError::LayerFormat { .. } | ImageError::Unsafe { .. }) => {}
@@ -153,6 +162,11 @@ pub(super) fn unpack(
     let actual = Sha256Digest::new(blob.hasher.finalize().into());
     if actual != layer.blob {
         return Err(ImageError::BlobDigest { subject: layer.subject.clone(), expected: layer.blob, actual });
+    }
+    // Under a wrong key whatever unpacking says is noise.
+    if blob.decryptor.is_some_and(|decryptor| decryptor.verify().is_err()) {
+        let problem = "its HMAC is another one: it was altered, or its key is of another layer".to_owned();
+        return Err(ImageError::Decrypt { subject: layer.subject.clone(), problem });
     }
     let actual = unpacked?;
     if actual != layer.diff_id {

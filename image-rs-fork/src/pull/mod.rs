@@ -18,6 +18,7 @@ use crate::layer::table::rootfs_digest;
 use crate::limits::Limits;
 use crate::manifest::{Layer, VerifiedManifest};
 use crate::mount::MountedRootfs;
+use crate::ocicrypt::{self, KeyProvider, LayerSecret};
 use crate::progress::Progress;
 use crate::store::{LayerKey, LayerStore, LayerWriter, Room, StoredLayer};
 
@@ -87,21 +88,24 @@ impl MeasuredImage {
 }
 
 /// Fetches every layer by digest, checks size, digest and diffID while it streams, stores and measures it.
-/// Layers stored before are measured again instead. When it fails, nothing half-written stays; when its
+/// Layers stored before are measured again instead. Keys of encrypted layers are asked for first. When it fails, nothing half-written stays; when its
 /// future is dropped, what was under way is removed a moment later.
 ///
 /// # Errors
 /// [`ImageError`]: `image.blob_digest`, `image.blob_size`, `image.diff_id`, `image.layer_format`,
-/// `image.unsafe`, `image.limit`, `store.*`, and the registry's own.
+/// `image.unsafe`, `image.limit`, `image.key`, `image.decrypt`, `store.*`, and the registry's own.
 pub async fn pull(
     manifest: VerifiedManifest,
     registry: &dyn Registry,
     store: &dyn LayerStore,
+    keys: &dyn KeyProvider,
     limits: &Limits,
     progress: &dyn Progress,
 ) -> Result<MeasuredImage, ImageError> {
     let layers = manifest.layers();
     check_announced(&manifest, limits)?;
+    // Before the store is looked at: what another pull's key unlocked is not for whoever has none.
+    let secrets = ocicrypt::resolve(layers, keys).await?;
     progress.start(layers.len(), manifest.size());
     let parallel = usize::try_from(limits.parallel.clamp(1, 16)).unwrap_or(1);
     let puller = Puller {
@@ -112,7 +116,7 @@ pub async fn pull(
         budget: Budget::new(limits),
         jobs: Arc::new(Semaphore::new(parallel)),
     };
-    let pulled = puller.layers(layers, parallel).await;
+    let pulled = puller.layers(layers, secrets, parallel).await;
     // Jobs of other layers may still be removing what they wrote.
     let _ended = puller.jobs.acquire_many(u32::try_from(parallel).unwrap_or(1)).await;
     progress.finish();
@@ -165,9 +169,14 @@ struct Puller<'a> {
 
 impl Puller<'_> {
     /// Layers are received and unpacked several at a time, and completed in order.
-    async fn layers(&self, layers: &[Layer], parallel: usize) -> Result<Vec<StoredLayer>, ImageError> {
+    async fn layers(
+        &self,
+        layers: &[Layer],
+        secrets: Vec<Option<LayerSecret>>,
+        parallel: usize,
+    ) -> Result<Vec<StoredLayer>, ImageError> {
         // Collected first: a lazy map borrows in a way that makes this future not `Send`.
-        let waiting: Vec<_> = layers.iter().map(|layer| self.layer(layer)).collect();
+        let waiting: Vec<_> = layers.iter().zip(secrets).map(|(layer, secret)| self.layer(layer, secret)).collect();
         let mut ready = stream::iter(waiting).buffered(parallel);
         let mut stored: Vec<StoredLayer> = Vec::with_capacity(layers.len());
         for layer in layers {
@@ -185,7 +194,7 @@ impl Puller<'_> {
         Ok(stored)
     }
 
-    async fn layer(&self, layer: &Layer) -> Result<Ready, ImageError> {
+    async fn layer(&self, layer: &Layer, secret: Option<LayerSecret>) -> Result<Ready, ImageError> {
         let key = LayerKey { chain: layer.chain, subject: layer.subject.clone() };
         if let Some(candidate) = self.store.stored(&key)? {
             let stored = self.job(move || candidate.measure()).await?;
@@ -197,7 +206,7 @@ impl Puller<'_> {
         let (send, receive) = mpsc::channel(CHUNKS);
         let (about, budget) = (layer.clone(), Arc::clone(&self.budget));
         let job = self.job(move || {
-            let unpacked = blob::unpack(receive, &about, &budget, writer.as_mut());
+            let unpacked = blob::unpack(receive, &about, secret.as_ref(), &budget, writer.as_mut());
             unpacked.map(|()| writer)
         });
         let receiving = async move {

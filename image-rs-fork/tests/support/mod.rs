@@ -10,7 +10,9 @@ pub(crate) mod tar;
 use std::path::Path;
 
 use image_rs_fork::registry::{HttpRegistry, ImageReference, Registry, RegistryConfig, Repository};
-use image_rs_fork::{ImageError, ImagePolicy, LayerStore, Limits, MeasuredImage, NoProgress, TreeStore, fetch, pull};
+use image_rs_fork::{
+    ImageError, ImagePolicy, LayerStore, Limits, MeasuredImage, NoKeys, NoProgress, TreeStore, fetch, pull,
+};
 
 use self::docker_registry::DockerRegistry;
 
@@ -56,7 +58,7 @@ pub(crate) async fn run(
     limits: &Limits,
 ) -> Result<MeasuredImage, ImageError> {
     let verified = fetch(reference, registry).await?.verify(&ImagePolicy::host(), registry).await?;
-    pull(verified, registry, store, limits, &NoProgress).await
+    pull(verified, registry, store, &NoKeys, limits, &NoProgress).await
 }
 
 pub(crate) fn names(dir: &Path) -> Vec<String> {
