@@ -135,6 +135,18 @@ pub enum ImageError {
         /// Where.
         path: PathBuf,
     },
+    /// The store's own quota leaves no room, even without the layers that nobody uses.
+    #[error("{}: {wanted} bytes more than the quota of {quota} bytes leaves, {in_use} in use", path.display())]
+    StoreQuota {
+        /// The store.
+        path: PathBuf,
+        /// Bytes it may take.
+        quota: u64,
+        /// Bytes it takes.
+        in_use: u64,
+        /// Bytes that are wanted beside those.
+        wanted: u64,
+    },
     /// The store cannot be read or written.
     #[error("{}: {doing}: {source}", path.display())]
     StoreIo {
@@ -184,6 +196,7 @@ impl ImageError {
             Self::Limit { .. } => reason::IMAGE_LIMIT,
             Self::ZstdWindow { .. } => reason::IMAGE_ZSTD_WINDOW,
             Self::StoreFull { .. } => reason::STORE_FULL,
+            Self::StoreQuota { .. } => reason::STORE_QUOTA,
             Self::StoreIo { .. } => reason::STORE_IO,
             Self::StoreCorrupt { .. } => reason::STORE_CORRUPT,
             Self::StoreUnenforced { .. } => reason::STORE_UNENFORCED,
@@ -218,6 +231,9 @@ impl ImageError {
                 (subject.clone(), format!("a window of at most {limit} bytes"), format!("{window} bytes"))
             }
             Self::StoreFull { path } => (path.display().to_string(), "room".to_owned(), "none left".to_owned()),
+            Self::StoreQuota { path, quota, in_use, wanted } => {
+                (path.display().to_string(), format!("at most {quota} bytes"), format!("{in_use} and {wanted} more"))
+            }
             Self::StoreIo { path, doing, source } => {
                 (path.display().to_string(), format!("to be able to {doing}"), source.to_string())
             }

@@ -21,6 +21,7 @@ mod mount;
 mod ocicrypt;
 mod progress;
 mod pull;
+mod space;
 mod store;
 mod tree;
 

@@ -13,6 +13,7 @@ use rustix::mount::{
 };
 
 use crate::error::ImageError;
+use crate::space::Lease;
 use crate::tree::disk::{copy_directory, open_directory, store_error};
 
 /// Where the file system is mounted, below its directory.
@@ -24,10 +25,12 @@ pub struct MountedRootfs {
     dir: PathBuf,
     path: PathBuf,
     kept: bool,
+    /// Of the layers; after the mount's end, which dropping this value begins with.
+    _leases: Vec<Lease>,
 }
 
 impl MountedRootfs {
-    pub(crate) fn mount(layers: &[PathBuf], dir: &Path) -> Result<Self, ImageError> {
+    pub(crate) fn mount(layers: &[PathBuf], leases: Vec<Lease>, dir: &Path) -> Result<Self, ImageError> {
         let Some(top) = layers.last() else {
             let source = std::io::Error::other("the image was measured, not stored");
             return Err(ImageError::StoreIo { path: dir.to_owned(), doing: "mount the image", source });
@@ -37,7 +40,7 @@ impl MountedRootfs {
         builder.mode(0o700);
         builder.create(dir).map_err(fail)?;
         // From here on dropping it removes all there is.
-        let rootfs = Self { dir: dir.to_owned(), path: dir.join(ROOTFS), kept: false };
+        let rootfs = Self { dir: dir.to_owned(), path: dir.join(ROOTFS), kept: false, _leases: leases };
         for name in ["upper", "work", ROOTFS] {
             builder.create(dir.join(name)).map_err(fail)?;
         }
@@ -62,7 +65,8 @@ impl MountedRootfs {
         remove_rootfs(&self.dir)
     }
 
-    /// Leaves it mounted beyond this value's life; [`remove_rootfs`] with the same directory ends it.
+    /// Leaves it mounted beyond this value's life; [`remove_rootfs`] with the same directory ends it. A store with
+    /// a quota that stays open may remove its layers.
     #[must_use]
     pub fn keep(mut self) -> PathBuf {
         self.kept = true;

@@ -9,6 +9,7 @@ use protocols::image::Layout;
 use crate::error::ImageError;
 use crate::layer::Budget;
 use crate::layer::table::Table;
+use crate::space::Lease;
 
 /// A place for layers in one layout. It is given bytes of a layer while they are being verified, and
 /// shows nothing before they are; what it gives back of a layer stored before, it measures again.
@@ -83,6 +84,8 @@ pub struct StoredLayer {
     pub(crate) table: Arc<Table>,
     /// Its directory; `None` when it was measured only.
     pub(crate) directory: Option<PathBuf>,
+    /// Keeps it in the store while it is used.
+    pub(crate) lease: Option<Lease>,
 }
 
 impl StoredLayer {

@@ -57,7 +57,10 @@ fn measure(bytes: &[u8], lower: &[Arc<Table>]) -> Result<Table, LayerError> {
 }
 
 fn on_disk(home: &Path, bytes: &[u8], lower: &[Arc<Table>]) -> Result<Table, LayerError> {
-    let mut unpacker = Unpacker::new(Disk::new(home)?, Budget::new(&Limits::default()));
+    let mut unpacker = Unpacker::new(
+        Disk::new(home, crate::space::Space::new(home, None, |_| Ok(())).begin())?,
+        Budget::new(&Limits::default()),
+    );
     unpacker.unpack(bytes)?;
     Ok(unpacker.finish(lower)?.0)
 }

@@ -20,6 +20,7 @@ use crate::manifest::{Layer, VerifiedManifest};
 use crate::mount::MountedRootfs;
 use crate::ocicrypt::{self, KeyProvider, LayerSecret};
 use crate::progress::Progress;
+use crate::space::Lease;
 use crate::store::{LayerKey, LayerStore, LayerWriter, Room, StoredLayer};
 
 /// Chunks between receiving and unpacking one layer; each is what one read of the connection gives.
@@ -44,6 +45,7 @@ pub struct MeasuredImage {
     measurement: ImageMeasurement,
     /// The layers to mount, lowest first; none when the image was measured only.
     directories: Vec<PathBuf>,
+    leases: Vec<Lease>,
 }
 
 impl MeasuredImage {
@@ -83,7 +85,7 @@ impl MeasuredImage {
     /// # Errors
     /// `store.io`, `store.full`; nothing stays mounted or on disk.
     pub fn mount(&self, dir: &Path) -> Result<MountedRootfs, ImageError> {
-        MountedRootfs::mount(&self.directories, dir)
+        MountedRootfs::mount(&self.directories, self.leases.clone(), dir)
     }
 }
 
@@ -132,8 +134,9 @@ pub async fn pull(
     };
     // overlayfs takes no notice of an opaque root: the layers it hides are left out of the mount.
     let lowest = stored.iter().rposition(|layer| layer.table.root_is_opaque()).unwrap_or(0);
+    let leases = stored.iter().filter_map(|layer| layer.lease.clone()).collect();
     let directories = stored.into_iter().skip(lowest).filter_map(|layer| layer.directory).collect();
-    Ok(MeasuredImage { manifest, measurement, directories })
+    Ok(MeasuredImage { manifest, measurement, directories, leases })
 }
 
 /// Limits that need no byte of a layer.

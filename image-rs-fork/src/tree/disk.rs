@@ -16,6 +16,7 @@ use crate::error::ImageError;
 use crate::layer::attributes::{Attributes, OPAQUE};
 use crate::layer::path::split;
 use crate::layer::sink::{Device, Sink};
+use crate::space::Growth;
 
 /// Beneath the root, through no symbolic link, over no mount.
 const BENEATH: ResolveFlags = ResolveFlags::BENEATH
@@ -46,22 +47,40 @@ pub(crate) fn open_beneath(root: &OwnedFd, path: &[u8], flags: OFlags) -> Result
     openat2(root, path, flags | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty(), BENEATH)
 }
 
+/// What an entry counts for beside its content, in bytes: about what its inode and name take in memory.
+pub(super) const ENTRY: u64 = 1024;
+/// Files take whole blocks.
+const BLOCK: u64 = 4096;
+
+/// What a file of so many bytes counts for.
+pub(super) const fn blocks(content: u64) -> u64 {
+    content.div_ceil(BLOCK).saturating_mul(BLOCK)
+}
+
 /// A layer's directory while it is filled.
 #[derive(Debug)]
 pub(crate) struct Disk {
+    growth: Growth,
     root: OwnedFd,
     /// For errors.
     path: PathBuf,
     /// The directory of the last path: most entries follow one from the same directory.
     parent: Option<(Vec<u8>, OwnedFd)>,
     file: Option<OwnedFd>,
+    /// Bytes of the file, and what of its blocks is counted.
+    file_size: (u64, u64),
 }
 
 impl Disk {
     /// Fills the empty directory at `path`.
-    pub(crate) fn new(path: &Path) -> Result<Self, ImageError> {
+    pub(crate) fn new(path: &Path, growth: Growth) -> Result<Self, ImageError> {
         let root = open_directory(path).map_err(|e| store_error(path, "open the layer's directory", e))?;
-        Ok(Self { root, path: path.to_owned(), parent: None, file: None })
+        Ok(Self { growth, root, path: path.to_owned(), parent: None, file: None, file_size: (0, 0) })
+    }
+
+    /// What has been counted.
+    pub(crate) fn into_growth(self) -> Growth {
+        self.growth
     }
 
     fn fail(&self, doing: &'static str) -> impl FnOnce(Errno) -> ImageError {
@@ -91,6 +110,7 @@ impl Disk {
         doing: &'static str,
         make: impl FnOnce(&OwnedFd, &[u8]) -> Result<(), Errno>,
     ) -> Result<(), ImageError> {
+        self.growth.grow(ENTRY)?;
         let (directory, name) = self.at(path)?;
         let made = make(directory, name);
         made.map_err(self.fail(doing))
@@ -136,6 +156,8 @@ impl Sink for Disk {
 
     fn file(&mut self, path: &[u8]) -> Result<(), ImageError> {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        self.growth.grow(ENTRY)?;
+        self.file_size = (0, 0);
         let (directory, name) = self.at(path)?;
         let opened = openat(directory, name, flags, Mode::RUSR | Mode::WUSR);
         self.file = Some(opened.map_err(self.fail("create a file"))?);
@@ -143,6 +165,13 @@ impl Sink for Disk {
     }
 
     fn write(&mut self, mut content: &[u8]) -> Result<(), ImageError> {
+        let (size, counted) = &mut self.file_size;
+        *size = size.saturating_add(content.len() as u64);
+        let needed = blocks(*size);
+        if needed > *counted {
+            self.growth.grow(needed.saturating_sub(*counted))?;
+            *counted = needed;
+        }
         while !content.is_empty() {
             let file = self.file.as_ref().ok_or(Errno::BADF).map_err(self.fail("write a file"))?;
             match rustix::io::write(file.as_fd(), content) {
@@ -201,7 +230,9 @@ impl Sink for Disk {
 
     fn remove(&mut self, path: &[u8], directory: bool) -> Result<(), ImageError> {
         if !directory {
-            return self.make(path, "remove an entry", |parent, name| unlinkat(parent, name, AtFlags::empty()));
+            let (parent, name) = self.at(path)?;
+            let removed = unlinkat(parent, name, AtFlags::empty());
+            return removed.map_err(self.fail("remove an entry"));
         }
         let (parent, name) = self.at(path)?;
         let removed = remove_below(parent, name).and_then(|()| unlinkat(parent, name, AtFlags::REMOVEDIR));

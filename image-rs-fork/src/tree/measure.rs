@@ -51,7 +51,7 @@ impl LayerWriter for Measurer {
     fn commit(self: Box<Self>, lower: &[StoredLayer]) -> Result<StoredLayer, ImageError> {
         let tables: Vec<Arc<Table>> = lower.iter().map(|layer| Arc::clone(&layer.table)).collect();
         let (table, _) = self.unpacker.finish(&tables).map_err(|e| e.into_image(&self.subject))?;
-        Ok(StoredLayer { digest: table.digest(), table: Arc::new(table), directory: None })
+        Ok(StoredLayer { digest: table.digest(), table: Arc::new(table), directory: None, lease: None })
     }
 }
 

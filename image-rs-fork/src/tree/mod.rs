@@ -27,6 +27,7 @@ pub use self::memory::in_memory;
 use crate::error::ImageError;
 use crate::layer::table::Table;
 use crate::layer::unpack::Unpacker;
+use crate::space::{Lease, Space};
 use crate::store::{Candidate, LayerKey, LayerStore, LayerWriter, Room, StoredLayer};
 
 /// In the name of a layer that is not complete.
@@ -47,6 +48,7 @@ struct Inner {
     layers: PathBuf,
     /// How many partial layers there have been.
     partials: AtomicU64,
+    space: Arc<Space>,
     /// Locked while the store is open.
     _lock: File,
 }
@@ -57,6 +59,14 @@ impl TreeStore {
     /// # Errors
     /// `store.io`, also when another process has the store open; `store.full`.
     pub fn open(root: &Path) -> Result<Self, ImageError> {
+        Self::open_within(root, None)
+    }
+
+    /// The same, with a quota in bytes: layers that nobody uses are removed where it is reached.
+    ///
+    /// # Errors
+    /// As [`TreeStore::open`].
+    pub fn open_within(root: &Path, quota: Option<u64>) -> Result<Self, ImageError> {
         let layers = root.join("layers");
         let mut builder = DirBuilder::new();
         builder.recursive(true).mode(0o700);
@@ -68,14 +78,50 @@ impl TreeStore {
             store_error(root, "lock the image store", error)
         })?;
         let fail = |e| store_error(&layers, "remove leftovers of a broken pull", e);
+        let mut found = Vec::new();
         for entry in fs::read_dir(&layers).map_err(fail)? {
             let entry = entry.map_err(fail)?;
-            if entry.file_name().to_string_lossy().contains(PARTIAL) {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            if name.contains(PARTIAL) {
                 fs::remove_dir_all(entry.path()).map_err(fail)?;
+            } else {
+                found.push((entry.metadata().and_then(|data| data.modified()).map_err(fail)?, name));
             }
         }
-        Ok(Self { inner: Arc::new(Inner { layers, partials: AtomicU64::new(0), _lock: lock }) })
+        let below = layers.clone();
+        let space = Space::new(root, quota, move |name| remove_layer(&below, name));
+        found.sort();
+        for (_, name) in found {
+            let bytes = if space.is_limited() { taken(&layers.join(&name))? } else { 0 };
+            space.track(&name, bytes);
+        }
+        Ok(Self { inner: Arc::new(Inner { layers, partials: AtomicU64::new(0), space, _lock: lock }) })
     }
+}
+
+/// Removes a stored layer; cut short, it leaves nothing that would be taken for one.
+fn remove_layer(layers: &Path, name: &str) -> Result<(), ImageError> {
+    let (path, partial) = (layers.join(name), layers.join(format!("{name}{PARTIAL}removed")));
+    let removed = fs::rename(&path, &partial).and_then(|()| fs::remove_dir_all(&partial));
+    removed.map_err(|e| store_error(&path, "remove a stored layer", e))
+}
+
+/// What a stored layer counts for: what [`Disk`] counted when it was written.
+fn taken(path: &Path) -> Result<u64, ImageError> {
+    let fail = |e| store_error(path, "measure a stored layer", e);
+    let (mut bytes, mut waiting) = (0u64, vec![path.join(FS)]);
+    while let Some(directory) = waiting.pop() {
+        for entry in fs::read_dir(directory).map_err(fail)? {
+            let entry = entry.map_err(fail)?;
+            let data = entry.metadata().map_err(fail)?;
+            let content = if data.is_file() { data.len() } else { 0 };
+            bytes = bytes.saturating_add(disk::ENTRY).saturating_add(disk::blocks(content));
+            if data.is_dir() {
+                waiting.push(entry.path());
+            }
+        }
+    }
+    Ok(bytes)
 }
 
 impl LayerStore for TreeStore {
@@ -84,24 +130,16 @@ impl LayerStore for TreeStore {
     }
 
     fn stored(&self, layer: &LayerKey) -> Result<Option<Box<dyn Candidate>>, ImageError> {
-        let path = self.inner.layers.join(layer.chain.hex());
-        match fs::symlink_metadata(&path) {
-            Ok(_) => {
-                Ok(Some(Box::new(Found { path, subject: layer.subject.clone(), _store: Arc::clone(&self.inner) })))
-            }
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
-            Err(e) => Err(store_error(&path, "look for a stored layer", e)),
-        }
+        Ok(Found::look(&self.inner, &layer.chain.hex(), &layer.subject).map(|found| Box::new(found) as _))
     }
 
     fn begin(&self, layer: &LayerKey, room: Room) -> Result<Box<dyn LayerWriter>, ImageError> {
-        let home = self.inner.layers.join(layer.chain.hex());
         let partial = Partial::make(&self.inner, &layer.chain.hex())?;
-        let disk = Disk::new(&partial.path.join(FS))?;
+        let disk = Disk::new(&partial.path.join(FS), self.inner.space.begin())?;
         Ok(Box::new(Writer {
             unpacker: Unpacker::new(disk, room.0),
             partial,
-            home,
+            chain: layer.chain.hex(),
             subject: layer.subject.clone(),
             store: Arc::clone(&self.inner),
         }))
@@ -145,7 +183,7 @@ impl Drop for Partial {
 struct Writer {
     unpacker: Unpacker<Disk>,
     partial: Partial,
-    home: PathBuf,
+    chain: String,
     subject: String,
     store: Arc<Inner>,
 }
@@ -160,9 +198,10 @@ impl LayerWriter for Writer {
     }
 
     fn commit(self: Box<Self>, lower: &[StoredLayer]) -> Result<StoredLayer, ImageError> {
-        let Self { unpacker, mut partial, home, subject, store } = *self;
+        let Self { unpacker, mut partial, chain, subject, store } = *self;
+        let home = store.layers.join(&chain);
         let tables: Vec<Arc<Table>> = lower.iter().map(|layer| Arc::clone(&layer.table)).collect();
-        let (table, _) = unpacker.finish(&tables).map_err(|e| e.into_image(&subject))?;
+        let (table, disk) = unpacker.finish(&tables).map_err(|e| e.into_image(&subject))?;
         let digest = table.digest();
         let fail = |e: std::io::Error| store_error(&partial.path, "complete a layer", e);
         let mut measurement = File::create(partial.path.join(MEASUREMENT)).map_err(fail)?;
@@ -170,26 +209,43 @@ impl LayerWriter for Writer {
         // One call for all the layer's files, and one that reports what could not be written.
         let directory: OwnedFd = open_directory(&partial.path).map_err(|e| fail(e.into()))?;
         syncfs(&directory).map_err(|e| fail(e.into()))?;
-        match renameat_with(CWD, &partial.path, CWD, &home, RenameFlags::NOREPLACE) {
+        let lease = match renameat_with(CWD, &partial.path, CWD, &home, RenameFlags::NOREPLACE) {
             Ok(()) => {
                 partial.kept = true;
+                let lease = disk.into_growth().keep(&chain);
                 let layers = open_directory(&store.layers).map_err(|e| store_error(&home, "complete a layer", e))?;
                 fsync(&layers).map_err(|e| store_error(&home, "complete a layer", e))?;
+                lease
             }
             // Another pull was faster; the chain ID says it stored the same. It is measured all the same.
-            Err(Errno::EXIST) => return Box::new(Found { path: home, subject, _store: store }).measure(),
+            Err(Errno::EXIST) => {
+                let found = Found::look(&store, &chain, &subject).ok_or_else(|| fail(Errno::EXIST.into()))?;
+                return Box::new(found).measure();
+            }
             Err(e) => return Err(fail(e.into())),
-        }
-        Ok(StoredLayer { digest, table: Arc::new(table), directory: Some(home.join(FS)) })
+        };
+        Ok(StoredLayer { digest, table: Arc::new(table), directory: Some(home.join(FS)), lease: Some(lease) })
     }
 }
 
 /// A directory with a chain ID's name.
 #[derive(Debug)]
 struct Found {
+    chain: String,
     path: PathBuf,
     subject: String,
-    _store: Arc<Inner>,
+    /// So that it is not removed while it is measured.
+    lease: Lease,
+    store: Arc<Inner>,
+}
+
+impl Found {
+    /// The store is ours alone: what it holds is what the account knows.
+    fn look(store: &Arc<Inner>, chain: &str, subject: &str) -> Option<Self> {
+        let lease = store.space.lease(chain)?;
+        let (chain, path) = (chain.to_owned(), store.layers.join(chain));
+        Some(Self { chain, path, subject: subject.to_owned(), lease, store: Arc::clone(store) })
+    }
 }
 
 impl Candidate for Found {
@@ -204,9 +260,10 @@ impl Candidate for Found {
         if let (Some(table), Ok(digest)) = (table, expected.parse::<Sha256Digest>())
             && expected == actual
         {
-            return Ok(StoredLayer { digest, table: Arc::new(table), directory: Some(fs) });
+            return Ok(StoredLayer { digest, table: Arc::new(table), directory: Some(fs), lease: Some(self.lease) });
         }
-        fs::remove_dir_all(&self.path).map_err(|e| store_error(&self.path, "remove a corrupt layer", e))?;
+        remove_layer(&self.store.layers, &self.chain)?;
+        self.store.space.forget(&self.chain);
         let expected = if expected.is_empty() { "a recorded measurement".to_owned() } else { expected };
         Err(ImageError::StoreCorrupt { subject: self.subject, expected, actual })
     }
