@@ -58,8 +58,8 @@ impl App {
         let state_dir = &config.state_dir;
         crate::paths::private_dir(state_dir).with_context(|| format!("state_dir {}", state_dir.display()))?;
         let lock = crate::paths::lock(state_dir).with_context(|| format!("state_dir {}", state_dir.display()))?;
-        let image_dir = config.image_dir.clone();
-        let store = crate::error::blocking(move || TreeStore::open(&image_dir)).await?;
+        let (image_dir, quota) = (config.image_dir.clone(), config.image_quota);
+        let store = crate::error::blocking(move || TreeStore::open_within(&image_dir, quota)).await?;
         let store = store.map_err(AgentError::from).map_err(coded)?;
         // Layers in one, what containers write over them in the other.
         enforce_memory(config.environment, &[&config.image_dir, state_dir]).map_err(AgentError::from).map_err(coded)?;

@@ -44,7 +44,15 @@ pub(super) struct File {
     registry: RegistryConfig,
     #[serde(default)]
     limits: Limits,
+    #[serde(default)]
+    images: ImagesFile,
     runtime: RuntimeFile,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ImagesFile {
+    quota_bytes: Option<u64>,
 }
 
 #[derive(Deserialize)]
@@ -146,6 +154,7 @@ impl File {
             signers: TrustedSigners::new(self.signers).map_err(|error| field("signers", error))?,
             registry: self.registry,
             limits: self.limits,
+            image_quota: self.images.quota_bytes,
             runtime: self.runtime.path,
             state_dir: self.state_dir,
             image_dir: self.image_dir,

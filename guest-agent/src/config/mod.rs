@@ -148,6 +148,8 @@ pub struct Config {
     pub registry: RegistryConfig,
     /// How large images may be.
     pub limits: Limits,
+    /// What the image store may take, in bytes; none: whatever its file system has.
+    pub image_quota: Option<u64>,
     /// The OCI runtime's executable.
     pub runtime: PathBuf,
 }
