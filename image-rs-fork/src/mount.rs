@@ -13,7 +13,7 @@ use rustix::mount::{
 };
 
 use crate::error::ImageError;
-use crate::space::Lease;
+use crate::store::StoredLayer;
 use crate::tree::disk::{copy_directory, open_directory, store_error};
 
 /// Where the file system is mounted, below its directory.
@@ -25,13 +25,14 @@ pub struct MountedRootfs {
     dir: PathBuf,
     path: PathBuf,
     kept: bool,
-    /// Of the layers; after the mount's end, which dropping this value begins with.
-    _leases: Vec<Lease>,
+    /// They stay in the store until after the mount's end, which dropping this value begins with.
+    _layers: Vec<StoredLayer>,
 }
 
 impl MountedRootfs {
-    pub(crate) fn mount(layers: &[PathBuf], leases: Vec<Lease>, dir: &Path) -> Result<Self, ImageError> {
-        let Some(top) = layers.last() else {
+    pub(crate) fn mount(layers: &[StoredLayer], dir: &Path) -> Result<Self, ImageError> {
+        let lowers = directories(layers);
+        let Some(top) = lowers.last() else {
             let source = std::io::Error::other("the image was measured, not stored");
             return Err(ImageError::StoreIo { path: dir.to_owned(), doing: "mount the image", source });
         };
@@ -40,13 +41,13 @@ impl MountedRootfs {
         builder.mode(0o700);
         builder.create(dir).map_err(fail)?;
         // From here on dropping it removes all there is.
-        let rootfs = Self { dir: dir.to_owned(), path: dir.join(ROOTFS), kept: false, _leases: leases };
+        let rootfs = Self { dir: dir.to_owned(), path: dir.join(ROOTFS), kept: false, _layers: layers.to_vec() };
         for name in ["upper", "work", ROOTFS] {
             builder.create(dir.join(name)).map_err(fail)?;
         }
         // The root's attributes are the upper directory's.
         copy_directory(top, &dir.join("upper"))?;
-        overlay(layers, dir, &rootfs.path).map_err(|e| store_error(dir, "mount the image's layers", e))?;
+        overlay(&lowers, dir, &rootfs.path).map_err(|e| store_error(dir, "mount the image's layers", e))?;
         Ok(rootfs)
     }
 
@@ -104,6 +105,14 @@ pub fn remove_rootfs(dir: &Path) -> Result<(), ImageError> {
         Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(store_error(dir, "remove the root file system", e)),
         _ => Ok(()),
     }
+}
+
+/// The directories to stack, lowest first. Overlayfs takes no notice of an opaque root: the layers it hides are left
+/// out.
+fn directories(layers: &[StoredLayer]) -> Vec<PathBuf> {
+    let trees = || layers.iter().filter_map(|layer| layer.tree.as_ref());
+    let lowest = trees().enumerate().filter(|(_, layer)| layer.table.root_is_opaque()).last().map_or(0, |(at, _)| at);
+    trees().skip(lowest).filter_map(|layer| layer.directory.clone()).collect()
 }
 
 /// Mounts `layers` (lowest first) below `dir/upper`. Nothing is mounted anywhere before the last step.

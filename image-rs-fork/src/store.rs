@@ -16,7 +16,7 @@ use crate::space::Lease;
 ///
 /// Only this crate's stores make a [`StoredLayer`], so only they can implement it.
 pub trait LayerStore: Send + Sync + std::fmt::Debug {
-    /// The layout, which decides the root file system's digest.
+    /// The layout that is measured and, where layers are stored, mounted.
     fn layout(&self) -> Layout;
 
     /// A layer stored before, to be measured again; `None` when there is none.
@@ -36,8 +36,10 @@ pub trait LayerStore: Send + Sync + std::fmt::Debug {
 #[derive(Debug, Clone)]
 pub struct LayerKey {
     /// OCI chain ID. Implied directories take attributes of the layers below, so one diffID on top of
-    /// other layers is another layer.
+    /// other layers may be another layer.
     pub chain: Sha256Digest,
+    /// Digest of the layer's own archive.
+    pub diff_id: Sha256Digest,
     /// Layer, digest and registry, for errors.
     pub subject: String,
 }
@@ -77,21 +79,56 @@ pub trait LayerWriter: Send + std::fmt::Debug {
     fn commit(self: Box<Self>, lower: &[StoredLayer]) -> Result<StoredLayer, ImageError>;
 }
 
-/// A measured layer; only this crate's stores make one.
+/// A measured layer, in one layout or, where it was measured only, in several; only this crate's stores make one.
 #[derive(Debug, Clone)]
 pub struct StoredLayer {
+    pub(crate) tree: Option<TreeLayer>,
+}
+
+/// A layer in the layout `tree-v1`.
+#[derive(Debug, Clone)]
+pub(crate) struct TreeLayer {
     pub(crate) digest: Sha256Digest,
     pub(crate) table: Arc<Table>,
     /// Its directory; `None` when it was measured only.
     pub(crate) directory: Option<PathBuf>,
     /// Keeps it in the store while it is used.
-    pub(crate) lease: Option<Lease>,
+    pub(crate) _lease: Option<Lease>,
 }
 
 impl StoredLayer {
-    /// The layer's digest in the store's layout.
+    /// The layer's digest in a layout it was measured in.
     #[must_use]
-    pub const fn digest(&self) -> &Sha256Digest {
-        &self.digest
+    pub fn digest(&self, layout: Layout) -> Option<&Sha256Digest> {
+        match layout {
+            Layout::TreeV1 => self.tree.as_ref().map(|layer| &layer.digest),
+            Layout::ErofsV1 => None,
+        }
     }
+}
+
+impl From<TreeLayer> for StoredLayer {
+    fn from(layer: TreeLayer) -> Self {
+        Self { tree: Some(layer) }
+    }
+}
+
+/// The tables of layers that were measured as `tree-v1`.
+pub(crate) fn tables(layers: &[StoredLayer]) -> Vec<Arc<Table>> {
+    layers.iter().filter_map(|layer| layer.tree.as_ref()).map(|layer| Arc::clone(&layer.table)).collect()
+}
+
+/// The layers' digests in a layout that all of them were measured in, lowest first.
+pub(crate) fn digests(layout: Layout, layers: &[StoredLayer]) -> Option<Vec<Sha256Digest>> {
+    layers.iter().map(|layer| layer.digest(layout).copied()).collect()
+}
+
+/// SHA-256 over the layers' digests, lowest first (`docs/measurement.md`).
+pub(crate) fn rootfs_digest(layout: Layout, layers: &[Sha256Digest]) -> Sha256Digest {
+    let mut bytes = format!("tcl-rootfs {}\0", layout.as_str()).into_bytes();
+    bytes.extend_from_slice(&(layers.len() as u64).to_be_bytes());
+    for layer in layers {
+        bytes.extend_from_slice(layer.as_bytes());
+    }
+    Sha256Digest::of(&bytes)
 }

@@ -38,6 +38,9 @@ pub enum Layout {
 }
 
 impl Layout {
+    /// Every layout there is.
+    pub const ALL: [Self; 2] = [Self::TreeV1, Self::ErofsV1];
+
     /// The name in golden values and in the log.
     #[must_use]
     pub const fn as_str(self) -> &'static str {

@@ -12,8 +12,6 @@ use super::path;
 
 /// Starts what is hashed of a layer.
 const LAYER: &[u8] = b"tcl-layer tree-v1\0";
-/// Starts what is hashed of a root file system.
-const ROOTFS: &[u8] = b"tcl-rootfs tree-v1\0";
 
 /// What is at a path.
 #[derive(Debug, Clone)]
@@ -193,14 +191,4 @@ fn inherited(path: &[u8], lower: &[Arc<Table>]) -> Attributes {
         }
     }
     Attributes::undescribed()
-}
-
-/// SHA-256 over the layers' digests, lowest first.
-pub(crate) fn rootfs_digest(layers: &[Sha256Digest]) -> Sha256Digest {
-    let mut bytes = ROOTFS.to_vec();
-    bytes.extend_from_slice(&(layers.len() as u64).to_be_bytes());
-    for layer in layers {
-        bytes.extend_from_slice(layer.as_bytes());
-    }
-    Sha256Digest::of(&bytes)
 }

@@ -6,12 +6,14 @@ use std::path::{Path, PathBuf};
 
 use proptest::prelude::*;
 use protocols::digest::Sha256Digest;
+use protocols::image::Layout;
 
 use super::build::{Item, archive, dir, file, hardlink, item, pax, symlink};
 use super::sink::NoSink;
-use super::table::{Table, rootfs_digest};
+use super::table::Table;
 use super::unpack::Unpacker;
 use super::*;
+use crate::store::rootfs_digest;
 use crate::tree::disk::Disk;
 use crate::tree::walk::walk;
 
@@ -176,8 +178,11 @@ fn the_format_is_pinned() {
     .unwrap()
     .digest();
     assert_eq!(digest.to_string(), "sha256:0692013a817b85bf20d9e7ee7241f1a9be2236a914291b2f8ec19bd6a9ec8ead");
-    let rootfs = rootfs_digest(&[digest, Sha256Digest::of(b"")]);
-    assert_eq!(rootfs.to_string(), "sha256:425a2a2de216f33e6900eb5f19764a77efa8fb2ed5c4c6855a774afbc3c1ea63");
+    let rootfs = |layout| rootfs_digest(layout, &[digest, Sha256Digest::of(b"")]).to_string();
+    let expected = "sha256:425a2a2de216f33e6900eb5f19764a77efa8fb2ed5c4c6855a774afbc3c1ea63";
+    assert_eq!(rootfs(Layout::TreeV1), expected);
+    let expected = "sha256:5d9fe89cdcfc6e60224cec0af48731ac1a11ab734283975aeb2a916f055a9d7c";
+    assert_eq!(rootfs(Layout::ErofsV1), expected);
 }
 
 #[test]

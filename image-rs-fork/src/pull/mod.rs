@@ -2,11 +2,13 @@
 
 mod blob;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use futures_util::{StreamExt as _, stream};
-use protocols::image::{ImageMeasurement, Platform, RootfsMeasurement};
+use protocols::digest::Sha256Digest;
+use protocols::image::{ImageMeasurement, Layout, Platform, RootfsMeasurement};
 use protocols::time::Timestamp;
 use registry::{Descriptor, ImageReference, Registry, Repository};
 use tokio::sync::{Semaphore, mpsc};
@@ -14,14 +16,12 @@ use tokio::sync::{Semaphore, mpsc};
 use self::blob::Part;
 use crate::error::ImageError;
 use crate::layer::Budget;
-use crate::layer::table::rootfs_digest;
 use crate::limits::Limits;
 use crate::manifest::{Layer, VerifiedManifest};
 use crate::mount::MountedRootfs;
 use crate::ocicrypt::{self, KeyProvider, LayerSecret};
 use crate::progress::Progress;
-use crate::space::Lease;
-use crate::store::{LayerKey, LayerStore, LayerWriter, Room, StoredLayer};
+use crate::store::{LayerKey, LayerStore, LayerWriter, Room, StoredLayer, digests, rootfs_digest};
 
 /// Chunks between receiving and unpacking one layer; each is what one read of the connection gives.
 const CHUNKS: usize = 4;
@@ -31,7 +31,7 @@ const CHUNKS: usize = 4;
 /// Only [`pull`] makes one:
 /// ```compile_fail
 /// # fn forge(manifest: image_rs_fork::VerifiedManifest, measurement: protocols::image::ImageMeasurement) {
-/// let forged = image_rs_fork::MeasuredImage { manifest, measurement, directories: Vec::new() };
+/// let forged = image_rs_fork::MeasuredImage { manifest, measurement, layers: Vec::new() };
 /// # }
 /// ```
 /// ```compile_fail
@@ -43,9 +43,8 @@ const CHUNKS: usize = 4;
 pub struct MeasuredImage {
     manifest: VerifiedManifest,
     measurement: ImageMeasurement,
-    /// The layers to mount, lowest first; none when the image was measured only.
-    directories: Vec<PathBuf>,
-    leases: Vec<Lease>,
+    /// Lowest first.
+    layers: Vec<StoredLayer>,
 }
 
 impl MeasuredImage {
@@ -53,6 +52,13 @@ impl MeasuredImage {
     #[must_use]
     pub const fn measurement(&self) -> &ImageMeasurement {
         &self.measurement
+    }
+
+    /// The root file system's digest in every layout it was measured in: what a golden value is made of.
+    #[must_use]
+    pub fn rootfs_digests(&self) -> BTreeMap<Layout, Sha256Digest> {
+        let digest = |layout| digests(layout, &self.layers).map(|digests| (layout, rootfs_digest(layout, &digests)));
+        Layout::ALL.into_iter().filter_map(digest).collect()
     }
 
     /// The reference, pinned to what its tag stood for when it was fetched (perhaps an index).
@@ -85,7 +91,7 @@ impl MeasuredImage {
     /// # Errors
     /// `store.io`, `store.full`; nothing stays mounted or on disk.
     pub fn mount(&self, dir: &Path) -> Result<MountedRootfs, ImageError> {
-        MountedRootfs::mount(&self.directories, self.leases.clone(), dir)
+        MountedRootfs::mount(&self.layers, dir)
     }
 }
 
@@ -123,20 +129,20 @@ pub async fn pull(
     let _ended = puller.jobs.acquire_many(u32::try_from(parallel).unwrap_or(1)).await;
     progress.finish();
     let stored = pulled?;
-    let digests: Vec<_> = stored.iter().map(|layer| layer.digest).collect();
+    let layout = store.layout();
+    let digests = digests(layout, &stored).ok_or_else(|| {
+        let source = std::io::Error::other("the store gave a layer in another layout than its own");
+        ImageError::StoreIo { path: PathBuf::new(), doing: "measure the image", source }
+    })?;
     let measurement = ImageMeasurement {
         manifest: manifest.descriptor().digest,
         config: *manifest.config(),
         layers: manifest.diff_ids().to_vec(),
-        rootfs: RootfsMeasurement { layout: store.layout(), digest: rootfs_digest(&digests) },
+        rootfs: RootfsMeasurement { layout, digest: rootfs_digest(layout, &digests) },
         platform: manifest.platform().clone(),
         process: manifest.process().clone(),
     };
-    // overlayfs takes no notice of an opaque root: the layers it hides are left out of the mount.
-    let lowest = stored.iter().rposition(|layer| layer.table.root_is_opaque()).unwrap_or(0);
-    let leases = stored.iter().filter_map(|layer| layer.lease.clone()).collect();
-    let directories = stored.into_iter().skip(lowest).filter_map(|layer| layer.directory).collect();
-    Ok(MeasuredImage { manifest, measurement, directories, leases })
+    Ok(MeasuredImage { manifest, measurement, layers: stored })
 }
 
 /// Limits that need no byte of a layer.
@@ -198,7 +204,7 @@ impl Puller<'_> {
     }
 
     async fn layer(&self, layer: &Layer, secret: Option<LayerSecret>) -> Result<Ready, ImageError> {
-        let key = LayerKey { chain: layer.chain, subject: layer.subject.clone() };
+        let key = LayerKey { chain: layer.chain, diff_id: layer.diff_id, subject: layer.subject.clone() };
         if let Some(candidate) = self.store.stored(&key)? {
             let stored = self.job(move || candidate.measure()).await?;
             self.progress.advance(layer.size);

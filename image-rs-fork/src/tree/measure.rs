@@ -9,10 +9,9 @@ use protocols::image::Layout;
 use crate::error::ImageError;
 use crate::layer::Budget;
 use crate::layer::sink::NoSink;
-use crate::layer::table::Table;
 use crate::layer::unpack::Unpacker;
 use crate::limits::Limits;
-use crate::store::{Candidate, LayerKey, LayerStore, LayerWriter, Room, StoredLayer};
+use crate::store::{Candidate, LayerKey, LayerStore, LayerWriter, Room, StoredLayer, TreeLayer, tables};
 
 /// Measures layers in the layout `tree-v1` without writing anything; needs no rights. An image pulled
 /// into it cannot be mounted.
@@ -49,9 +48,8 @@ impl LayerWriter for Measurer {
     }
 
     fn commit(self: Box<Self>, lower: &[StoredLayer]) -> Result<StoredLayer, ImageError> {
-        let tables: Vec<Arc<Table>> = lower.iter().map(|layer| Arc::clone(&layer.table)).collect();
-        let (table, _) = self.unpacker.finish(&tables).map_err(|e| e.into_image(&self.subject))?;
-        Ok(StoredLayer { digest: table.digest(), table: Arc::new(table), directory: None, lease: None })
+        let (table, _) = self.unpacker.finish(&tables(lower)).map_err(|e| e.into_image(&self.subject))?;
+        Ok(TreeLayer { digest: table.digest(), table: Arc::new(table), directory: None, _lease: None }.into())
     }
 }
 

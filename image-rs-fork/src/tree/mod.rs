@@ -25,10 +25,9 @@ use self::disk::{Disk, open_directory, store_error};
 pub use self::measure::{MeasureOnly, measure_archive};
 pub use self::memory::in_memory;
 use crate::error::ImageError;
-use crate::layer::table::Table;
 use crate::layer::unpack::Unpacker;
 use crate::space::{Lease, Space};
-use crate::store::{Candidate, LayerKey, LayerStore, LayerWriter, Room, StoredLayer};
+use crate::store::{Candidate, LayerKey, LayerStore, LayerWriter, Room, StoredLayer, TreeLayer, tables};
 
 /// In the name of a layer that is not complete.
 const PARTIAL: &str = ".partial-";
@@ -200,8 +199,7 @@ impl LayerWriter for Writer {
     fn commit(self: Box<Self>, lower: &[StoredLayer]) -> Result<StoredLayer, ImageError> {
         let Self { unpacker, mut partial, chain, subject, store } = *self;
         let home = store.layers.join(&chain);
-        let tables: Vec<Arc<Table>> = lower.iter().map(|layer| Arc::clone(&layer.table)).collect();
-        let (table, disk) = unpacker.finish(&tables).map_err(|e| e.into_image(&subject))?;
+        let (table, disk) = unpacker.finish(&tables(lower)).map_err(|e| e.into_image(&subject))?;
         let digest = table.digest();
         let fail = |e: std::io::Error| store_error(&partial.path, "complete a layer", e);
         let mut measurement = File::create(partial.path.join(MEASUREMENT)).map_err(fail)?;
@@ -224,7 +222,8 @@ impl LayerWriter for Writer {
             }
             Err(e) => return Err(fail(e.into())),
         };
-        Ok(StoredLayer { digest, table: Arc::new(table), directory: Some(home.join(FS)), lease: Some(lease) })
+        let (table, directory) = (Arc::new(table), Some(home.join(FS)));
+        Ok(TreeLayer { digest, table, directory, _lease: Some(lease) }.into())
     }
 }
 
@@ -260,7 +259,8 @@ impl Candidate for Found {
         if let (Some(table), Ok(digest)) = (table, expected.parse::<Sha256Digest>())
             && expected == actual
         {
-            return Ok(StoredLayer { digest, table: Arc::new(table), directory: Some(fs), lease: Some(self.lease) });
+            let (table, directory) = (Arc::new(table), Some(fs));
+            return Ok(TreeLayer { digest, table, directory, _lease: Some(self.lease) }.into());
         }
         remove_layer(&self.store.layers, &self.chain)?;
         self.store.space.forget(&self.chain);
