@@ -9,6 +9,7 @@
 
 pub mod erofs;
 pub mod framing;
+pub mod ocicrypt;
 pub mod tar;
 pub mod verity;
 
@@ -18,7 +19,6 @@ mod layer;
 mod limits;
 mod manifest;
 mod mount;
-mod ocicrypt;
 mod progress;
 mod pull;
 mod space;

@@ -175,12 +175,13 @@ fn wrapping_key(secret: &SecretKey, public: &PublicKey) -> KwAes256 {
 }
 
 /// One round of the Concat KDF (NIST SP 800-56A section 5.8.1, RFC 7518 section 4.6.2), enough for 256 bits.
-fn concat_kdf(shared: &[u8], alg: &str, apu: &[u8], apv: &[u8], bits: u32) -> [u8; 32] {
+#[must_use]
+pub fn concat_kdf(shared: &[u8], alg: &str, apu: &[u8], apv: &[u8], bits: u32) -> [u8; 32] {
     let mut hasher = Sha256::new();
     hasher.update(1u32.to_be_bytes());
     hasher.update(shared);
     for field in [alg.as_bytes(), apu, apv] {
-        // The fields are constants of a few bytes.
+        // The fields have a few bytes.
         hasher.update(u32::try_from(field.len()).unwrap_or(u32::MAX).to_be_bytes());
         hasher.update(field);
     }

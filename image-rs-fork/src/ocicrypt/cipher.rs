@@ -50,7 +50,7 @@ impl Decryptor {
 }
 
 /// HMAC-SHA-256 takes its 32-byte key as one block, padded with zeros.
-fn hmac(key: &[u8; 32]) -> Hmac<Sha256> {
+pub(super) fn hmac(key: &[u8; 32]) -> Hmac<Sha256> {
     let mut block = [0u8; 64];
     for (place, byte) in block.iter_mut().zip(key) {
         *place = *byte;

@@ -22,11 +22,21 @@
 
 mod annotations;
 mod cipher;
+mod encrypt;
+mod error;
+mod jwe;
 mod keys;
+mod packet;
+mod ring;
 mod secret;
 
 pub use annotations::WrappedKey;
+pub use encrypt::{LayerEncryptor, Recipients};
+pub use error::EncryptionError;
+pub use jwe::{DecryptionKey, RecipientKey};
 pub use keys::{KeyError, KeyProvider, NoKeys};
+pub use packet::{ATTESTATION_AGENT, Packet, WrappingKey, key_id};
+pub use ring::KeyRing;
 
 pub(crate) use annotations::{Encryption, media_type};
 pub(crate) use cipher::Decryptor;
