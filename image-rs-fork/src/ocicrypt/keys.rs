@@ -25,9 +25,9 @@ pub enum KeyError {
     /// It is for somebody else, or not well formed, or its key is not released; in words.
     #[error("{0}")]
     NoKey(String),
-    /// Whoever has the key could not be asked; the refusal says why.
+    /// Whoever may have the key could not be asked; the refusal says why.
     #[error("{0}")]
-    Unavailable(Box<Refusal>),
+    Failed(Box<Refusal>),
 }
 
 /// Opens nothing: for whoever takes unencrypted images only.
@@ -67,7 +67,7 @@ async fn secret(layer: &Layer, encryption: &Encryption, keys: &dyn KeyProvider) 
                     .map_err(|problem| ImageError::Decrypt { subject: layer.subject.clone(), problem });
             }
             Err(KeyError::NoKey(problem)) => problems.push(format!("{}: {problem}", wrapped.scheme)),
-            Err(KeyError::Unavailable(refusal)) => unavailable = Some(refusal),
+            Err(KeyError::Failed(refusal)) => unavailable = Some(refusal),
         }
     }
     Err(match unavailable {

@@ -62,12 +62,13 @@ pub(super) fn open(json: &[u8], keys: &[DecryptionKey]) -> Result<Zeroizing<Vec<
         return Err("a header that is shared and not protected".to_owned());
     }
     protected.check_content()?;
-    match jwe.encrypted_key.take() {
-        Some(_) if !jwe.recipients.is_empty() => return Err("both of one recipient and of several".to_owned()),
-        Some(encrypted_key) => {
-            jwe.recipients.push(Recipient { header: jwe.header.take().unwrap_or_default(), encrypted_key });
-        }
-        None => {}
+    let header = jwe.header.take();
+    if jwe.recipients.is_empty() {
+        let encrypted_key = jwe.encrypted_key.take().ok_or("no recipient")?;
+        jwe.recipients.push(Recipient { header: header.unwrap_or_default(), encrypted_key });
+    } else if header.is_some() {
+        // A lone `encrypted_key` beside recipients repeats the first one's: go-jose writes it, it means nothing.
+        return Err("a header of one recipient beside several".to_owned());
     }
     if jwe.recipients.len() > MAX_RECIPIENTS {
         return Err(format!("more than {MAX_RECIPIENTS} recipients"));
