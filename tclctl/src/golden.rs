@@ -30,8 +30,8 @@ fn coded(error: RegistryError) -> Failure {
 
 /// Prints the payload that would be signed, one line per platform manifest.
 pub(crate) async fn measure(arguments: &MeasureArguments, output: &Output) -> Result<(), Failure> {
-    let registry = issue::client(&arguments.registry)?;
     let reference = issue::reference(&arguments.reference)?;
+    let registry = issue::client(&arguments.registry, &reference)?;
     let mut lines = Vec::new();
     let mut values = Vec::new();
     for manifest in issue::manifests(&registry, &reference).await? {
@@ -60,8 +60,8 @@ pub(crate) async fn measure(arguments: &MeasureArguments, output: &Output) -> Re
 /// Measures, signs and stores.
 pub(crate) async fn push(arguments: &GoldenPushArguments, output: &Output) -> Result<(), Failure> {
     let key = private_key(&arguments.key)?;
-    let registry = issue::client(&arguments.registry)?;
     let reference = issue::reference(&arguments.reference)?;
+    let registry = issue::client(&arguments.registry, &reference)?;
     let mut lines = Vec::new();
     let mut values = Vec::new();
     for manifest in issue::manifests(&registry, &reference).await? {
@@ -92,8 +92,8 @@ pub(crate) async fn push(arguments: &GoldenPushArguments, output: &Output) -> Re
 
 /// What is stored for one manifest, and what its envelopes say; nothing is believed.
 pub(crate) async fn show(arguments: &GoldenShowArguments, output: &Output) -> Result<(), Failure> {
-    let registry = issue::client(&arguments.registry)?;
     let reference = issue::reference(&arguments.reference)?;
+    let registry = issue::client(&arguments.registry, &reference)?;
     let mut lines = Vec::new();
     let mut values = Vec::new();
     for manifest in issue::manifests(&registry, &reference).await? {
@@ -161,8 +161,8 @@ pub(crate) async fn verify(arguments: &GoldenVerifyArguments, output: &Output) -
         revocations: RevocationRule::Optional,
     };
     let signers = TrustedSigners::new(vec![signer]).map_err(|error| Failure::Usage(error.to_string()))?;
-    let registry = issue::client(&arguments.registry)?;
     let reference = issue::reference(&arguments.reference)?;
+    let registry = issue::client(&arguments.registry, &reference)?;
     let mut lines = Vec::new();
     let mut values = Vec::new();
     for manifest in issue::manifests(&registry, &reference).await? {
@@ -195,8 +195,8 @@ async fn fetch(registry: &HttpRegistry, manifest: &PlatformManifest) -> Result<g
 /// Copies the stored envelopes of every platform to the attestor's resources, as they are.
 pub(crate) async fn publish(arguments: &GoldenPublishArguments, output: &Output) -> Result<(), Failure> {
     let attestor = Administration::new(&arguments.attestor, &arguments.admin_token)?;
-    let registry = issue::client(&arguments.registry)?;
     let reference = issue::reference(&arguments.reference)?;
+    let registry = issue::client(&arguments.registry, &reference)?;
     let mut lines = Vec::new();
     let mut values = Vec::new();
     for manifest in issue::manifests(&registry, &reference).await? {
@@ -219,8 +219,8 @@ pub(crate) async fn publish(arguments: &GoldenPublishArguments, output: &Output)
 /// Adds every golden value of this issuer for the image to the repository's revocation list.
 pub(crate) async fn revoke(arguments: &GoldenRevokeArguments, output: &Output) -> Result<(), Failure> {
     let key = private_key(&arguments.key)?;
-    let registry = issue::client(&arguments.registry)?;
     let reference = issue::reference(&arguments.reference)?;
+    let registry = issue::client(&arguments.registry, &reference)?;
     let repository = reference.repository();
     let mut list = match golden::fetch_revocations(&registry, repository).await.map_err(coded)? {
         Some(bytes) => own_list(&bytes, &key, &arguments.issuer)?,

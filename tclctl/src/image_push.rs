@@ -18,8 +18,8 @@ const LAYER: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
 
 /// Builds and pushes.
 pub(crate) async fn push(arguments: &ImagePushArguments, output: &Output) -> Result<(), Failure> {
-    let registry = issue::client(&arguments.registry)?;
     let reference = issue::reference(&arguments.reference)?;
+    let registry = issue::client(&arguments.registry, &reference)?;
     let tag = match (reference.digest(), reference.tag()) {
         (None, Some(tag)) => tag.to_owned(),
         _ => return Err(Failure::Usage("an image is pushed to a tag, not to a digest".to_owned())),

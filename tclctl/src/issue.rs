@@ -29,9 +29,11 @@ struct ConfigPlatform {
 }
 
 /// A client for the registries the arguments allow.
-pub(crate) fn client(arguments: &RegistryArguments) -> Result<HttpRegistry, Failure> {
+pub(crate) fn client(arguments: &RegistryArguments, reference: &ImageReference) -> Result<HttpRegistry, Failure> {
+    // `--plain-http` without a host means the one that is asked.
+    let host = |named: &String| if named.is_empty() { reference.host().to_owned() } else { named.clone() };
     let config = RegistryConfig {
-        plain_http: arguments.plain_http.clone(),
+        plain_http: arguments.plain_http.iter().map(host).collect(),
         auth_file: arguments.auth_file.clone(),
         root: arguments.registry_root.clone(),
         ..RegistryConfig::default()
