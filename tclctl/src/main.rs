@@ -15,10 +15,13 @@ mod inspect;
 mod issue;
 mod layer;
 mod log;
+mod mount;
 mod outcome;
 mod output;
 mod progress;
+mod pull;
 mod run;
+mod store;
 mod streams;
 mod terminal;
 
@@ -62,6 +65,9 @@ async fn dispatch(command: Command, output: &Output) -> Result<Ending, Failure> 
         Command::Status(agent) => inspect::status(&agent, output).await?,
         Command::Evidence(arguments) => inspect::evidence(&arguments, output).await?,
         Command::Measure(arguments) => golden::measure(&arguments, output).await?,
+        Command::Pull(arguments) => pull::pull(&arguments, output).await?,
+        Command::Mount(arguments) => mount::mount(&arguments, output).await?,
+        Command::Umount(arguments) => mount::umount(&arguments, output)?,
         Command::Golden(GoldenCommand::Keygen(arguments)) => artifact::keygen(&arguments, output)?,
         Command::Golden(GoldenCommand::Push(arguments)) => golden::push(&arguments, output).await?,
         Command::Golden(GoldenCommand::Show(arguments)) => golden::show(&arguments, output).await?,

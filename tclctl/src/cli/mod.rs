@@ -6,6 +6,7 @@ mod image;
 mod keys;
 mod launch;
 mod log;
+mod store;
 
 use std::path::PathBuf;
 
@@ -20,6 +21,7 @@ pub(crate) use self::image::{ImageCommand, ImagePushArguments};
 pub(crate) use self::keys::{AkCommand, AkShowArguments, SimulatedCommand, SimulatedPkiArguments};
 pub(crate) use self::launch::{EvidenceArguments, ModeArgument, RunArguments, StopArguments};
 pub(crate) use self::log::{LogCommand, LogExportArguments, LogShowArguments, LogVerifyArguments};
+pub(crate) use self::store::{MountArguments, PullArguments, UmountArguments};
 
 /// Launch containers that were measured, appraised and logged first; sign images; read logs.
 #[derive(Debug, Parser)]
@@ -42,6 +44,12 @@ pub(crate) enum Command {
     Run(Box<RunArguments>),
     /// Print exactly what `golden push` would sign, as canonical JSON; needs no privileges
     Measure(MeasureArguments),
+    /// Pull an image into a store: verified and measured while it streams
+    Pull(PullArguments),
+    /// Mount a pulled image, verified and measured again; needs no network
+    Mount(MountArguments),
+    /// End a mount
+    Umount(UmountArguments),
     /// Keys, golden values and revocations
     #[command(subcommand)]
     Golden(GoldenCommand),
@@ -93,8 +101,8 @@ pub(crate) struct AgentArguments {
 /// How the registry is reached.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct RegistryArguments {
-    /// Ask this registry over plain HTTP, as written in the reference; may be repeated
-    #[arg(long, value_name = "HOST[:PORT]")]
+    /// Ask this registry, without a name the reference's own, over plain HTTP; may be repeated
+    #[arg(long, value_name = "HOST[:PORT]", num_args = 0..=1, default_missing_value = "")]
     pub(crate) plain_http: Vec<String>,
     /// Docker-style file with credentials
     #[arg(long, value_name = "FILE")]

@@ -1,0 +1,70 @@
+//! `pull`, `mount`, `umount`, `images` and `prune`: a store of images without an agent.
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+use protocols::image::Layout;
+
+use super::RegistryArguments;
+
+/// How layers are kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LayoutArgument {
+    /// One directory per layer, on any file system
+    Tree,
+}
+
+impl From<LayoutArgument> for Layout {
+    fn from(argument: LayoutArgument) -> Self {
+        match argument {
+            LayoutArgument::Tree => Self::TreeV1,
+        }
+    }
+}
+
+/// Where images are kept.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct StoreArguments {
+    /// The store's directory; made where it does not exist
+    #[arg(long, value_name = "DIR")]
+    pub(crate) store: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PullArguments {
+    /// registry/repository:tag or @sha256:digest
+    #[arg(value_name = "REF")]
+    pub(crate) reference: String,
+    #[command(flatten)]
+    pub(crate) store: StoreArguments,
+    /// How layers are kept
+    #[arg(long, value_enum, default_value = "tree")]
+    pub(crate) layout: LayoutArgument,
+    #[command(flatten)]
+    pub(crate) registry: RegistryArguments,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct MountArguments {
+    /// A reference that was pulled, as it was written then, or with the digest it stood for
+    #[arg(value_name = "REF")]
+    pub(crate) reference: String,
+    #[command(flatten)]
+    pub(crate) store: StoreArguments,
+    /// The directory to mount the root file system at
+    #[arg(value_name = "TARGET")]
+    pub(crate) target: PathBuf,
+    /// The layout to mount; the one it was last pulled in otherwise
+    #[arg(long, value_enum)]
+    pub(crate) layout: Option<LayoutArgument>,
+    /// Allow changes; they are gone with the mount
+    #[arg(long)]
+    pub(crate) writable: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct UmountArguments {
+    /// Where `tclctl mount` has mounted an image
+    #[arg(value_name = "TARGET")]
+    pub(crate) target: PathBuf,
+}

@@ -1,0 +1,156 @@
+//! `pull`: an image into a store, verified and measured while it streams.
+
+use std::collections::BTreeMap;
+use std::io::IsTerminal as _;
+use std::sync::{Mutex, PoisonError};
+
+use image_rs_fork::{ImagePolicy, Limits, MeasuredImage, NoKeys, Progress};
+use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
+use protocols::digest::Sha256Digest;
+use registry::oci::{Document, Manifest};
+use serde_json::{Value, json};
+
+use crate::cli::PullArguments;
+use crate::issue;
+use crate::outcome::Failure;
+use crate::output::Output;
+use crate::store::{Recorder, Store, coded};
+
+/// Pulls, records what was pulled, and tells it.
+pub(crate) async fn pull(arguments: &PullArguments, output: &Output) -> Result<(), Failure> {
+    let reference = issue::reference(&arguments.reference)?;
+    let registry = issue::client(&arguments.registry, &reference)?;
+    let store = Store::open(&arguments.store.store, arguments.layout.into())?;
+    let source = Recorder::new(&registry);
+    let found = image_rs_fork::fetch(&reference, &source).await.map_err(|error| coded(&error))?;
+    let verified = found.verify(&ImagePolicy::host(), &source).await.map_err(|error| coded(&error))?;
+    let watch = Watch::new(!output.json() && std::io::stderr().is_terminal());
+    let written = written();
+    let pulled = image_rs_fork::pull(verified, &source, store.layers(), &NoKeys, &Limits::default(), &watch).await;
+    let image = pulled.map_err(|error| coded(&error))?;
+    let written = written.zip(self::written()).map(|(before, after)| after.saturating_sub(before));
+    let manifest = manifest(&source, &image)?;
+    let size = manifest.layers.iter().fold(0u64, |sum, layer| sum.saturating_add(layer.size));
+    store.record(&reference, &image, size, &source)?;
+    let told = Told { reference: &reference, image: &image, manifest: &manifest, reused: &watch.reused() };
+    output.tell(|| told.value(&store, source.received(), written), || told.lines(size, source.received()))
+}
+
+fn manifest(source: &Recorder<'_>, image: &MeasuredImage) -> Result<Manifest, Failure> {
+    let bytes = source.document(&image.descriptor().digest);
+    match bytes.as_deref().map(Document::parse) {
+        Some(Ok(Document::Manifest(manifest))) => Ok(*manifest),
+        _ => Err(Failure::Fault("the manifest that was verified cannot be read again".to_owned())),
+    }
+}
+
+/// What there is to say of a pull.
+struct Told<'a> {
+    reference: &'a registry::ImageReference,
+    image: &'a MeasuredImage,
+    manifest: &'a Manifest,
+    reused: &'a BTreeMap<Sha256Digest, bool>,
+}
+
+impl Told<'_> {
+    fn value(&self, store: &Store, downloaded: u64, written: Option<u64>) -> Value {
+        let measured = self.image.measurement();
+        let layers: Vec<Value> = (self.manifest.layers.iter().zip(&measured.layers))
+            .map(|(blob, diff_id)| {
+                json!({
+                    "blob": blob.digest, "size": blob.size, "media_type": blob.media_type, "diff_id": diff_id,
+                    "reused": self.reused.get(&blob.digest),
+                })
+            })
+            .collect();
+        json!({
+            "reference": self.reference,
+            "manifest": measured.manifest,
+            "config": measured.config,
+            "platform": measured.platform.to_string(),
+            "layers": layers,
+            "layout": measured.rootfs.layout,
+            "rootfs": {measured.rootfs.layout.as_str(): measured.rootfs.digest},
+            "bytes_downloaded": downloaded,
+            "bytes_written": written,
+            "store": store.root(),
+        })
+    }
+
+    fn lines(&self, size: u64, downloaded: u64) -> Vec<String> {
+        let measured = self.image.measurement();
+        let reused = self.reused.values().filter(|reused| **reused).count();
+        let layers = measured.layers.len();
+        vec![
+            format!("{} is {} ({})", self.reference, measured.manifest, measured.platform),
+            format!(
+                "  {layers} layers of {}, {reused} stored before, {} downloaded",
+                HumanBytes(size),
+                HumanBytes(downloaded)
+            ),
+            format!("  root file system {} ({})", measured.rootfs.digest, measured.rootfs.layout.as_str()),
+        ]
+    }
+}
+
+/// Follows the pull for people, and remembers which layers were stored before.
+struct Watch {
+    bar: Option<ProgressBar>,
+    reused: Mutex<BTreeMap<Sha256Digest, bool>>,
+}
+
+impl Watch {
+    fn new(shown: bool) -> Self {
+        let bar = shown.then(|| {
+            let bar = ProgressBar::new(0);
+            if let Ok(style) = ProgressStyle::with_template("{wide_bar} {bytes}/{total_bytes} {binary_bytes_per_sec}") {
+                bar.set_style(style);
+            }
+            bar
+        });
+        Self { bar, reused: Mutex::default() }
+    }
+
+    fn reused(&self) -> BTreeMap<Sha256Digest, bool> {
+        self.reused.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+impl Progress for Watch {
+    fn start(&self, _: usize, bytes: u64) {
+        if let Some(bar) = &self.bar {
+            bar.set_length(bytes);
+        }
+    }
+
+    fn advance(&self, bytes: u64) {
+        if let Some(bar) = &self.bar {
+            bar.inc(bytes);
+        }
+    }
+
+    fn layer(&self, digest: &Sha256Digest, reused: bool) {
+        // A layer named twice was fetched if it was fetched once.
+        self.reused
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .entry(*digest)
+            .and_modify(|before| *before &= reused)
+            .or_insert(reused);
+        if let Some(bar) = &self.bar {
+            bar.println(format!("{digest}  {}", if reused { "stored before" } else { "verified" }));
+        }
+    }
+
+    fn finish(&self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+/// Bytes this process has handed to write calls; `None` where the kernel does not count them.
+fn written() -> Option<u64> {
+    let counters = std::fs::read_to_string("/proc/self/io").ok()?;
+    counters.lines().find_map(|line| line.strip_prefix("wchar: "))?.parse().ok()
+}
