@@ -1,5 +1,6 @@
-//! Developer commands: `cargo xtask quickstart | test | check | docs`.
+//! Developer commands: `cargo xtask quickstart | test | check | docs | bench`.
 
+mod bench;
 mod check;
 mod prerequisites;
 mod quickstart;
@@ -15,11 +16,13 @@ Usage: cargo xtask COMMAND
   test         every test of the workspace; installs what is missing from Debian
   check        format, clippy, documentation, licences and bans, crate edges
   docs         write docs/reason-codes.md anew from the table of reason codes
+  bench        pull images beside other programs and print what it costs (`cargo xtask bench help`)
 ";
 
 fn main() -> ExitCode {
-    let command = std::env::args().nth(1);
-    let done = match command.as_deref() {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let done = match arguments.first().map(String::as_str) {
+        Some("bench") => bench::bench(arguments.get(1..).unwrap_or_default()),
         Some("quickstart") => quickstart::run(),
         Some("test") => check::test(),
         Some("check") => check::check(),
