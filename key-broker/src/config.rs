@@ -236,7 +236,7 @@ impl Config {
         let aks = self.tpm.ak.iter().map(|ak| enrolled(ak, environment)).collect::<Result<Vec<_>, _>>()?;
         let roots = self.snp.roots(environment)?;
         // Whoever is between could hide a revocation list and show all the rest.
-        if environment == Environment::Production && !self.registry.plain_http.is_empty() {
+        if environment == Environment::Production && self.registry.uses_plain_http() {
             return Err(value("registry.plain_http", "has no place in production"));
         }
         let policy = self.policy_digest(&aks, &roots)?;

@@ -11,7 +11,7 @@ use protocols::golden::{GoldenValue, Issue, ProcessPolicy, Statement, default_se
 use protocols::image::Platform;
 use protocols::time::Timestamp;
 use registry::oci::{Descriptor, Document};
-use registry::{HttpRegistry, ImageReference, Registry as _, RegistryConfig};
+use registry::{HttpRegistry, ImageReference, RegistriesConf, Registry as _, RegistryConfig};
 
 use crate::cli::{EnvironmentArgument, IssueArguments, RegistryArguments};
 use crate::outcome::Failure;
@@ -35,10 +35,18 @@ pub(crate) fn client(arguments: &RegistryArguments, reference: &ImageReference) 
     let config = RegistryConfig {
         plain_http: arguments.plain_http.iter().map(host).collect(),
         auth_file: arguments.auth_file.clone(),
-        root: arguments.registry_root.clone(),
+        roots: arguments.registry_root.clone(),
+        registries_conf: arguments.registries_conf.as_deref().map(registries_conf).transpose()?.unwrap_or_default(),
+        proxy: arguments.registry_proxy.clone(),
+        credential_helper_dirs: ["/usr/local/bin", "/usr/bin"].map(Into::into).to_vec(),
         ..RegistryConfig::default()
     };
     HttpRegistry::new(config).map_err(|error| Failure::by_command(error.refusal()))
+}
+
+fn registries_conf(path: &Path) -> Result<RegistriesConf, Failure> {
+    let text = fs::read_to_string(path).map_err(|e| Failure::Usage(format!("{}: {e}", path.display())))?;
+    RegistriesConf::parse(&text).map_err(|e| Failure::Usage(format!("{}: {e}", path.display())))
 }
 
 /// Reads a reference.

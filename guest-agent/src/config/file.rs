@@ -131,7 +131,7 @@ impl File {
             }
         };
         development("attestor.url with http", http)?;
-        development("registry.plain_http", !self.registry.plain_http.is_empty())?;
+        development("plain HTTP in [registry]", self.registry.uses_plain_http())?;
 
         let modes = check_modes(self.modes)?;
         let local = match (modes.permitted.contains(&Mode::Local), self.local) {

@@ -5,33 +5,57 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-/// How registries are reached. Every member has a safe default: TLS everywhere, no credentials.
+use crate::error::RegistryError;
+use crate::registries_conf::RegistriesConf;
+
+/// How registries are reached. Every member has a safe default: TLS everywhere, no credentials, no proxy,
+/// nothing from the environment.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct RegistryConfig {
     /// Hosts, `host[:port]` exactly as in references, that are asked over plain HTTP.
     pub plain_http: Vec<String>,
+    /// The text of a `registries.conf`: mirrors, remapping, blocking. The text and not a path, so that it is
+    /// measured with the configuration it stands in.
+    pub registries_conf: RegistriesConf,
     /// A docker-style auth file (`{"auths": {…}}`).
     pub auth_file: Option<PathBuf>,
-    /// PEM file with roots trusted beside the system's.
-    pub root: Option<PathBuf>,
+    /// Absolute directories in which credential helpers are looked for. Default none.
+    pub credential_helper_dirs: Vec<PathBuf>,
+    /// PEM files with roots trusted beside the system's.
+    pub roots: Vec<PathBuf>,
+    /// `http[s]://[user:password@]host:port` of a proxy for every request.
+    pub proxy: Option<String>,
+    /// Hosts (with all below them), addresses and CIDR blocks that are reached without the proxy.
+    pub no_proxy: Vec<String>,
     /// Seconds without a byte after which an answer counts as stalled. Default 30.
     pub stall_seconds: u64,
     /// Seconds in which a connection must stand, TLS included. Default 10.
     pub connect_seconds: u64,
     /// Seconds in which a manifest, token, list of referrers or push must be done. Default 60.
     pub request_seconds: u64,
+    /// How often a request that failed for a reason that may pass is sent again. Default 3.
+    pub retries: u32,
+    /// Seconds within which a request is sent again at all, and for which a blob that broke off may stay
+    /// without progress. Default 30.
+    pub retry_seconds: u64,
 }
 
 impl Default for RegistryConfig {
     fn default() -> Self {
         Self {
             plain_http: Vec::new(),
+            registries_conf: RegistriesConf::default(),
             auth_file: None,
-            root: None,
+            credential_helper_dirs: Vec::new(),
+            roots: Vec::new(),
+            proxy: None,
+            no_proxy: Vec::new(),
             stall_seconds: 30,
             connect_seconds: 10,
             request_seconds: 60,
+            retries: 3,
+            retry_seconds: 30,
         }
     }
 }
@@ -40,7 +64,32 @@ impl RegistryConfig {
     /// Whether `host` (with its port, as in the reference) may be asked over plain HTTP.
     #[must_use]
     pub fn allows_plain_http(&self, host: &str) -> bool {
-        self.plain_http.iter().any(|listed| listed == host)
+        self.plain_hosts().any(|listed| listed == host)
+    }
+
+    /// Whether any host at all may be asked over plain HTTP.
+    #[must_use]
+    pub fn uses_plain_http(&self) -> bool {
+        self.plain_hosts().next().is_some()
+    }
+
+    fn plain_hosts(&self) -> impl Iterator<Item = &str> {
+        self.plain_http.iter().map(String::as_str).chain(self.registries_conf.plain_http())
+    }
+
+    /// Checks what can be checked without reading a file.
+    ///
+    /// # Errors
+    /// [`RegistryError::Config`].
+    pub(crate) fn check(&self) -> Result<(), RegistryError> {
+        let refused = |reason: String| Err(RegistryError::Config { reason });
+        if let Some(dir) = self.credential_helper_dirs.iter().find(|dir| !dir.is_absolute()) {
+            return refused(format!("credential_helper_dirs: {} is not absolute", dir.display()));
+        }
+        if self.proxy.is_none() && !self.no_proxy.is_empty() {
+            return refused("no_proxy without proxy".to_owned());
+        }
+        Ok(())
     }
 
     /// [`RegistryConfig::stall_seconds`], at least one second.
@@ -59,5 +108,11 @@ impl RegistryConfig {
     #[must_use]
     pub fn request(&self) -> Duration {
         Duration::from_secs(self.request_seconds.max(1))
+    }
+
+    /// [`RegistryConfig::retry_seconds`].
+    #[must_use]
+    pub fn retry(&self) -> Duration {
+        Duration::from_secs(self.retry_seconds)
     }
 }

@@ -12,6 +12,14 @@ pub enum RegistryError {
         /// What cannot be used and why.
         reason: String,
     },
+    /// `registries.conf` blocks the repository.
+    #[error("{repository} is blocked by the entry for {prefix} in registries.conf")]
+    Blocked {
+        /// What was asked for.
+        repository: String,
+        /// The prefix that blocks it.
+        prefix: String,
+    },
     /// Plain HTTP would be needed for a host the configuration does not list.
     #[error("{host} is not listed for plain HTTP ({what})")]
     PlainHttp {
@@ -109,6 +117,7 @@ impl RegistryError {
     #[must_use]
     pub const fn code(&self) -> Code {
         match self {
+            Self::Blocked { .. } => reason::IMAGE_BLOCKED,
             Self::PlainHttp { .. } => reason::IMAGE_PLAIN_HTTP,
             Self::NotFound { .. } => reason::IMAGE_NOT_FOUND,
             Self::Denied { .. } => reason::IMAGE_DENIED,
@@ -125,6 +134,9 @@ impl RegistryError {
     pub fn refusal(&self) -> Refusal {
         let (subject, expected, actual) = match self {
             Self::Config { reason } => ("[registry]".to_owned(), "a usable configuration".to_owned(), reason.clone()),
+            Self::Blocked { repository, prefix } => {
+                (repository.clone(), "a repository that may be used".to_owned(), format!("{prefix} is blocked"))
+            }
             Self::PlainHttp { host, what } => (host.clone(), "TLS".to_owned(), format!("plain HTTP ({what})")),
             Self::NotFound { host, what } => {
                 (format!("{what} at {host}"), "an answer".to_owned(), "status 404".to_owned())

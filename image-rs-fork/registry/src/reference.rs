@@ -1,6 +1,7 @@
 //! Image references: `host[:port]/repository[:tag][@sha256:…]`, in the strict grammar of the OCI
 //! distribution specification. A reference without a registry host is refused: nothing is guessed.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
 
@@ -51,6 +52,15 @@ impl Repository {
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// The name as the registry knows it: Docker Hub's single names live below `library/`.
+    pub(crate) fn full_name(&self) -> Cow<'_, str> {
+        if self.host == "docker.io" && !self.name.contains('/') {
+            Cow::Owned(format!("library/{}", self.name))
+        } else {
+            Cow::Borrowed(&self.name)
+        }
     }
 }
 
@@ -213,7 +223,7 @@ fn parse_tag(tag: &str) -> Result<String, &'static str> {
 }
 
 /// A host must be recognisable as one (`localhost`, a dot, a port or an IPv6 address), as clients agree.
-fn check_host(host: &str) -> Result<(), &'static str> {
+pub(crate) fn check_host(host: &str) -> Result<(), &'static str> {
     const PROBLEM: &str = "the registry must be host[:port]";
     let (name, port) = match host.strip_prefix('[') {
         Some(rest) => {

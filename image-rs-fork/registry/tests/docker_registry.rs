@@ -158,8 +158,8 @@ async fn plain_http_is_never_tried_for_a_host_that_is_not_listed() {
 async fn tls_needs_a_root_that_the_configuration_names() {
     let server = DockerRegistry::start_with_tls();
     let repository = repository(&server, "app");
-    let root = Some(server.dir().join("ca.pem"));
-    let trusting = HttpRegistry::new(RegistryConfig { root, ..RegistryConfig::default() }).unwrap();
+    let roots = vec![server.dir().join("ca.pem")];
+    let trusting = HttpRegistry::new(RegistryConfig { roots, ..RegistryConfig::default() }).unwrap();
     let image = push_image(&trusting, &repository).await;
     assert_eq!(trusting.manifest(&repository, &Target::Tag("v1".to_owned())).await.unwrap().digest, image.digest);
 
@@ -169,7 +169,7 @@ async fn tls_needs_a_root_that_the_configuration_names() {
     assert_eq!(error.code(), reason::IMAGE_REGISTRY);
 
     for root in ["absent.pem", "key.pem"] {
-        let root = Some(server.dir().join(root));
-        assert!(HttpRegistry::new(RegistryConfig { root, ..RegistryConfig::default() }).is_err());
+        let roots = vec![server.dir().join(root)];
+        assert!(HttpRegistry::new(RegistryConfig { roots, ..RegistryConfig::default() }).is_err());
     }
 }

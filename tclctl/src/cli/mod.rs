@@ -107,9 +107,15 @@ pub(crate) struct RegistryArguments {
     /// Docker-style file with credentials
     #[arg(long, value_name = "FILE")]
     pub(crate) auth_file: Option<PathBuf>,
-    /// PEM file with TLS roots to trust beside the system's
+    /// PEM file with TLS roots to trust beside the system's; may be repeated
     #[arg(long, value_name = "FILE")]
-    pub(crate) registry_root: Option<PathBuf>,
+    pub(crate) registry_root: Vec<PathBuf>,
+    /// registries.conf with mirrors, other locations and blocked registries
+    #[arg(long, value_name = "FILE")]
+    pub(crate) registries_conf: Option<PathBuf>,
+    /// http[s]://host:port that every request goes through; the environment is not asked
+    #[arg(long, value_name = "URL")]
+    pub(crate) registry_proxy: Option<String>,
 }
 
 #[cfg(test)]

@@ -1,26 +1,29 @@
 //! The registry client over HTTP.
 
+mod blob;
 mod push;
+mod retry;
 mod session;
 mod tls;
 
-use std::collections::HashMap;
-use std::sync::Mutex;
-use std::time::{Duration, Instant};
+use std::sync::Arc;
 
 use async_trait::async_trait;
-use bytes::Bytes;
 use protocols::digest::Sha256Digest;
-use reqwest::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, LINK};
-use reqwest::{Method, Response, Url};
+use reqwest::header::{CONTENT_TYPE, HeaderMap, LINK};
+use reqwest::Method;
 
-use self::session::{Action, Authorization, AuthorizationKey, Call, host_of, malformed, next_chunk};
+use self::blob::HttpBlob;
+use self::session::{Action, Call, Session, malformed};
 use crate::MAX_MANIFEST;
 use crate::auth::AuthFile;
+use crate::auth::credentials::Credentials;
 use crate::config::RegistryConfig;
 use crate::error::RegistryError;
+use crate::events::{Event, NoEvents, RegistryEvents};
 use crate::oci::{Descriptor, Document};
 use crate::reference::{Repository, Target};
+use crate::registries_conf::Asked;
 use crate::storage::{BlobStream, ManifestBytes, Registry};
 
 /// What we read for a manifest.
@@ -29,13 +32,10 @@ const ACCEPT_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json, appli
 /// The most pages of a list of referrers.
 const MAX_PAGES: usize = 8;
 
-/// Registries over HTTP(S), any number of hosts.
+/// Registries over HTTP(S), any number of hosts, with their mirrors.
 #[derive(Debug)]
 pub struct HttpRegistry {
-    config: RegistryConfig,
-    client: reqwest::Client,
-    auth: AuthFile,
-    authorizations: Mutex<HashMap<AuthorizationKey, Authorization>>,
+    session: Arc<Session>,
 }
 
 impl HttpRegistry {
@@ -44,7 +44,16 @@ impl HttpRegistry {
     /// # Errors
     /// [`RegistryError::Config`].
     pub fn new(config: RegistryConfig) -> Result<Self, RegistryError> {
-        let auth = match &config.auth_file {
+        Self::with_events(config, Arc::new(NoEvents))
+    }
+
+    /// As [`HttpRegistry::new`]; `events` hears of retries, resumes and mirrors that fail.
+    ///
+    /// # Errors
+    /// [`RegistryError::Config`].
+    pub fn with_events(config: RegistryConfig, events: Arc<dyn RegistryEvents>) -> Result<Self, RegistryError> {
+        config.check()?;
+        let file = match &config.auth_file {
             None => AuthFile::default(),
             Some(path) => {
                 let refused =
@@ -52,33 +61,62 @@ impl HttpRegistry {
                 AuthFile::parse(&std::fs::read(path).map_err(|e| refused(&e))?).map_err(|e| refused(&e))?
             }
         };
+        let sources = config.registries_conf.credential_sources().to_vec();
+        let credentials = Credentials { file, sources, helper_dirs: config.credential_helper_dirs.clone() };
         let client = tls::client(&config)?;
-        Ok(Self { config, client, auth, authorizations: Mutex::new(HashMap::new()) })
+        Ok(Self { session: Arc::new(Session::new(config, client, credentials, events)) })
     }
 
-    /// The registry's address: plain HTTP exactly where the configuration lists the host.
-    fn base(&self, repository: &Repository) -> Result<Url, RegistryError> {
-        let host = repository.host();
-        let scheme = if self.config.allows_plain_http(host) { "http" } else { "https" };
-        let api_host = if host == "docker.io" { "registry-1.docker.io" } else { host };
-        let refused = |_| RegistryError::Config { reason: format!("{host} makes no address") };
-        Url::parse(&format!("{scheme}://{api_host}/")).map_err(refused)
+    /// Where a repository is written to.
+    fn location(&self, repository: &Repository) -> Result<Repository, RegistryError> {
+        Ok(self.session.config.registries_conf.places(repository, Asked::ByName)?.location)
     }
 
-    fn endpoint(&self, repository: &Repository, rest: &str) -> Result<Url, RegistryError> {
-        let mut url = self.base(repository)?;
-        url.set_path(&format!("/v2/{}/{rest}", api_name(repository)));
-        Ok(url)
+    /// A manifest from one place.
+    async fn manifest_at(
+        &self,
+        repository: &Repository,
+        target: &Target,
+        mirror: bool,
+    ) -> Result<ManifestBytes, RegistryError> {
+        let url = self.session.endpoint(repository, &format!("manifests/{target}"))?;
+        let mut call = Call::new(Method::GET, repository, url, Action::Pull, manifest_name(repository, target));
+        call.accept = Some(ACCEPT_MANIFEST);
+        call.mirror = mirror;
+        let (headers, bytes) = self.session.fetch(&call, MAX_MANIFEST).await?;
+        let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+        let media_type = header(CONTENT_TYPE.as_str()).unwrap_or_default();
+        let media_type = media_type.split(';').next().unwrap_or_default().trim().to_owned();
+        let claimed = header("docker-content-digest").and_then(|text| text.parse().ok());
+        let digest = Sha256Digest::of(&bytes);
+        Ok(ManifestBytes { bytes, media_type, digest, claimed })
     }
 
-    fn get<'a>(repository: &'a Repository, url: Url, what: String) -> Call<'a> {
-        Call { method: Method::GET, repository, url, action: Action::Pull, accept: None, body: None, what }
+    /// What refers to `subject`, from one place: every type, by its API or by the fallback tag.
+    async fn referrers_at(
+        &self,
+        repository: &Repository,
+        subject: &Sha256Digest,
+        artifact_type: &str,
+        mirror: bool,
+    ) -> Result<Vec<Descriptor>, RegistryError> {
+        if let Some(found) = self.listed(repository, subject, artifact_type, mirror).await? {
+            return Ok(found);
+        }
+        let url = self.session.endpoint(repository, &format!("manifests/{}", fallback_tag(subject)))?;
+        let mut call = Call::new(Method::GET, repository, url, Action::Pull, format!("referrers of {subject}"));
+        call.accept = Some(crate::oci::INDEX);
+        call.mirror = mirror;
+        match self.read_index(&call).await {
+            Err(RegistryError::NotFound { .. }) => Ok(Vec::new()),
+            other => Ok(other?.1),
+        }
     }
 
-    async fn read_index(&self, call: &Call<'_>, response: Response) -> Result<Vec<Descriptor>, RegistryError> {
-        let bytes = self.bounded(response, call.repository.host(), &call.what, MAX_MANIFEST).await?;
+    async fn read_index(&self, call: &Call<'_>) -> Result<(HeaderMap, Vec<Descriptor>), RegistryError> {
+        let (headers, bytes) = self.session.fetch(call, MAX_MANIFEST).await?;
         match Document::parse(&bytes) {
-            Ok(Document::Index(index)) => Ok(index.manifests),
+            Ok(Document::Index(index)) => Ok((headers, index.manifests)),
             Ok(Document::Manifest(_)) => Err(malformed(call, "a manifest in place of an index")),
             Err(e) => Err(malformed(call, &e.to_string())),
         }
@@ -90,19 +128,20 @@ impl HttpRegistry {
         repository: &Repository,
         subject: &Sha256Digest,
         artifact_type: &str,
+        mirror: bool,
     ) -> Result<Option<Vec<Descriptor>>, RegistryError> {
-        let mut url = self.endpoint(repository, &format!("referrers/{subject}"))?;
+        let mut url = self.session.endpoint(repository, &format!("referrers/{subject}"))?;
         url.query_pairs_mut().append_pair("artifactType", artifact_type);
-        let mut call = Self::get(repository, url, format!("referrers of {subject}"));
+        let mut call = Call::new(Method::GET, repository, url, Action::Pull, format!("referrers of {subject}"));
+        call.mirror = mirror;
         let mut all = Vec::new();
         for page in 0..MAX_PAGES {
-            let response = match self.send(&call).await {
+            let (headers, found) = match self.read_index(&call).await {
                 Err(RegistryError::NotFound { .. }) if page == 0 => return Ok(None),
                 other => other?,
             };
-            let next = next_page(response.headers()).and_then(|next| call.url.join(&next).ok());
-            all.extend(self.read_index(&call, response).await?);
-            match next {
+            all.extend(found);
+            match next_page(&headers).and_then(|next| call.url.join(&next).ok()) {
                 None => return Ok(Some(all)),
                 Some(next) if next.origin() == call.url.origin() => call.url = next,
                 Some(_) => return Err(malformed(&call, "the next page is at another host")),
@@ -110,12 +149,6 @@ impl HttpRegistry {
         }
         Err(malformed(&call, "more than 8 pages of referrers"))
     }
-}
-
-/// Docker Hub's single names live below `library/`.
-fn api_name(repository: &Repository) -> String {
-    let name = repository.name();
-    if repository.host() == "docker.io" && !name.contains('/') { format!("library/{name}") } else { name.to_owned() }
 }
 
 /// A manifest in errors.
@@ -137,20 +170,30 @@ fn next_page(headers: &HeaderMap) -> Option<String> {
     next.then(|| target.to_owned())
 }
 
+/// A mirror that failed, and why.
+fn mirror_failed(mirror: &Repository, what: &str, reason: impl std::fmt::Display) -> Event {
+    Event::MirrorFailed { mirror: mirror.to_string(), what: what.to_owned(), reason: reason.to_string() }
+}
+
 #[async_trait]
 impl Registry for HttpRegistry {
     async fn manifest(&self, repository: &Repository, target: &Target) -> Result<ManifestBytes, RegistryError> {
-        let url = self.endpoint(repository, &format!("manifests/{target}"))?;
-        let mut call = Self::get(repository, url, manifest_name(repository, target));
-        call.accept = Some(ACCEPT_MANIFEST);
-        let response = self.send(&call).await?;
-        let header = |name: &str| response.headers().get(name).and_then(|value| value.to_str().ok());
-        let media_type = header(CONTENT_TYPE.as_str()).unwrap_or_default();
-        let media_type = media_type.split(';').next().unwrap_or_default().trim().to_owned();
-        let claimed = header("docker-content-digest").and_then(|text| text.parse().ok());
-        let bytes = self.bounded(response, repository.host(), &call.what, MAX_MANIFEST).await?;
-        let digest = Sha256Digest::of(&bytes);
-        Ok(ManifestBytes { bytes, media_type, digest, claimed })
+        let (asked, wanted) = match target {
+            Target::Tag(_) => (Asked::ByName, None),
+            Target::Digest(digest) => (Asked::ByDigest, Some(digest)),
+        };
+        let places = self.session.config.registries_conf.places(repository, asked)?;
+        for mirror in &places.mirrors {
+            let what = manifest_name(mirror, target);
+            match self.manifest_at(mirror, target, true).await {
+                Ok(found) if wanted.is_none_or(|wanted| *wanted == found.digest) => return Ok(found),
+                Ok(found) => {
+                    self.session.tell(&mirror_failed(mirror, &what, format!("bytes with digest {}", found.digest)));
+                }
+                Err(e) => self.session.tell(&mirror_failed(mirror, &what, e)),
+            }
+        }
+        self.manifest_at(&places.location, target, false).await
     }
 
     async fn blob(
@@ -159,25 +202,8 @@ impl Registry for HttpRegistry {
         digest: &Sha256Digest,
         size: u64,
     ) -> Result<Box<dyn BlobStream>, RegistryError> {
-        let url = self.endpoint(repository, &format!("blobs/{digest}"))?;
-        let call = Self::get(repository, url, format!("blob {digest}"));
-        let response = self.send(&call).await?;
-        if response.status() != reqwest::StatusCode::OK {
-            return Err(malformed(&call, "a part in place of the whole blob"));
-        }
-        if response.headers().get(CONTENT_ENCODING).is_some_and(|encoding| encoding != "identity") {
-            return Err(malformed(&call, "a content encoding that was not asked for"));
-        }
-        let (host, what) = (host_of(response.url()), call.what);
-        if let Some(actual) = response.content_length()
-            && actual != size
-        {
-            return Err(RegistryError::Size { host, what, expected: size, actual });
-        }
-        // A registry that trickles must not hold a launch for ever: at least 16 KiB a second.
-        let allowance = self.config.request().saturating_add(Duration::from_secs(size >> 14));
-        let until = Instant::now().checked_add(allowance);
-        Ok(Box::new(HttpBlob { response, stall: self.config.stall(), until, host, what }))
+        let places = self.session.config.registries_conf.places(repository, Asked::ByDigest)?;
+        Ok(Box::new(HttpBlob::open(Arc::clone(&self.session), places, *digest, size).await?))
     }
 
     async fn referrers(
@@ -186,43 +212,23 @@ impl Registry for HttpRegistry {
         subject: &Sha256Digest,
         artifact_type: &str,
     ) -> Result<Vec<Descriptor>, RegistryError> {
-        let mut found = match self.listed(repository, subject, artifact_type).await? {
-            Some(found) => found,
-            None => {
-                let target = fallback_tag(subject);
-                let url = self.endpoint(repository, &format!("manifests/{target}"))?;
-                let mut call = Self::get(repository, url, format!("referrers of {subject}"));
-                call.accept = Some(crate::oci::INDEX);
-                match self.send(&call).await {
-                    Err(RegistryError::NotFound { .. }) => return Ok(Vec::new()),
-                    other => self.read_index(&call, other?).await?,
-                }
-            }
-        };
         // A registry may pass over the filter, and a fallback index lists every type.
-        found.retain(|descriptor| descriptor.artifact_type.as_deref() == Some(artifact_type));
-        let mut seen = std::collections::BTreeSet::new();
-        found.retain(|descriptor| seen.insert(descriptor.digest));
-        Ok(found)
-    }
-}
-
-#[derive(Debug)]
-struct HttpBlob {
-    response: Response,
-    stall: Duration,
-    until: Option<Instant>,
-    host: String,
-    what: String,
-}
-
-#[async_trait]
-impl BlobStream for HttpBlob {
-    async fn next(&mut self) -> Result<Option<Bytes>, RegistryError> {
-        let chunk = match self.until {
-            Some(until) if until < Instant::now() => Err("slower than 16 KiB a second".to_owned()),
-            _ => next_chunk(&mut self.response, self.stall).await,
+        let ours = |mut found: Vec<Descriptor>| {
+            found.retain(|descriptor| descriptor.artifact_type.as_deref() == Some(artifact_type));
+            let mut seen = std::collections::BTreeSet::new();
+            found.retain(|descriptor| seen.insert(descriptor.digest));
+            found
         };
-        chunk.map_err(|reason| RegistryError::Unavailable { host: self.host.clone(), what: self.what.clone(), reason })
+        let places = self.session.config.registries_conf.places(repository, Asked::ByName)?;
+        for mirror in &places.mirrors {
+            let what = format!("referrers of {subject}");
+            match self.referrers_at(mirror, subject, artifact_type, true).await.map(ours) {
+                // Not every mirror copies them, so nothing at a mirror is no answer.
+                Ok(found) if found.is_empty() => self.session.tell(&mirror_failed(mirror, &what, "none there")),
+                Ok(found) => return Ok(found),
+                Err(e) => self.session.tell(&mirror_failed(mirror, &what, e)),
+            }
+        }
+        self.referrers_at(&places.location, subject, artifact_type, false).await.map(ours)
     }
 }

@@ -1,4 +1,4 @@
-//! Pushing: blobs in one piece, manifests, and the fallback tag's index.
+//! Pushing: blobs in one piece, manifests, and the fallback tag's index. Always to the location, never to a mirror.
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -12,21 +12,34 @@ use super::{HttpRegistry, fallback_tag, manifest_name};
 use crate::error::RegistryError;
 use crate::oci::{self, Descriptor, Document};
 use crate::reference::{Repository, Target};
-use crate::storage::{Registry as _, RegistryPush};
+use crate::storage::RegistryPush;
 
 /// How often a fallback index is written again because another writer was faster.
 const MAX_RACES: usize = 4;
 
 impl HttpRegistry {
     async fn has_blob(&self, repository: &Repository, digest: &Sha256Digest) -> Result<bool, RegistryError> {
-        let url = self.endpoint(repository, &format!("blobs/{digest}"))?;
-        let (method, what) = (Method::HEAD, format!("blob {digest}"));
-        let call = Call { method, repository, url, action: Action::Push, accept: None, body: None, what };
-        match self.send(&call).await {
+        let url = self.session.endpoint(repository, &format!("blobs/{digest}"))?;
+        let call = Call::new(Method::HEAD, repository, url, Action::Push, format!("blob {digest}"));
+        match self.session.send(&call).await {
             Ok(_) => Ok(true),
             Err(RegistryError::NotFound { .. }) => Ok(false),
             Err(e) => Err(e),
         }
+    }
+
+    async fn put_manifest(
+        &self,
+        repository: &Repository,
+        target: &Target,
+        media_type: &str,
+        bytes: Bytes,
+    ) -> Result<bool, RegistryError> {
+        let url = self.session.endpoint(repository, &format!("manifests/{target}"))?;
+        let what = format!("upload of {}", manifest_name(repository, target));
+        let mut call = Call::new(Method::PUT, repository, url, Action::Push, what);
+        call.body = Some((media_type, bytes));
+        Ok(self.session.send(&call).await?.headers().contains_key("oci-subject"))
     }
 
     /// Adds `entry` to the fallback index of `subject`. There is no compare-and-swap: the index is read
@@ -45,13 +58,13 @@ impl HttpRegistry {
             reason,
         };
         for _ in 0..MAX_RACES {
-            let old = match self.manifest(repository, &tag).await {
+            let old = match self.manifest_at(repository, &tag, false).await {
                 Ok(found) => Some(found.bytes),
                 Err(RegistryError::NotFound { .. }) => None,
                 Err(e) => return Err(e),
             };
             let Some(new) = extended(old.as_deref(), entry).map_err(refused)? else { return Ok(()) };
-            self.push_manifest(repository, &tag, oci::INDEX, Bytes::from(new)).await?;
+            self.put_manifest(repository, &tag, oci::INDEX, Bytes::from(new)).await?;
         }
         Err(refused("other writers keep replacing the index".to_owned()))
     }
@@ -84,20 +97,21 @@ impl RegistryPush for HttpRegistry {
         bytes: Bytes,
     ) -> Result<Descriptor, RegistryError> {
         let descriptor = Descriptor::of(media_type, &bytes);
+        let repository = &self.location(repository)?;
         if self.has_blob(repository, &descriptor.digest).await? {
             return Ok(descriptor);
         }
         let what = format!("upload of blob {}", descriptor.digest);
-        let url = self.endpoint(repository, "blobs/uploads/")?;
-        let body = Some(("application/octet-stream", Bytes::new()));
-        let start = Call { method: Method::POST, repository, url, action: Action::Push, accept: None, body, what };
-        let response = self.send(&start).await?;
+        let url = self.session.endpoint(repository, "blobs/uploads/")?;
+        let mut start = Call::new(Method::POST, repository, url, Action::Push, what);
+        start.body = Some(("application/octet-stream", Bytes::new()));
+        let response = self.session.send(&start).await?;
         let location = response.headers().get(LOCATION).and_then(|value| value.to_str().ok());
         let location = location.and_then(|location| response.url().join(location).ok());
         let mut url = location.ok_or_else(|| malformed(&start, "an upload without a usable Location"))?;
         url.query_pairs_mut().append_pair("digest", &descriptor.digest.to_string());
         let body = Some(("application/octet-stream", bytes));
-        self.send(&Call { method: Method::PUT, url, body, ..start }).await?;
+        self.session.send(&Call { method: Method::PUT, url, body, ..start }).await?;
         Ok(descriptor)
     }
 
@@ -108,11 +122,7 @@ impl RegistryPush for HttpRegistry {
         media_type: &str,
         bytes: Bytes,
     ) -> Result<bool, RegistryError> {
-        let url = self.endpoint(repository, &format!("manifests/{target}"))?;
-        let what = format!("upload of {}", manifest_name(repository, target));
-        let body = Some((media_type, bytes));
-        let call = Call { method: Method::PUT, repository, url, action: Action::Push, accept: None, body, what };
-        Ok(self.send(&call).await?.headers().contains_key("oci-subject"))
+        self.put_manifest(&self.location(repository)?, target, media_type, bytes).await
     }
 
     async fn attach(&self, repository: &Repository, manifest: Bytes) -> Result<Descriptor, RegistryError> {
@@ -127,7 +137,8 @@ impl RegistryPush for HttpRegistry {
         };
         let subject = parsed.subject.ok_or_else(|| refused("it has no subject"))?;
         let target = Target::Digest(descriptor.digest);
-        let indexed = self.push_manifest(repository, &target, oci::MANIFEST, manifest).await?;
+        let repository = &self.location(repository)?;
+        let indexed = self.put_manifest(repository, &target, oci::MANIFEST, manifest).await?;
         descriptor.artifact_type = Some(parsed.artifact_type.unwrap_or(parsed.config.media_type));
         if !indexed {
             self.extend_fallback(repository, &subject.digest, &descriptor).await?;

@@ -1,15 +1,23 @@
-//! One request after another to one registry: authentication, redirects, status codes, deadlines.
+//! One request after another to one registry: authentication, redirects, status codes, deadlines, retries.
 
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderValue, LOCATION, WWW_AUTHENTICATE};
+use reqwest::header::{
+    ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue, LOCATION, RANGE, WWW_AUTHENTICATE,
+};
 use reqwest::{Method, Response, StatusCode, Url};
 use serde::Deserialize;
 
-use super::{HttpRegistry, tls};
+use super::retry::{Backoff, Failed, retry_after};
+use super::tls;
+use crate::auth::credentials::Credentials;
 use crate::auth::{Challenge, Credential, parse_challenges};
+use crate::config::RegistryConfig;
 use crate::error::RegistryError;
+use crate::events::{Event, RegistryEvents, trace};
 use crate::reference::Repository;
 
 /// The most redirects of one request.
@@ -33,7 +41,17 @@ pub(super) struct Authorization {
     until: Option<Instant>,
 }
 
-pub(super) type AuthorizationKey = (String, String, Action);
+type AuthorizationKey = (String, String, Action);
+
+/// What every request of one client shares.
+#[derive(Debug)]
+pub(super) struct Session {
+    pub(super) config: RegistryConfig,
+    pub(super) events: Arc<dyn RegistryEvents>,
+    client: reqwest::Client,
+    credentials: Credentials,
+    authorizations: Mutex<HashMap<AuthorizationKey, Authorization>>,
+}
 
 /// One request.
 #[derive(Debug, Clone)]
@@ -44,13 +62,103 @@ pub(super) struct Call<'a> {
     pub(super) action: Action,
     pub(super) accept: Option<&'static str>,
     pub(super) body: Option<(&'a str, Bytes)>,
+    /// The first byte wanted; zero asks for the whole.
+    pub(super) offset: u64,
+    /// Whether it is asked at a mirror, which is not asked again.
+    pub(super) mirror: bool,
     /// What is asked for, in errors.
     pub(super) what: String,
 }
 
-impl HttpRegistry {
-    /// Sends one request, authenticating once where the registry asks for it, and gives a 2xx answer.
+impl<'a> Call<'a> {
+    /// A request without a body, for the whole of something at its location.
+    pub(super) const fn new(method: Method, repository: &'a Repository, url: Url, action: Action, what: String) -> Self {
+        Self { method, repository, url, action, accept: None, body: None, offset: 0, mirror: false, what }
+    }
+}
+
+impl Session {
+    pub(super) fn new(
+        config: RegistryConfig,
+        client: reqwest::Client,
+        credentials: Credentials,
+        events: Arc<dyn RegistryEvents>,
+    ) -> Self {
+        Self { config, events, client, credentials, authorizations: Mutex::default() }
+    }
+
+    /// The registry's address: plain HTTP exactly where the configuration lists the host.
+    fn base(&self, repository: &Repository) -> Result<Url, RegistryError> {
+        let host = repository.host();
+        let scheme = if self.config.allows_plain_http(host) { "http" } else { "https" };
+        let api_host = if host == "docker.io" { "registry-1.docker.io" } else { host };
+        let refused = |_| RegistryError::Config { reason: format!("{host} makes no address") };
+        Url::parse(&format!("{scheme}://{api_host}/")).map_err(refused)
+    }
+
+    /// The address of something in a repository.
+    pub(super) fn endpoint(&self, repository: &Repository, rest: &str) -> Result<Url, RegistryError> {
+        let mut url = self.base(repository)?;
+        url.set_path(&format!("/v2/{}/{rest}", repository.full_name()));
+        Ok(url)
+    }
+
+    /// Tells of an event.
+    pub(super) fn tell(&self, event: &Event) {
+        trace(event);
+        self.events.event(event);
+    }
+
+    /// Waits before a next try, or gives the error when there is none.
+    pub(super) async fn wait(
+        &self,
+        backoff: &mut Backoff,
+        repository: &Repository,
+        what: &str,
+        failed: Failed,
+    ) -> Result<(), RegistryError> {
+        let Some(wait) = backoff.next(failed.again) else { return Err(failed.error) };
+        let (host, what) = (repository.host().to_owned(), what.to_owned());
+        self.tell(&Event::Retry { host, what, reason: failed.error.to_string(), wait });
+        tokio::time::sleep(wait).await;
+        Ok(())
+    }
+
+    /// Only what changes nothing is sent again, and only to the last place there is.
+    fn backoff(&self, call: &Call<'_>) -> Backoff {
+        let reads = call.method == Method::GET || call.method == Method::HEAD;
+        if reads && !call.mirror { Backoff::request(&self.config) } else { Backoff::none(&self.config) }
+    }
+
+    /// Sends one request, again where a failure may pass, and gives a 2xx answer.
     pub(super) async fn send(&self, call: &Call<'_>) -> Result<Response, RegistryError> {
+        let mut backoff = self.backoff(call);
+        loop {
+            match self.attempt(call).await {
+                Ok(response) => return Ok(response),
+                Err(failed) => self.wait(&mut backoff, call.repository, &call.what, failed).await?,
+            }
+        }
+    }
+
+    /// As [`Session::send`], with the whole answer of at most `limit` bytes.
+    pub(super) async fn fetch(&self, call: &Call<'_>, limit: usize) -> Result<(HeaderMap, Bytes), RegistryError> {
+        let mut backoff = self.backoff(call);
+        loop {
+            let attempt = async {
+                let response = self.attempt(call).await?;
+                let headers = response.headers().clone();
+                Ok((headers, self.bounded(response, call.repository.host(), &call.what, limit).await?))
+            };
+            match attempt.await {
+                Ok(fetched) => return Ok(fetched),
+                Err(failed) => self.wait(&mut backoff, call.repository, &call.what, failed).await?,
+            }
+        }
+    }
+
+    /// Sends one request once, authenticating where the registry asks for it, and gives a 2xx answer.
+    pub(super) async fn attempt(&self, call: &Call<'_>) -> Result<Response, Failed> {
         let mut asked = false;
         loop {
             let response = self.follow(call).await?;
@@ -65,12 +173,12 @@ impl HttpRegistry {
                     continue;
                 }
             }
-            return Err(refused(call, &response));
+            return Err(status_error(host_of(response.url()), call.what.clone(), &response));
         }
     }
 
     /// Sends one request and follows its redirects. Only the registry's own origin sees credentials.
-    async fn follow(&self, call: &Call<'_>) -> Result<Response, RegistryError> {
+    async fn follow(&self, call: &Call<'_>) -> Result<Response, Failed> {
         let origin = self.base(call.repository)?;
         let mut url = call.url.clone();
         for _ in 0..=MAX_REDIRECTS {
@@ -86,6 +194,9 @@ impl HttpRegistry {
             {
                 request = request.header(AUTHORIZATION, value);
             }
+            if call.offset > 0 {
+                request = request.header(RANGE, format!("bytes={}-", call.offset));
+            }
             if let Some((kind, body)) = &call.body {
                 request = request.header(CONTENT_TYPE, *kind).body(body.clone());
             }
@@ -95,17 +206,17 @@ impl HttpRegistry {
                 return Ok(response);
             }
             if call.method != Method::GET && call.method != Method::HEAD {
-                return Err(malformed(call, "a redirect of a request that changes something"));
+                return Err(malformed(call, "a redirect of a request that changes something").into());
             }
             let location = response.headers().get(LOCATION).and_then(|value| value.to_str().ok());
             let next = location.and_then(|location| url.join(location).ok());
             let next = next.ok_or_else(|| malformed(call, "a redirect without a usable Location"))?;
             if url.scheme() == "https" && next.scheme() != "https" {
-                return Err(RegistryError::PlainHttp { host: host_of(&next), what: "a redirect from TLS" });
+                return Err(RegistryError::PlainHttp { host: host_of(&next), what: "a redirect from TLS" }.into());
             }
             url = next;
         }
-        Err(malformed(call, "too many redirects"))
+        Err(malformed(call, "too many redirects").into())
     }
 
     /// A body may take its time, but not for ever: at least 64 KiB a second.
@@ -120,18 +231,18 @@ impl HttpRegistry {
         what: &str,
         url: &Url,
         request: reqwest::RequestBuilder,
-    ) -> Result<Response, RegistryError> {
+    ) -> Result<Response, Failed> {
         let host = host_of(url);
+        let unavailable = |host, reason| RegistryError::Unavailable { host, what: what.to_owned(), reason };
         match tokio::time::timeout(allowance, request.send()).await {
             Ok(Ok(response)) => Ok(response),
             Ok(Err(e)) if tls::speaks_plain(&e) => {
-                Err(RegistryError::PlainHttp { host, what: "the server does not speak TLS" })
+                Err(RegistryError::PlainHttp { host, what: "the server does not speak TLS" }.into())
             }
-            Ok(Err(e)) => Err(RegistryError::Unavailable { host, what: what.to_owned(), reason: tls::cause(&e) }),
-            Err(_) => {
-                let reason = format!("no answer in {} s", allowance.as_secs());
-                Err(RegistryError::Unavailable { host, what: what.to_owned(), reason })
-            }
+            // A certificate does not get better within seconds.
+            Ok(Err(e)) if tls::refuses(&e) => Err(unavailable(host, tls::cause(&e)).into()),
+            Ok(Err(e)) => Err(Failed::passing(unavailable(host, tls::cause(&e)))),
+            Err(_) => Err(Failed::passing(unavailable(host, format!("no answer in {} s", allowance.as_secs())))),
         }
     }
 
@@ -153,14 +264,16 @@ impl HttpRegistry {
     }
 
     /// Answers a 401: `true` when the request should be sent again.
-    async fn authenticate(&self, call: &Call<'_>, response: &Response) -> Result<bool, RegistryError> {
+    async fn authenticate(&self, call: &Call<'_>, response: &Response) -> Result<bool, Failed> {
         let headers = response.headers().get_all(WWW_AUTHENTICATE);
         let mut challenges = Vec::new();
         for header in headers {
             let text = header.to_str().map_err(|_| malformed(call, "a challenge that is not text"))?;
             challenges.extend(parse_challenges(text).map_err(|e| malformed(call, &e.to_string()))?);
         }
-        let credential = self.auth.credential(call.repository.host(), call.repository.name());
+        let found = self.credentials.find(call.repository.host(), &call.repository.full_name()).await;
+        let credential = found.map_err(|e| RegistryError::Config { reason: e.to_string() })?;
+        let credential = credential.as_ref();
         let authorization = if let Some(Credential::Bearer(token)) = credential {
             Some(bearer(call, token, None)?)
         } else if let Some(challenge) = challenges.iter().find(|c| c.scheme == "bearer") {
@@ -191,13 +304,13 @@ impl HttpRegistry {
         call: &Call<'_>,
         challenge: &Challenge,
         credential: Option<&Credential>,
-    ) -> Result<Authorization, RegistryError> {
+    ) -> Result<Authorization, Failed> {
         let realm =
             challenge.parameters.get("realm").ok_or_else(|| malformed(call, "a bearer challenge without realm"))?;
         let mut url = Url::parse(realm).map_err(|_| malformed(call, "a realm that is not a URL"))?;
         self.check_scheme(&url, "the token server")?;
         let actions = if call.action == Action::Push { "pull,push" } else { "pull" };
-        let scope = format!("repository:{}:{actions}", super::api_name(call.repository));
+        let scope = format!("repository:{}:{actions}", call.repository.full_name());
         let service = challenge.parameters.get("service").map_or("", String::as_str);
         let request = if let Some(Credential::Identity(refresh)) = credential {
             // A form is encoded as a query is.
@@ -230,11 +343,12 @@ impl HttpRegistry {
         match response.status() {
             status if status.is_success() => {}
             // Token servers answer wrong credentials with 400 as well.
-            StatusCode::BAD_REQUEST => return Err(RegistryError::Denied { host, what, status: 400 }),
+            StatusCode::BAD_REQUEST => return Err(RegistryError::Denied { host, what, status: 400 }.into()),
             StatusCode::NOT_FOUND => {
-                return Err(RegistryError::Malformed { host, what, reason: "no token server there".to_owned() });
+                let reason = "no token server there".to_owned();
+                return Err(RegistryError::Malformed { host, what, reason }.into());
             }
-            status => return Err(status_error(host, what, status)),
+            _ => return Err(status_error(host, what, &response)),
         }
         let body = self.bounded(response, &host, &what, MAX_TOKEN).await?;
         #[derive(Deserialize)]
@@ -250,29 +364,30 @@ impl HttpRegistry {
         // The specification's default is 60 s; a tenth is left for the request itself.
         let seconds = answer.expires_in.unwrap_or(60).clamp(1, 3600);
         let until = Instant::now().checked_add(Duration::from_millis(seconds.saturating_mul(900)));
-        bearer(call, &token, until)
+        Ok(bearer(call, &token, until)?)
     }
 
     /// Reads a whole answer of at most `limit` bytes.
-    pub(super) async fn bounded(
+    async fn bounded(
         &self,
         mut response: Response,
         host: &str,
         what: &str,
         limit: usize,
-    ) -> Result<Bytes, RegistryError> {
+    ) -> Result<Bytes, Failed> {
         let too_large =
             || RegistryError::TooLarge { host: host.to_owned(), what: what.to_owned(), limit: limit as u64 };
         if response.content_length().is_some_and(|length| length > limit as u64) {
-            return Err(too_large());
+            return Err(too_large().into());
         }
-        let unavailable =
-            |reason: String| RegistryError::Unavailable { host: host.to_owned(), what: what.to_owned(), reason };
+        let unavailable = |reason: String| {
+            Failed::passing(RegistryError::Unavailable { host: host.to_owned(), what: what.to_owned(), reason })
+        };
         let read = async {
             let mut bytes = Vec::new();
             while let Some(chunk) = self.chunk(&mut response).await.map_err(unavailable)? {
                 if bytes.len().saturating_add(chunk.len()) > limit {
-                    return Err(too_large());
+                    return Err(too_large().into());
                 }
                 bytes.extend_from_slice(&chunk);
             }
@@ -319,24 +434,23 @@ pub(super) fn malformed(call: &Call<'_>, reason: &str) -> RegistryError {
     }
 }
 
-fn refused(call: &Call<'_>, response: &Response) -> RegistryError {
-    status_error(host_of(response.url()), call.what.clone(), response.status())
-}
-
-fn status_error(host: String, what: String, status: StatusCode) -> RegistryError {
+/// An answer that is not 2xx. Servers in trouble and servers that ask for patience are asked again.
+fn status_error(host: String, what: String, response: &Response) -> Failed {
+    let status = response.status();
+    let reason = format!("status {}", status.as_u16());
     match status {
-        StatusCode::NOT_FOUND => RegistryError::NotFound { host, what },
+        StatusCode::NOT_FOUND => RegistryError::NotFound { host, what }.into(),
         StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
-            RegistryError::Denied { host, what, status: status.as_u16() }
+            RegistryError::Denied { host, what, status: status.as_u16() }.into()
         }
+        StatusCode::NOT_IMPLEMENTED => RegistryError::Unavailable { host, what, reason }.into(),
         status
             if status.is_server_error()
-                || status == StatusCode::TOO_MANY_REQUESTS
-                || status == StatusCode::REQUEST_TIMEOUT =>
+                || matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::REQUEST_TIMEOUT) =>
         {
-            RegistryError::Unavailable { host, what, reason: format!("status {}", status.as_u16()) }
+            Failed { error: RegistryError::Unavailable { host, what, reason }, again: retry_after(response.headers()) }
         }
-        status => RegistryError::Malformed { host, what, reason: format!("status {}", status.as_u16()) },
+        _ => RegistryError::Malformed { host, what, reason }.into(),
     }
 }
 

@@ -8,14 +8,14 @@ use rustls::pki_types::pem::PemObject as _;
 use crate::config::RegistryConfig;
 use crate::error::RegistryError;
 
-/// Builds the client. Redirects are followed by hand, because they decide who sees credentials; proxies
-/// are never taken from the environment, because the environment is not measured.
+/// Builds the client. Redirects are followed by hand, because they decide who sees credentials; the proxy is
+/// the configured one, never the environment's, because the environment is not measured.
 pub(super) fn client(config: &RegistryConfig) -> Result<reqwest::Client, RegistryError> {
     let refused = |reason: String| RegistryError::Config { reason };
     let mut roots = rustls::RootCertStore::empty();
     // A system without certificates is usual in a small guest: then only the configured root counts.
     roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-    if let Some(path) = &config.root {
+    for path in &config.roots {
         let refused = |e: &dyn std::fmt::Display| refused(format!("root {}: {e}", path.display()));
         let pem = std::fs::read(path).map_err(|e| refused(&e))?;
         let mut count = 0usize;
@@ -32,11 +32,14 @@ pub(super) fn client(config: &RegistryConfig) -> Result<reqwest::Client, Registr
         .map_err(|e| refused(e.to_string()))?
         .with_root_certificates(roots)
         .with_no_client_auth();
-    reqwest::Client::builder()
+    let builder = match &config.proxy {
+        None => reqwest::Client::builder().no_proxy(),
+        Some(address) => reqwest::Client::builder().proxy(proxy(address, &config.no_proxy)?),
+    };
+    builder
         .tls_backend_preconfigured(tls)
         .connect_timeout(config.connect())
         .redirect(reqwest::redirect::Policy::none())
-        .no_proxy()
         .referer(false)
         .http1_only()
         .user_agent(concat!("trusted-container-launcher/", env!("CARGO_PKG_VERSION")))
@@ -44,19 +47,46 @@ pub(super) fn client(config: &RegistryConfig) -> Result<reqwest::Client, Registr
         .map_err(|e| refused(e.to_string()))
 }
 
-/// Whether TLS failed because the other side speaks something else, plain HTTP as a rule.
-pub(super) fn speaks_plain(error: &(dyn std::error::Error + 'static)) -> bool {
-    let mut next = Some(error);
-    while let Some(error) = next {
-        let plain = rustls::InvalidMessage::InvalidContentType;
-        if matches!(error.downcast_ref(), Some(rustls::Error::InvalidMessage(message)) if *message == plain) {
-            return true;
-        }
+/// The proxy for every request but those to `except`.
+fn proxy(address: &str, except: &[String]) -> Result<reqwest::Proxy, RegistryError> {
+    // The address can hold a password: it is not repeated.
+    let refused = |reason: &str| RegistryError::Config { reason: format!("proxy: {reason}") };
+    let url = reqwest::Url::parse(address).map_err(|_| refused("not a URL"))?;
+    if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none_or(str::is_empty) {
+        return Err(refused("not http://host:port or https://host:port"));
+    }
+    if url.path() != "/" || url.query().is_some() || url.fragment().is_some() {
+        return Err(refused("more than scheme, user, host and port"));
+    }
+    if let Some(entry) = except.iter().find(|entry| entry.is_empty() || entry.contains([',', ' '])) {
+        return Err(RegistryError::Config { reason: format!("no_proxy: {entry:?} is not one host, address or block") });
+    }
+    let proxy = reqwest::Proxy::all(url).map_err(|_| refused("it cannot be used"))?;
+    Ok(proxy.no_proxy(reqwest::NoProxy::from_string(&except.join(","))))
+}
+
+/// The errors behind an error, the error itself first.
+fn chain<'a>(
+    error: &'a (dyn std::error::Error + 'static),
+) -> impl Iterator<Item = &'a (dyn std::error::Error + 'static)> {
+    std::iter::successors(Some(error), |error| {
         // An io::Error hides the error it wraps from `source`.
         let wrapped = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
-        next = wrapped.map(|e| e as &(dyn std::error::Error + 'static)).or_else(|| error.source());
-    }
-    false
+        wrapped.map(|e| e as &(dyn std::error::Error + 'static)).or_else(|| error.source())
+    })
+}
+
+/// Whether TLS failed because the other side speaks something else, plain HTTP as a rule.
+pub(super) fn speaks_plain(error: &(dyn std::error::Error + 'static)) -> bool {
+    let plain = rustls::InvalidMessage::InvalidContentType;
+    chain(error).any(
+        |error| matches!(error.downcast_ref(), Some(rustls::Error::InvalidMessage(message)) if *message == plain),
+    )
+}
+
+/// Whether TLS itself refused the other side.
+pub(super) fn refuses(error: &(dyn std::error::Error + 'static)) -> bool {
+    chain(error).any(|error| error.is::<rustls::Error>())
 }
 
 /// The innermost cause in words; the outer ones repeat the address.

@@ -1,10 +1,16 @@
-//! Credentials: docker-style auth files and `WWW-Authenticate` challenges, read strictly.
+//! Credentials: docker-style auth files, credential helpers and `WWW-Authenticate` challenges, read strictly.
+
+pub(crate) mod credentials;
+pub(crate) mod helper;
 
 use std::collections::BTreeMap;
 use std::fmt;
 
 use protocols::encoding;
 use serde::Deserialize;
+
+pub use self::helper::{MAX_HELPER_OUTPUT, parse_helper_output};
+use self::helper::HelperName;
 
 /// The largest auth file we read, in bytes.
 pub const MAX_AUTH_FILE: usize = 1024 * 1024;
@@ -46,12 +52,20 @@ impl fmt::Debug for Credential {
 #[derive(Debug, Clone, Default)]
 pub struct AuthFile {
     entries: BTreeMap<String, Credential>,
+    /// `credHelpers`: the helper that knows about one host.
+    helpers: BTreeMap<String, HelperName>,
+    /// `credsStore`: the helper for hosts without an entry.
+    store: Option<HelperName>,
 }
 
 #[derive(Deserialize)]
 struct RawFile {
     #[serde(default)]
     auths: BTreeMap<String, RawEntry>,
+    #[serde(default, rename = "credHelpers")]
+    helpers: BTreeMap<String, String>,
+    #[serde(rename = "credsStore")]
+    store: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -66,8 +80,9 @@ struct RawEntry {
 
 impl AuthFile {
     /// Reads `{"auths": {"host[:port][/repository]": {"auth": base64("user:password")}}}`; instead of
-    /// `auth` an entry may have `username` and `password`, `identitytoken` or `registrytoken`. Other
-    /// members (credential helpers) are passed over; an entry without any credential means anonymous.
+    /// `auth` an entry may have `username` and `password`, `identitytoken` or `registrytoken`; an entry
+    /// without any credential counts as none. `credHelpers` and `credsStore` name helpers; members that
+    /// say nothing about credentials are passed over.
     ///
     /// # Errors
     /// [`AuthError`] for anything else, above [`MAX_AUTH_FILE`], and for two entries of one host.
@@ -90,7 +105,24 @@ impl AuthFile {
                 return Err(AuthError(format!("two entries for {:?}", normal_key(&key))));
             }
         }
-        Ok(Self { entries })
+        let mut helpers = BTreeMap::new();
+        for (host, name) in raw.helpers {
+            if helpers.insert(normal_key(&host), HelperName::new(&name)?).is_some() {
+                return Err(AuthError(format!("two credential helpers for {:?}", normal_key(&host))));
+            }
+        }
+        let store = raw.store.filter(|name| !name.is_empty());
+        Ok(Self { entries, helpers, store: store.as_deref().map(HelperName::new).transpose()? })
+    }
+
+    /// The helper that alone knows about `host`.
+    pub(crate) fn helper(&self, host: &str) -> Option<&HelperName> {
+        self.helpers.get(host)
+    }
+
+    /// The helper for hosts without an entry.
+    pub(crate) const fn store(&self) -> Option<&HelperName> {
+        self.store.as_ref()
     }
 
     /// The credential for a repository: the entry with the longest `host[:port]/path` that leads to it.
