@@ -55,7 +55,13 @@ impl RegistryEvents for NoEvents {
 pub(crate) fn trace(event: &Event) {
     match event {
         Event::Retry { host, what, reason, wait } => {
-            tracing::warn!(host, what, reason, wait_ms = wait.as_secs_f64() * 1000.0, "registry request is tried again");
+            tracing::warn!(
+                host,
+                what,
+                reason,
+                wait_ms = wait.as_secs_f64() * 1000.0,
+                "registry request is tried again"
+            );
         }
         Event::Resume { host, what, offset } => tracing::info!(host, what, offset, "blob is resumed"),
         Event::MirrorFailed { mirror, what, reason } => {

@@ -223,7 +223,9 @@ impl Rule {
             return Err(refused(format!("{prefix} has no location")));
         }
         if raw.insecure && location.is_none() {
-            return Err(refused(format!("insecure = true of {prefix} needs a location: plain HTTP is for exact hosts")));
+            return Err(refused(format!(
+                "insecure = true of {prefix} needs a location: plain HTTP is for exact hosts"
+            )));
         }
         if raw.mirror.len() > MAX_MIRRORS {
             return Err(refused(format!("more than {MAX_MIRRORS} mirrors of {prefix}")));
@@ -271,7 +273,11 @@ impl Location {
 /// `host[:port]`, or that with a repository path.
 fn check_path(text: &str) -> Result<(), RegistriesConfError> {
     let good = if text.contains('/') { text.parse::<Repository>().is_ok() } else { check_host(text).is_ok() };
-    if good { Ok(()) } else { Err(refused(format!("{text:?} is not host[:port][/path], without scheme, tag and digest"))) }
+    if good {
+        Ok(())
+    } else {
+        Err(refused(format!("{text:?} is not host[:port][/path], without scheme, tag and digest")))
+    }
 }
 
 impl Prefix {
@@ -296,7 +302,9 @@ impl Prefix {
     /// What follows the prefix in `host[:port]/name`; empty, or with its slash.
     fn matched<'a>(&self, name: &'a str) -> Option<&'a str> {
         match self {
-            Self::Path(path) => name.strip_prefix(path.as_str()).filter(|rest| rest.is_empty() || rest.starts_with('/')),
+            Self::Path(path) => {
+                name.strip_prefix(path.as_str()).filter(|rest| rest.is_empty() || rest.starts_with('/'))
+            }
             Self::Below(below) => {
                 let (host, rest) = name.split_at_checked(name.find('/')?)?;
                 let word = host.strip_suffix(below.as_str())?;

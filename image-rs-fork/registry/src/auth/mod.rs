@@ -9,8 +9,8 @@ use std::fmt;
 use protocols::encoding;
 use serde::Deserialize;
 
-pub use self::helper::{MAX_HELPER_OUTPUT, parse_helper_output};
 use self::helper::HelperName;
+pub use self::helper::{MAX_HELPER_OUTPUT, parse_helper_output};
 
 /// The largest auth file we read, in bytes.
 pub const MAX_AUTH_FILE: usize = 1024 * 1024;

@@ -10,8 +10,8 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use protocols::digest::Sha256Digest;
-use reqwest::header::{CONTENT_TYPE, HeaderMap, LINK};
 use reqwest::Method;
+use reqwest::header::{CONTENT_TYPE, HeaderMap, LINK};
 
 use self::blob::HttpBlob;
 use self::session::{Action, Call, Session, malformed};

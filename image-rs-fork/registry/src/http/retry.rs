@@ -99,7 +99,8 @@ mod tests {
 
     #[test]
     fn waits_double_up_to_the_longest_and_end() {
-        let mut backoff = Backoff::request(&RegistryConfig { retries: 8, retry_seconds: 60, ..RegistryConfig::default() });
+        let mut backoff =
+            Backoff::request(&RegistryConfig { retries: 8, retry_seconds: 60, ..RegistryConfig::default() });
         let waits: Vec<_> = std::iter::from_fn(|| backoff.next(Again::Soon)).collect();
         assert_eq!(waits.len(), 8);
         for (wait, ms) in waits.iter().zip([250u64, 500, 1000, 2000, 4000, 5000, 5000, 5000]) {

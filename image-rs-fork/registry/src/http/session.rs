@@ -5,9 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use reqwest::header::{
-    ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue, LOCATION, RANGE, WWW_AUTHENTICATE,
-};
+use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue, LOCATION, RANGE, WWW_AUTHENTICATE};
 use reqwest::{Method, Response, StatusCode, Url};
 use serde::Deserialize;
 
@@ -72,7 +70,13 @@ pub(super) struct Call<'a> {
 
 impl<'a> Call<'a> {
     /// A request without a body, for the whole of something at its location.
-    pub(super) const fn new(method: Method, repository: &'a Repository, url: Url, action: Action, what: String) -> Self {
+    pub(super) const fn new(
+        method: Method,
+        repository: &'a Repository,
+        url: Url,
+        action: Action,
+        what: String,
+    ) -> Self {
         Self { method, repository, url, action, accept: None, body: None, offset: 0, mirror: false, what }
     }
 }
@@ -368,13 +372,7 @@ impl Session {
     }
 
     /// Reads a whole answer of at most `limit` bytes.
-    async fn bounded(
-        &self,
-        mut response: Response,
-        host: &str,
-        what: &str,
-        limit: usize,
-    ) -> Result<Bytes, Failed> {
+    async fn bounded(&self, mut response: Response, host: &str, what: &str, limit: usize) -> Result<Bytes, Failed> {
         let too_large =
             || RegistryError::TooLarge { host: host.to_owned(), what: what.to_owned(), limit: limit as u64 };
         if response.content_length().is_some_and(|length| length > limit as u64) {

@@ -79,9 +79,8 @@ fn chain<'a>(
 /// Whether TLS failed because the other side speaks something else, plain HTTP as a rule.
 pub(super) fn speaks_plain(error: &(dyn std::error::Error + 'static)) -> bool {
     let plain = rustls::InvalidMessage::InvalidContentType;
-    chain(error).any(
-        |error| matches!(error.downcast_ref(), Some(rustls::Error::InvalidMessage(message)) if *message == plain),
-    )
+    chain(error)
+        .any(|error| matches!(error.downcast_ref(), Some(rustls::Error::InvalidMessage(message)) if *message == plain))
 }
 
 /// Whether TLS itself refused the other side.

@@ -134,7 +134,10 @@ fn what_cannot_be_kept_exactly_is_refused() {
         ("[[registry]]\nlocation = \"https://r.example\"", "scheme"),
         ("[[registry]]\nlocation = \"short\"", "host"),
         ("[[registry]]\nlocation = \"r.example/\"", "host"),
-        ("[[registry]]\nlocation = \"r.example\"\n[[registry]]\nprefix = \"r.example\"\nlocation = \"x.example\"", "two"),
+        (
+            "[[registry]]\nlocation = \"r.example\"\n[[registry]]\nprefix = \"r.example\"\nlocation = \"x.example\"",
+            "two",
+        ),
         (
             "[[registry]]\nlocation = \"r.example\"\nmirror-by-digest-only = true\n[[registry.mirror]]\nlocation = \
              \"m.example\"\npull-from-mirror = \"all\"",
