@@ -1,6 +1,8 @@
 //! The functions that read hostile bytes, each as `fn(&[u8])`: the fuzz targets in `tests/fuzz` and the
 //! fixed-seed smoke test call the same. None may panic; what is accepted must satisfy the parser's promise.
 
+mod blobs;
+
 use std::sync::OnceLock;
 
 use async_trait::async_trait;
@@ -17,6 +19,8 @@ use protocols::tpm::{Attest, Public, Signature};
 use registry::oci::Document;
 use registry::{BlobStream, Descriptor, ImageReference, ManifestBytes, Registry, RegistryError, Repository, Target};
 use serde_json::{Value, json};
+
+pub use self::blobs::{agree, erofs, gzip, tar, write_erofs, zstd};
 
 /// One entry function by name.
 #[derive(Debug, Clone, Copy)]
@@ -40,6 +44,10 @@ pub const ALL: &[Entry] = &[
     Entry { name: "attest", read: attest, seeds: seeds::attests },
     Entry { name: "snp_report", read: snp_report, seeds: seeds::snp_reports },
     Entry { name: "jws", read: jws, seeds: seeds::tokens },
+    Entry { name: "tar", read: tar, seeds: seeds::layers },
+    Entry { name: "gzip", read: gzip, seeds: seeds::gzips },
+    Entry { name: "zstd", read: zstd, seeds: seeds::zstds },
+    Entry { name: "erofs", read: erofs, seeds: seeds::layers },
 ];
 
 /// An event log: what parses is written back as the same bytes, and the rules never panic.
@@ -338,6 +346,35 @@ mod seeds {
         }
         tar.append_pax_extensions([("SCHILY.xattr.user.a", b"b".as_slice())]).unwrap();
         vec![tar.into_inner().unwrap()]
+    }
+
+    /// Members with and without a name, one stored, a pad of zeros behind.
+    pub(super) fn gzips() -> Vec<Vec<u8>> {
+        use std::io::Write as _;
+        let [layer] = <[_; 1]>::try_from(layers()).unwrap();
+        let member = |level, name: &str| {
+            let mut encoder =
+                flate2::GzBuilder::new().filename(name).write(Vec::new(), flate2::Compression::new(level));
+            encoder.write_all(&layer).unwrap();
+            encoder.finish().unwrap()
+        };
+        let two = [member(6, "a"), member(0, "b"), vec![0; 100]].concat();
+        vec![member(1, ""), member(9, "layer.tar"), two]
+    }
+
+    /// Frames with and without a checksum, skippable ones around them.
+    pub(super) fn zstds() -> Vec<Vec<u8>> {
+        use std::io::Write as _;
+        let [layer] = <[_; 1]>::try_from(layers()).unwrap();
+        let frame = |level, checksum| {
+            let mut encoder = ::zstd::stream::write::Encoder::new(Vec::new(), level).unwrap();
+            encoder.include_checksum(checksum).unwrap();
+            encoder.write_all(&layer).unwrap();
+            encoder.finish().unwrap()
+        };
+        let skipped = b"\x50\x2a\x4d\x18\x03\0\0\0abc".to_vec();
+        let many = [frame(3, true), skipped.clone(), frame(1, false), skipped].concat();
+        vec![frame(3, true), frame(19, false), many]
     }
 
     pub(super) fn attests() -> Vec<Vec<u8>> {

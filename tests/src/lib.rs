@@ -6,6 +6,8 @@
 
 pub mod command;
 pub mod entry;
+#[path = "../../image-rs-fork/tests/support/erofs_image.rs"]
+pub mod erofs_image;
 pub mod golden;
 pub mod image;
 pub mod oci11;

@@ -245,10 +245,10 @@ fn encode_xattrs(out: &mut Vec<u8>, tree: &Tree, dir: u32, limits: &ErofsLimits)
     let given = tree.xattrs(dir);
     let opaque = tree.dir(dir).and_then(|dir| tree.entry(dir.entry)).is_some_and(|entry| entry.hides_lower);
     if !opaque {
-        return xattrs::encode(out, Kind::Dir, given.iter(), limit);
+        return xattrs::encode(out, given.iter(), limit);
     }
     let list = with_opaque(given);
-    xattrs::encode(out, Kind::Dir, list.as_xattrs().iter(), limit)
+    xattrs::encode(out, list.as_xattrs().iter(), limit)
 }
 
 fn with_opaque(given: Xattrs<'_>) -> XattrList {

@@ -39,7 +39,7 @@ pub enum ErofsError {
     },
 }
 
-/// What is wrong with an entry.
+/// What is wrong with an entry, in either layout.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Problem {
     /// Something that is no directory stands in its path.
@@ -69,9 +69,23 @@ pub enum Problem {
     /// An entry below a whiteout's own name.
     #[error("an entry below a whiteout")]
     BelowWhiteout,
+    /// A file capability or an access control list that the kernel would not keep as it is.
+    #[error("a capability or access control list that is malformed or belies its mode")]
+    Attribute,
     /// An attribute that steers overlayfs.
     #[error("an extended attribute reserved for overlayfs")]
     ReservedAttribute,
+}
+
+impl Problem {
+    /// The stable reason code.
+    #[must_use]
+    pub const fn code(self) -> Code {
+        match self {
+            Self::ReservedAttribute => reason::IMAGE_UNSAFE,
+            _ => reason::IMAGE_LAYER_FORMAT,
+        }
+    }
 }
 
 impl ErofsError {
@@ -84,8 +98,7 @@ impl ErofsError {
     pub fn code(&self) -> Code {
         match self {
             Self::Tar(error) => error.code(),
-            Self::Entry { problem: Problem::ReservedAttribute, .. } => reason::IMAGE_UNSAFE,
-            Self::Entry { .. } => reason::IMAGE_LAYER_FORMAT,
+            Self::Entry { problem, .. } => problem.code(),
             Self::Limit { .. } => reason::IMAGE_LIMIT,
             Self::Io { source, .. } if is_full(source) => reason::STORE_FULL,
             Self::Io { .. } => reason::STORE_IO,

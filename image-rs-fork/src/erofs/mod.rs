@@ -19,7 +19,6 @@ mod pack;
 mod reader;
 mod resolve;
 mod tree;
-mod whiteout;
 mod writer;
 mod xattrs;
 
@@ -29,6 +28,7 @@ pub use finish::{Finished, StreamedLayer};
 pub use limits::ErofsLimits;
 pub use reader::{Found, LayerReader, inherited};
 pub use writer::LayerWriter;
+pub(crate) use xattrs::check as check_xattrs;
 
 /// The layout's name, in golden values and as the image's volume name.
 pub const LAYOUT: &str = "erofs-v1";

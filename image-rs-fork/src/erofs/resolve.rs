@@ -3,7 +3,7 @@
 
 use super::error::{ErofsError, Problem};
 use super::format::Kind;
-use super::tree::{ROOT, Tree};
+use super::tree::{Extent, ROOT, Tree};
 use crate::tar::TarPath;
 
 /// Links followed in one path, as many as Linux follows.
@@ -50,6 +50,7 @@ fn walk(tree: &Tree, path: TarPath<'_>, read_link: ReadLink<'_>) -> Result<Found
             }
             _ => {}
         }
+        extent(tree, &found)?.join(name.len())?;
         let next = if found.missing.is_empty() { tree.find(found.dir, &name) } else { None };
         match next.and_then(|id| tree.entry(id)) {
             Some(entry) if entry.kind == Kind::Dir => found.dir = entry.node,
@@ -59,6 +60,7 @@ fn walk(tree: &Tree, path: TarPath<'_>, read_link: ReadLink<'_>) -> Result<Found
                     return Err(ErofsError::entry(whole, Problem::Loop));
                 }
                 let target = read_link(entry.node)?;
+                // Nothing is missing here: a link was found.
                 if target.first() == Some(&b'/') {
                     found.dir = ROOT;
                 }
@@ -71,6 +73,10 @@ fn walk(tree: &Tree, path: TarPath<'_>, read_link: ReadLink<'_>) -> Result<Found
         }
     }
     Ok(found)
+}
+
+fn extent(tree: &Tree, found: &Found) -> Result<Extent, ErofsError> {
+    found.missing.iter().try_fold(tree.extent(found.dir), |extent, name| extent.join(name.len()))
 }
 
 fn components(path: &[u8]) -> Vec<Vec<u8>> {

@@ -8,6 +8,7 @@ use hashbrown::HashTable;
 use super::ErofsLimits;
 use super::error::ErofsError;
 use super::format::{Attributes, Kind};
+use crate::layer::path::{MAX_DEPTH, MAX_NAME, MAX_PATH};
 use crate::tar::{TarPath, XattrList, Xattrs};
 
 /// The root, among entries and among directories.
@@ -21,6 +22,37 @@ const KEPT_XATTR: usize = 16;
 /// Bytes that a path takes in memory beside itself.
 const KEPT_PATH: usize = 24;
 
+/// How long a path is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Extent {
+    bytes: usize,
+    names: usize,
+}
+
+impl Extent {
+    const fn with(self, name: usize) -> Self {
+        Self { bytes: self.bytes + name + (self.names > 0) as usize, names: self.names + 1 }
+    }
+
+    /// The path with one more name of so many bytes.
+    ///
+    /// # Errors
+    /// `image.limit`: a path that a symbolic link made longer than the parser lets one be.
+    pub(super) const fn join(self, name: usize) -> Result<Self, ErofsError> {
+        let longer = self.with(name);
+        if name > MAX_NAME {
+            return Err(ErofsError::Limit { what: "bytes of a name in a path", limit: MAX_NAME as u64 });
+        }
+        if longer.bytes > MAX_PATH {
+            return Err(ErofsError::Limit { what: "bytes of a path", limit: MAX_PATH as u64 });
+        }
+        if longer.names > MAX_DEPTH {
+            return Err(ErofsError::Limit { what: "names in a path", limit: MAX_DEPTH as u64 });
+        }
+        Ok(longer)
+    }
+}
+
 /// A name in a directory. Ids are positions and never change; what replaces an entry takes over its id.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Entry {
@@ -31,7 +63,8 @@ pub(super) struct Entry {
     pub(super) node: u32,
     length: u8,
     pub(super) kind: Kind,
-    /// A whiteout or opaque marker hid what lower layers have here, whatever came before or after it.
+    /// A whiteout, an opaque marker or something that is no directory hid what lower layers have here, whatever came
+    /// after it.
     pub(super) hides_lower: bool,
     /// A hard link was made from or to here, so that others may share the inode.
     pub(super) linked: bool,
@@ -142,7 +175,8 @@ impl Tree {
             let mut before = None;
             if let Some(entry) = entries.get_mut(*id as usize) {
                 before = Some(entry.kind);
-                *entry = Entry { kind, node, linked: false, ..*entry };
+                // What stood here took the place of all that lower layers have: a directory does not show it again.
+                *entry = Entry { kind, node, linked: false, hides_lower: true, ..*entry };
             }
             return Ok((*id, before));
         }
@@ -229,6 +263,18 @@ impl Tree {
         let length = |dir: u32| lengths.get(dir as usize).map_or(0, |length| *length as usize);
         let total = implied.fold(0usize, |total, dir| total.saturating_add(length(dir)).saturating_add(KEPT_PATH));
         if total > self.room { Err(self.over_held()) } else { Ok(()) }
+    }
+
+    /// Bytes of a directory's path, and names in it.
+    pub(super) fn extent(&self, dir: u32) -> Extent {
+        let mut extent = Extent::default();
+        let mut at = dir;
+        while at != ROOT {
+            let Some(entry) = self.dir(at).and_then(|dir| self.entry(dir.entry)) else { break };
+            extent = extent.with(usize::from(entry.length));
+            at = entry.parent;
+        }
+        extent
     }
 
     /// Whether each directory is still in the tree. Those it is in come before it, so one pass does.

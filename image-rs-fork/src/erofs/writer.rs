@@ -9,10 +9,13 @@ use super::format::{Attributes, Kind, device};
 use super::image::{Image, Node};
 use super::pack::MOST_BLOCKS;
 use super::resolve;
-use super::tree::{Entry, ROOT, Tree};
+use super::tree::{Entry, Extent, ROOT, Tree};
+use super::xattrs;
 use super::{ErofsLimits, SALT};
-use super::{whiteout, xattrs};
-use crate::tar::{EntryKind, EntryMeta, EntrySink, TarPath, Xattrs};
+use crate::layer::attributes::Mtime;
+use crate::layer::whiteout::{self, Mark};
+use crate::layer::xattrs::{Carrier, kept, mode_fits};
+use crate::tar::{EntryKind, EntryMeta, EntrySink, TarPath, XattrList};
 use crate::verity::{BLOCK, Block, BlockOut, TreeBuilder};
 
 /// Writes one layer as an EROFS image while its archive is parsed.
@@ -23,8 +26,8 @@ pub struct LayerWriter<O> {
     pub(super) tree: Tree,
     pub(super) links: HashMap<u32, Link>,
     pub(super) limits: ErofsLimits,
-    /// The path of the directory the last entry was in, and that directory.
-    parent: (Vec<u8>, u32),
+    /// The directory the last entry was in.
+    parent: Parent,
     encoded: Vec<u8>,
     file: Option<OpenFile>,
     /// The open file's bytes after its last whole block.
@@ -36,6 +39,14 @@ impl<O> std::fmt::Debug for LayerWriter<O> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("LayerWriter").field("tree", &self.tree).finish_non_exhaustive()
     }
+}
+
+/// A directory by its path in the archive, and where that leads.
+#[derive(Debug, Default)]
+struct Parent {
+    path: Vec<u8>,
+    dir: u32,
+    extent: Extent,
 }
 
 /// A regular file whose data are arriving; its extended attributes wait in `encoded`.
@@ -75,7 +86,7 @@ impl<O: BlockOut> LayerWriter<O> {
             tree: Tree::new(&limits),
             links: HashMap::new(),
             limits,
-            parent: (Vec::new(), ROOT),
+            parent: Parent::default(),
             encoded: Vec::new(),
             file: None,
             tail: Box::new([0; BLOCK]),
@@ -96,29 +107,31 @@ impl<O: BlockOut> LayerWriter<O> {
         StreamedLayer::new(image, tree, links, limits)
     }
 
-    /// The directory at `path`, made where it does not exist.
-    fn parent_dir(&mut self, path: TarPath<'_>) -> Result<u32, ErofsError> {
-        if self.parent.0 == path.as_bytes() {
-            return Ok(self.parent.1);
+    /// The directory at `path`, made where it does not exist. A name of `name` bytes may be put into it.
+    fn parent_dir(&mut self, path: TarPath<'_>, name: usize) -> Result<u32, ErofsError> {
+        if self.parent.path != path.as_bytes() {
+            let image = &self.image;
+            let dir = resolve::make_dir(&mut self.tree, path, &mut |nid| image.read_link(nid))?;
+            self.parent.path.clear();
+            self.parent.path.extend_from_slice(path.as_bytes());
+            self.parent.dir = dir;
+            self.parent.extent = self.tree.extent(dir);
         }
-        let image = &self.image;
-        let dir = resolve::make_dir(&mut self.tree, path, &mut |nid| image.read_link(nid))?;
-        self.parent.0.clear();
-        self.parent.0.extend_from_slice(path.as_bytes());
-        self.parent.1 = dir;
-        Ok(dir)
+        if name > 0 {
+            self.parent.extent.join(name)?;
+        }
+        Ok(self.parent.dir)
     }
 
     /// Forgets the last directory: what led to it may have been replaced.
     fn forget_parent(&mut self) {
-        self.parent.0.clear();
-        self.parent.1 = ROOT;
+        self.parent = Parent::default();
     }
 
     /// Gives a name to an inode, or to one that follows.
     fn name(&mut self, path: TarPath<'_>, kind: Kind, node: u32) -> Result<u32, ErofsError> {
         let Some((parent, name)) = path.split() else { return Err(ErofsError::entry(b"", Problem::Parent)) };
-        let dir = self.parent_dir(parent)?;
+        let dir = self.parent_dir(parent, name.len())?;
         let (entry, before) = self.tree.place(dir, name, kind, node)?;
         // Only a directory or a symbolic link can lead to the remembered one.
         if matches!(before, Some(Kind::Dir | Kind::Symlink)) {
@@ -127,26 +140,26 @@ impl<O: BlockOut> LayerWriter<O> {
         Ok(entry)
     }
 
-    fn encode_xattrs(&mut self, kind: Kind, path: TarPath<'_>, xattrs: Xattrs<'_>) -> Result<(), ErofsError> {
-        if xattrs.iter().any(|(name, _)| name.starts_with(xattrs::RESERVED)) {
-            return Err(ErofsError::entry(path.as_bytes(), Problem::ReservedAttribute));
+    /// The attributes that are kept of an entry's.
+    fn kept_xattrs(&self, carrier: Carrier, meta: &EntryMeta<'_>) -> Result<XattrList, ErofsError> {
+        if meta.xattrs.is_empty() {
+            return Ok(XattrList::new());
         }
-        xattrs::encode(&mut self.encoded, kind, xattrs.iter(), self.limits.xattr_bytes)
+        let refused = |problem| Err(ErofsError::entry(meta.path.as_bytes(), problem));
+        if meta.xattrs.iter().any(|(name, _)| name.starts_with(xattrs::RESERVED)) {
+            return refused(Problem::ReservedAttribute);
+        }
+        let list = kept(carrier, meta.mode, meta.xattrs).or_else(refused)?;
+        let root = meta.path.is_root() && carrier == Carrier::Directory;
+        xattrs::check(list.as_xattrs(), root, self.limits.xattr_bytes).map_err(xattrs::over)?;
+        Ok(list)
     }
 
     /// Symbolic links, devices and pipes: everything is in the header.
     fn small(&mut self, meta: &EntryMeta<'_>, kind: Kind, device: Option<u32>, tail: &[u8]) -> Result<(), ErofsError> {
-        self.encode_xattrs(kind, meta.path, meta.xattrs)?;
         let entry = self.name(meta.path, kind, 0)?;
-        let node = Node {
-            kind,
-            attributes: of(meta),
-            xattrs: &self.encoded,
-            size: tail.len() as u64,
-            start: device,
-            tail,
-            links: 1,
-        };
+        let node =
+            Node { kind, attributes: of(meta), xattrs: &[], size: tail.len() as u64, start: device, tail, links: 1 };
         let nid = self.image.store(&node)?;
         self.set_node(entry, nid);
         Ok(())
@@ -159,11 +172,11 @@ impl<O: BlockOut> LayerWriter<O> {
     }
 
     fn directory(&mut self, meta: &EntryMeta<'_>) -> Result<(), ErofsError> {
-        self.encode_xattrs(Kind::Dir, meta.path, meta.xattrs)?;
+        let mut list = self.kept_xattrs(Carrier::Directory, meta)?;
         let dir = match meta.path.split() {
             None => ROOT,
             Some((parent, name)) => {
-                let parent = self.parent_dir(parent)?;
+                let parent = self.parent_dir(parent, name.len())?;
                 let (dir, before) = self.tree.place_dir(parent, name)?;
                 if before == Some(Kind::Symlink) {
                     self.forget_parent();
@@ -171,7 +184,16 @@ impl<O: BlockOut> LayerWriter<O> {
                 dir
             }
         };
-        self.tree.describe(dir, false, of(meta), meta.xattrs)
+        let before = self.tree.xattrs(dir);
+        if !before.is_empty() {
+            let new = std::mem::take(&mut list);
+            before.iter().chain(new.as_xattrs().iter()).for_each(|(name, value)| list.set(name, value));
+            if !mode_fits(meta.mode, list.as_xattrs().iter()) {
+                return Err(ErofsError::entry(meta.path.as_bytes(), Problem::Attribute));
+            }
+            xattrs::check(list.as_xattrs(), dir == ROOT, self.limits.xattr_bytes).map_err(xattrs::over)?;
+        }
+        self.tree.describe(dir, false, of(meta), list.as_xattrs())
     }
 
     fn hard_link(&mut self, meta: &EntryMeta<'_>, target: TarPath<'_>) -> Result<(), ErofsError> {
@@ -188,11 +210,14 @@ impl<O: BlockOut> LayerWriter<O> {
             Kind::Whiteout => return refused(Problem::LinkMissing),
             _ => {}
         }
-        if !meta.xattrs.is_empty() {
-            self.encode_xattrs(kind, meta.path, meta.xattrs)?;
-            if !xattrs::includes(&self.image.read_xattrs(node)?, kind, meta.xattrs.iter()) {
-                return refused(Problem::LinkAttributes);
-            }
+        let carrier = if kind == Kind::File { Carrier::File } else { Carrier::Other };
+        let given = self.kept_xattrs(carrier, meta)?;
+        let have = xattrs::decode(&self.image.read_xattrs(node)?).unwrap_or_default();
+        let has = |name, value| have.as_xattrs().iter().any(|have| have == (name, value));
+        if !mode_fits(meta.mode, have.as_xattrs().iter())
+            || !given.as_xattrs().iter().all(|(name, value)| has(name, value))
+        {
+            return refused(Problem::LinkAttributes);
         }
         let entry = self.name(meta.path, kind, node)?;
         if entry == id || self.tree.is_within(target_dir, entry) {
@@ -230,7 +255,8 @@ impl<O: BlockOut> LayerWriter<O> {
 }
 
 fn of(meta: &EntryMeta<'_>) -> Attributes {
-    attributes(meta.mode, meta.uid, meta.gid, meta.mtime, meta.mtime_nsec)
+    let Mtime { seconds, nanoseconds } = Mtime::bounded(meta.mtime, meta.mtime_nsec);
+    attributes(meta.mode, meta.uid, meta.gid, seconds, nanoseconds)
 }
 
 impl<O: BlockOut> EntrySink for LayerWriter<O> {
@@ -239,22 +265,23 @@ impl<O: BlockOut> EntrySink for LayerWriter<O> {
     fn entry(&mut self, meta: &EntryMeta<'_>) -> Result<(), ErofsError> {
         self.file = None;
         self.filled = 0;
-        match whiteout::classify(meta.path)? {
-            whiteout::Mark::None => {}
-            whiteout::Mark::Ignored => return Ok(()),
-            whiteout::Mark::Opaque(dir) => {
-                let dir = self.parent_dir(dir)?;
+        match whiteout::classify(meta.path).map_err(|problem| ErofsError::entry(meta.path.as_bytes(), problem))? {
+            Mark::None => {}
+            Mark::Ignored => return Ok(()),
+            Mark::Opaque(dir) => {
+                let dir = self.parent_dir(dir, 0)?;
                 self.tree.make_opaque(dir);
                 return Ok(());
             }
-            whiteout::Mark::Whiteout(dir, name) => {
-                let dir = self.parent_dir(dir)?;
+            Mark::Whiteout(dir, name) => {
+                let dir = self.parent_dir(dir, name.len())?;
                 return self.tree.white_out(dir, name);
             }
         }
         match meta.kind {
             EntryKind::File { .. } => {
-                self.encode_xattrs(Kind::File, meta.path, meta.xattrs)?;
+                let list = self.kept_xattrs(Carrier::File, meta)?;
+                xattrs::encode(&mut self.encoded, list.as_xattrs().iter(), self.limits.xattr_bytes)?;
                 let entry = self.name(meta.path, Kind::File, 0)?;
                 self.file = Some(OpenFile { entry, attributes: of(meta), start: None, size: 0 });
                 Ok(())

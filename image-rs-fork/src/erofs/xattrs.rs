@@ -1,8 +1,9 @@
 //! Extended attributes behind an inode.
 
 use super::error::ErofsError;
-use super::format::{Kind, XATTR_ENTRY, XATTR_HEADER, take};
-use crate::tar::XattrList;
+use super::finish::ROOT_ROOM;
+use super::format::{XATTR_ENTRY, XATTR_HEADER, take};
+use crate::tar::{XattrList, Xattrs};
 
 /// The attribute that hides what lower layers have in a directory.
 pub(super) const OPAQUE: (&[u8], &[u8]) = (b"trusted.overlay.opaque", b"y");
@@ -19,32 +20,21 @@ const PREFIXES: [(u8, &[u8]); 5] = [
     (6, b"security."),
 ];
 
-/// Index and rest of a name; `None` for one that such a file cannot carry on Linux, which unpackers drop too:
-/// unknown name spaces, `user.*` on what is neither file nor directory, and lists where they have no meaning.
-fn split(kind: Kind, name: &[u8]) -> Option<(u8, &[u8])> {
-    let (index, rest) =
-        PREFIXES.iter().find_map(|(index, prefix)| name.strip_prefix(*prefix).map(|rest| (*index, rest)))?;
-    let carried = match index {
-        1 => matches!(kind, Kind::File | Kind::Dir) && !rest.is_empty(),
-        2 => kind != Kind::Symlink && rest.is_empty(),
-        3 => kind == Kind::Dir && rest.is_empty(),
-        _ => !rest.is_empty(),
-    };
-    carried.then_some((index, rest))
+/// Index and rest of a name; `None` for a name space that `layer::xattrs` leaves out.
+fn split(name: &[u8]) -> Option<(u8, &[u8])> {
+    PREFIXES.iter().find_map(|(index, prefix)| name.strip_prefix(*prefix).map(|rest| (*index, rest)))
 }
 
-/// Puts what an inode of `kind` carries of the attributes, which are sorted by name, into `out`; leaves it empty
-/// where that is nothing. At most `limit` bytes.
+/// Puts attributes, which are sorted by name, into `out`; leaves it empty where there are none. At most `limit` bytes.
 pub(super) fn encode<'a>(
     out: &mut Vec<u8>,
-    kind: Kind,
     attributes: impl Iterator<Item = (&'a [u8], &'a [u8])>,
     limit: usize,
 ) -> Result<(), ErofsError> {
     let limit = limit.min(LARGEST);
     out.clear();
     for (name, value) in attributes {
-        let Some((index, rest)) = split(kind, name) else { continue };
+        let Some((index, rest)) = split(name) else { continue };
         if out.is_empty() {
             out.resize(XATTR_HEADER, 0);
         }
@@ -63,7 +53,7 @@ pub(super) fn encode<'a>(
     Ok(())
 }
 
-fn over(limit: usize) -> ErofsError {
+pub(super) fn over(limit: usize) -> ErofsError {
     ErofsError::Limit { what: "bytes of extended attributes on one file", limit: limit as u64 }
 }
 
@@ -89,12 +79,17 @@ pub(super) fn decode(bytes: &[u8]) -> Option<XattrList> {
 /// Bytes of attributes an inode can have at most: what its count can express.
 const LARGEST: usize = XATTR_HEADER + (u16::MAX as usize - 1) * 4;
 
-/// Whether a file of `kind` that has the attributes `encoded` has all of `others` too.
-pub(super) fn includes<'a>(encoded: &[u8], kind: Kind, mut others: impl Iterator<Item = (&'a [u8], &'a [u8])>) -> bool {
-    let Some(have) = decode(encoded) else { return false };
-    others.all(|(name, value)| {
-        split(kind, name).is_none() || have.as_xattrs().iter().any(|(n, v)| n == name && v == value)
-    })
+/// Checks that the attributes of one file, or of a layer's root, fit where this layout keeps them.
+///
+/// # Errors
+/// The bytes that there may be.
+pub(crate) fn check(attributes: Xattrs<'_>, root: bool, limit: usize) -> Result<(), usize> {
+    let limit = limit.min(if root { ROOT_ROOM } else { LARGEST });
+    let sizes = attributes.iter().filter_map(|(name, value)| {
+        let (_, rest) = split(name)?;
+        Some((XATTR_ENTRY + rest.len() + value.len()).next_multiple_of(4))
+    });
+    if attributes.is_empty() || XATTR_HEADER + sizes.sum::<usize>() <= limit { Ok(()) } else { Err(limit) }
 }
 
 #[cfg(test)]
@@ -102,7 +97,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn attributes_read_as_they_were_written_without_those_nobody_can_carry() {
+    fn attributes_read_as_they_were_written() {
         let mut list = XattrList::new();
         for (name, value) in [
             (&b"user.a"[..], &b"1"[..]),
@@ -112,29 +107,11 @@ mod tests {
         ] {
             list.set(name, value);
         }
-        let kept = list.clone();
-        list.set(b"system.nfs4_acl", b"1");
-        list.set(b"com.apple.provenance", b"1");
-        list.set(b"user.", b"no name");
-        list.set(b"system.posix_acl_default", b"only directories have it");
         let mut bytes = Vec::new();
-        encode(&mut bytes, Kind::File, list.as_xattrs().iter(), LARGEST).unwrap();
-        assert_eq!(decode(&bytes).unwrap().as_xattrs(), kept.as_xattrs());
-        assert!(includes(&bytes, Kind::File, kept.as_xattrs().iter()));
-        list.set(b"user.a", b"2");
-        assert!(!includes(&bytes, Kind::File, list.as_xattrs().iter()));
-    }
-
-    #[test]
-    fn user_attributes_stay_off_what_is_neither_file_nor_directory() {
-        let mut bytes = Vec::new();
-        let one = || std::iter::once((&b"user.a"[..], &b"1"[..]));
-        for kind in [Kind::Symlink, Kind::Char, Kind::Block, Kind::Fifo] {
-            encode(&mut bytes, kind, one(), LARGEST).unwrap();
-            assert!(bytes.is_empty());
-        }
-        encode(&mut bytes, Kind::Dir, one(), LARGEST).unwrap();
-        assert!(!bytes.is_empty());
+        encode(&mut bytes, list.as_xattrs().iter(), LARGEST).unwrap();
+        assert_eq!(decode(&bytes).unwrap().as_xattrs(), list.as_xattrs());
+        assert_eq!(check(list.as_xattrs(), false, bytes.len()), Ok(()));
+        assert_eq!(check(list.as_xattrs(), false, bytes.len() - 1), Err(bytes.len() - 1));
     }
 
     #[test]
@@ -142,14 +119,14 @@ mod tests {
         let mut bytes = Vec::new();
         let value = [0; 100];
         let one = || std::iter::once((&b"user.a"[..], &value[..]));
-        assert!(encode(&mut bytes, Kind::File, one(), 120).is_ok());
-        assert!(matches!(encode(&mut bytes, Kind::File, one(), 119), Err(ErofsError::Limit { .. })));
+        assert!(encode(&mut bytes, one(), 120).is_ok());
+        assert!(matches!(encode(&mut bytes, one(), 119), Err(ErofsError::Limit { .. })));
     }
 
     #[test]
     fn cut_attributes_are_not_read() {
         let mut bytes = Vec::new();
-        encode(&mut bytes, Kind::File, std::iter::once((&b"user.abc"[..], &b"value"[..])), LARGEST).unwrap();
+        encode(&mut bytes, std::iter::once((&b"user.abc"[..], &b"value"[..])), LARGEST).unwrap();
         for length in 1..bytes.len() {
             assert!(length == XATTR_HEADER || decode(&bytes[..length]).is_none(), "{length} bytes");
         }

@@ -1,13 +1,7 @@
-//! What an inode has beside its content, and which extended attributes a layer may set.
+//! What an inode has beside its content, and its record.
 
 use protocols::digest::Sha256Digest;
 
-use super::LayerError;
-use super::path::show;
-use crate::tar::{EntryKind, EntryMeta};
-
-/// SELinux labels belong to the host's policy: neither unpacked nor measured.
-pub(crate) const SELINUX: &[u8] = b"security.selinux";
 /// The mark of an opaque directory, on disk and to overlayfs, with the value `y`.
 pub(crate) const OPAQUE: &[u8] = b"trusted.overlay.opaque";
 /// Name and value of an extended attribute.
@@ -35,13 +29,19 @@ impl Mtime {
     }
 }
 
-/// An inode's attributes.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Attributes {
+/// An inode's attributes without its extended ones.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Plain {
     pub(crate) mode: u32,
     pub(crate) uid: u32,
     pub(crate) gid: u32,
     pub(crate) mtime: Mtime,
+}
+
+/// An inode's attributes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Attributes {
+    pub(crate) plain: Plain,
     /// Sorted by name.
     pub(crate) xattrs: Vec<Xattr>,
 }
@@ -49,7 +49,8 @@ pub(crate) struct Attributes {
 impl Attributes {
     /// Of a directory that no layer describes.
     pub(crate) const fn undescribed() -> Self {
-        Self { mode: 0o755, uid: 0, gid: 0, mtime: Mtime { seconds: 0, nanoseconds: 0 }, xattrs: Vec::new() }
+        let mtime = Mtime { seconds: 0, nanoseconds: 0 };
+        Self { plain: Plain { mode: 0o755, uid: 0, gid: 0, mtime }, xattrs: Vec::new() }
     }
 }
 
@@ -65,7 +66,7 @@ pub(crate) enum Content<'a> {
 }
 
 /// SHA-256 over an inode's canonical record (`docs/measurement.md`).
-pub(crate) fn record(attributes: &Attributes, content: &Content<'_>) -> Sha256Digest {
+pub(crate) fn record(attributes: &Plain, xattrs: &[Xattr], content: &Content<'_>) -> Sha256Digest {
     let mut out = Vec::with_capacity(128);
     out.push(match content {
         Content::File { .. } => b'f',
@@ -93,8 +94,8 @@ pub(crate) fn record(attributes: &Attributes, content: &Content<'_>) -> Sha256Di
         }
         Content::Fifo => {}
     }
-    out.extend_from_slice(&(attributes.xattrs.len() as u64).to_be_bytes());
-    for (name, value) in &attributes.xattrs {
+    out.extend_from_slice(&(xattrs.len() as u64).to_be_bytes());
+    for (name, value) in xattrs {
         put(&mut out, name);
         put(&mut out, value);
     }
@@ -105,32 +106,4 @@ pub(crate) fn record(attributes: &Attributes, content: &Content<'_>) -> Sha256Di
 pub(crate) fn put(out: &mut Vec<u8>, bytes: &[u8]) {
     out.extend_from_slice(&(bytes.len() as u64).to_be_bytes());
     out.extend_from_slice(bytes);
-}
-
-/// The extended attributes of an entry that are kept; sorted and of sizes the kernel keeps, as the parser gives them.
-pub(crate) fn checked_xattrs(meta: &EntryMeta<'_>) -> Result<Vec<Xattr>, LayerError> {
-    let path = meta.path.as_bytes();
-    let mut kept: Vec<Xattr> = Vec::with_capacity(meta.xattrs.len());
-    for (name, value) in meta.xattrs.iter() {
-        let refused = |problem: &str| Err(LayerError::Format(format!("{}: {}: {problem}", show(path), show(name))));
-        if name.starts_with(b"trusted.") {
-            return Err(LayerError::Unsafe(format!("{}: reserved attribute {}", show(path), show(name))));
-        }
-        if name == SELINUX {
-            continue;
-        }
-        let rest = name.strip_prefix(b"user.").or_else(|| name.strip_prefix(b"security."));
-        if rest.is_none_or(<[u8]>::is_empty) {
-            return refused("an extended attribute outside user. and security.");
-        }
-        if !matches!(meta.kind, EntryKind::File { .. } | EntryKind::Dir) {
-            return refused("an extended attribute of something that is neither file nor directory");
-        }
-        // Other revisions are rewritten by the kernel or belong to a user namespace.
-        if name == b"security.capability" && !(value.len() == 20 && value.get(3) == Some(&2)) {
-            return refused("file capabilities that are not of revision 2");
-        }
-        kept.push((name.into(), value.into()));
-    }
-    Ok(kept)
 }

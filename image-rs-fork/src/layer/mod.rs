@@ -8,12 +8,15 @@ pub(crate) mod path;
 pub(crate) mod sink;
 pub(crate) mod table;
 pub(crate) mod unpack;
+pub(crate) mod whiteout;
+pub(crate) mod xattrs;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use protocols::reason;
 
+use crate::erofs::Problem;
 use crate::error::ImageError;
 use crate::limits::Limits;
 use crate::tar::{PathProblem, TarError};
@@ -43,9 +46,20 @@ impl From<TarError> for LayerError {
             TarError::Path { problem: PathProblem::ComponentLong { limit, .. }, .. } => {
                 Self::Limit { what: "bytes of a name in a path", limit: limit.into() }
             }
+            TarError::Path { problem: PathProblem::Deep { limit }, .. } => {
+                Self::Limit { what: "names in a path", limit: limit.into() }
+            }
             error if error.code() == reason::IMAGE_UNSAFE => Self::Unsafe(error.to_string()),
             error => Self::Format(error.to_string()),
         }
+    }
+}
+
+impl LayerError {
+    /// What is wrong with the entry at `path`.
+    pub(crate) fn entry(path: &[u8], problem: Problem) -> Self {
+        let text = format!("/{}: {problem}", path.get(..256).unwrap_or(path).escape_ascii());
+        if problem.code() == reason::IMAGE_UNSAFE { Self::Unsafe(text) } else { Self::Format(text) }
     }
 }
 

@@ -5,30 +5,22 @@ use super::LayerError;
 /// The deepest path, in components. Real images stay below 40.
 pub(crate) const MAX_DEPTH: usize = 256;
 /// The longest name, in bytes (`NAME_MAX`).
-const MAX_NAME: usize = 255;
+pub(crate) const MAX_NAME: usize = 255;
 /// The longest path in bytes (`PATH_MAX` without its NUL).
-const MAX_PATH: usize = 4095;
+pub(crate) const MAX_PATH: usize = 4095;
 
-/// The components of a path, within their bounds: the targets of symbolic links on its way are bounded nowhere else.
-pub(crate) fn components(path: &[u8]) -> Result<Vec<&[u8]>, LayerError> {
-    let mut components = Vec::new();
-    for name in path.split(|b| *b == b'/').filter(|name| !name.is_empty()) {
-        if name.len() > MAX_NAME {
-            return Err(LayerError::Format(format!("{}: a name above 255 bytes", show(path))));
-        }
-        components.push(name);
-    }
-    if components.len() > MAX_DEPTH {
-        return Err(LayerError::Format(format!("{}: deeper than {MAX_DEPTH} directories", show(path))));
-    }
-    Ok(components)
-}
-
-/// `parent` and `name` joined, within the bounds of a path.
+/// `parent` and `name` joined, within the bounds of a path: the targets of symbolic links on its way are bounded
+/// nowhere else.
 pub(crate) fn join(parent: &[u8], name: &[u8]) -> Result<Vec<u8>, LayerError> {
     let joined = if parent.is_empty() { name.to_vec() } else { [parent, b"/", name].concat() };
+    if name.len() > MAX_NAME {
+        return Err(LayerError::Limit { what: "bytes of a name in a path", limit: MAX_NAME as u64 });
+    }
     if joined.len() > MAX_PATH {
-        return Err(LayerError::Format(format!("{}: a path above 4095 bytes", show(&joined))));
+        return Err(LayerError::Limit { what: "bytes of a path", limit: MAX_PATH as u64 });
+    }
+    if joined.split(|b| *b == b'/').count() > MAX_DEPTH {
+        return Err(LayerError::Limit { what: "names in a path", limit: MAX_DEPTH as u64 });
     }
     Ok(joined)
 }
@@ -49,12 +41,6 @@ pub(crate) fn prefixes(path: &[u8]) -> impl Iterator<Item = &[u8]> {
     let ends = path.iter().enumerate().filter(|(_, b)| **b == b'/').map(|(at, _)| at);
     let whole = (!path.is_empty()).then_some(path.len());
     std::iter::once(0).chain(ends).chain(whole).filter_map(|end| path.get(..end))
-}
-
-/// A path for people: cut, and escaped where it is not printable ASCII.
-pub(crate) fn show(path: &[u8]) -> String {
-    let shown = path.get(..200).unwrap_or(path);
-    format!("`{}`", shown.escape_ascii())
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! What carries out a table's decisions.
 
-use super::attributes::Attributes;
+use super::attributes::{Attributes, Plain, Xattr};
 use crate::error::ImageError;
 
 /// A node without content.
@@ -9,6 +9,23 @@ pub(crate) enum Device {
     Character(u32, u32),
     Block(u32, u32),
     Fifo,
+}
+
+/// What an inode has after a hard link's header was applied to it.
+#[derive(Debug)]
+pub(crate) struct Changed<'a> {
+    pub(crate) plain: Plain,
+    /// As they were: a change of owner takes capabilities away.
+    pub(crate) xattrs: &'a [Xattr],
+    pub(crate) kind: LinkKind,
+}
+
+/// What a hard link was made to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum LinkKind {
+    File,
+    Symlink,
+    Device,
 }
 
 /// Makes things at paths whose directories exist and where nothing is yet. Directories get their
@@ -22,7 +39,8 @@ pub(crate) trait Sink: Send {
     fn file_done(&mut self, attributes: &Attributes) -> Result<(), ImageError>;
     fn symlink(&mut self, path: &[u8], target: &[u8], attributes: &Attributes) -> Result<(), ImageError>;
     fn device(&mut self, path: &[u8], device: Device, attributes: &Attributes) -> Result<(), ImageError>;
-    fn link(&mut self, path: &[u8], existing: &[u8]) -> Result<(), ImageError>;
+    /// A further name of `existing`, which then has `changed` where that is given.
+    fn link(&mut self, path: &[u8], existing: &[u8], changed: Option<&Changed<'_>>) -> Result<(), ImageError>;
     fn whiteout(&mut self, path: &[u8]) -> Result<(), ImageError>;
     /// Removes what is at `path`, and all below it when it is a directory.
     fn remove(&mut self, path: &[u8], directory: bool) -> Result<(), ImageError>;
@@ -54,7 +72,7 @@ impl Sink for NoSink {
     fn device(&mut self, _: &[u8], _: Device, _: &Attributes) -> Result<(), ImageError> {
         Ok(())
     }
-    fn link(&mut self, _: &[u8], _: &[u8]) -> Result<(), ImageError> {
+    fn link(&mut self, _: &[u8], _: &[u8], _: Option<&Changed<'_>>) -> Result<(), ImageError> {
         Ok(())
     }
     fn whiteout(&mut self, _: &[u8]) -> Result<(), ImageError> {

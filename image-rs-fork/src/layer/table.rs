@@ -7,7 +7,7 @@ use std::sync::Arc;
 use protocols::digest::Sha256Digest;
 use sha2::{Digest as _, Sha256};
 
-use super::attributes::{Attributes, Content, put, record};
+use super::attributes::{Attributes, Content, Plain, Xattr, put, record};
 use super::path;
 
 /// Starts what is hashed of a layer.
@@ -32,11 +32,33 @@ pub(crate) struct Directory {
     pub(crate) opaque: bool,
 }
 
-/// An inode that is no directory. Its record's digest is all that is kept of it, and a link's target.
+/// An inode that is no directory. Its few extended attributes are kept beside it, since most have none.
 #[derive(Debug)]
 pub(crate) struct Inode {
-    pub(crate) record: Sha256Digest,
-    pub(crate) symlink: Option<Box<[u8]>>,
+    pub(crate) plain: Plain,
+    pub(crate) content: Kept,
+}
+
+/// What is kept of an inode's content.
+#[derive(Debug)]
+pub(crate) enum Kept {
+    File { size: u64, sha256: Sha256Digest },
+    Symlink(Box<[u8]>),
+    Character(u32, u32),
+    Block(u32, u32),
+    Fifo,
+}
+
+impl Kept {
+    fn content(&self) -> Content<'_> {
+        match self {
+            Self::File { size, sha256 } => Content::File { size: *size, sha256 },
+            Self::Symlink(target) => Content::Symlink(target),
+            Self::Character(major, minor) => Content::Character(*major, *minor),
+            Self::Block(major, minor) => Content::Block(*major, *minor),
+            Self::Fifo => Content::Fifo,
+        }
+    }
 }
 
 /// A layer's final entries by path. The root, with the empty path, is always there.
@@ -44,6 +66,8 @@ pub(crate) struct Inode {
 pub(crate) struct Table {
     nodes: BTreeMap<Box<[u8]>, Node>,
     inodes: Vec<Inode>,
+    /// By the inode's place.
+    xattrs: BTreeMap<usize, Vec<Xattr>>,
 }
 
 /// What a layer says of a directory to the layers above it.
@@ -58,7 +82,7 @@ enum Found<'a> {
 impl Table {
     pub(crate) fn new() -> Self {
         let root = Node::Directory(Box::default());
-        Self { nodes: BTreeMap::from([(Box::default(), root)]), inodes: Vec::new() }
+        Self { nodes: BTreeMap::from([(Box::default(), root)]), inodes: Vec::new(), xattrs: BTreeMap::new() }
     }
 
     pub(crate) fn get(&self, path: &[u8]) -> Option<&Node> {
@@ -76,7 +100,10 @@ impl Table {
     /// The target of the symbolic link at `path`, where there is one.
     pub(crate) fn symlink(&self, path: &[u8]) -> Option<&[u8]> {
         match self.nodes.get(path) {
-            Some(Node::Inode(inode)) => self.inodes.get(*inode)?.symlink.as_deref(),
+            Some(Node::Inode(inode)) => match &self.inodes.get(*inode)?.content {
+                Kept::Symlink(target) => Some(target),
+                _ => None,
+            },
             _ => None,
         }
     }
@@ -85,9 +112,26 @@ impl Table {
         self.nodes.insert(path.into(), node);
     }
 
-    pub(crate) fn add_inode(&mut self, inode: Inode) -> usize {
-        self.inodes.push(inode);
-        self.inodes.len().saturating_sub(1)
+    pub(crate) fn add_inode(&mut self, attributes: Attributes, content: Kept) -> usize {
+        let place = self.inodes.len();
+        self.inodes.push(Inode { plain: attributes.plain, content });
+        if !attributes.xattrs.is_empty() {
+            self.xattrs.insert(place, attributes.xattrs);
+        }
+        place
+    }
+
+    pub(crate) fn inode(&self, place: usize) -> Option<&Inode> {
+        self.inodes.get(place)
+    }
+
+    pub(crate) fn inode_mut(&mut self, place: usize) -> Option<&mut Inode> {
+        self.inodes.get_mut(place)
+    }
+
+    /// An inode's extended attributes.
+    pub(crate) fn xattrs(&self, place: usize) -> &[Xattr] {
+        self.xattrs.get(&place).map(Vec::as_slice).unwrap_or_default()
     }
 
     /// Forgets what is at `path` and all below it.
@@ -160,9 +204,9 @@ impl Table {
                     let attributes = directory.attributes.as_ref().unwrap_or(&undescribed);
                     line.push(b'e');
                     let content = Content::Directory { opaque: directory.opaque };
-                    line.extend_from_slice(record(attributes, &content).as_bytes());
+                    line.extend_from_slice(record(&attributes.plain, &attributes.xattrs, &content).as_bytes());
                 }
-                Node::Inode(inode) => match (first.get_mut(*inode), self.inodes.get(*inode)) {
+                Node::Inode(place) => match (first.get_mut(*place), self.inodes.get(*place)) {
                     (Some(Some(first)), _) => {
                         line.push(b'h');
                         put(&mut line, first);
@@ -170,7 +214,8 @@ impl Table {
                     (Some(first), Some(inode)) => {
                         *first = Some(path);
                         line.push(b'e');
-                        line.extend_from_slice(inode.record.as_bytes());
+                        let record = record(&inode.plain, self.xattrs(*place), &inode.content.content());
+                        line.extend_from_slice(record.as_bytes());
                     }
                     // A node always names one of the table's inodes.
                     _ => line.push(b'?'),

@@ -7,17 +7,16 @@ use std::sync::Arc;
 use protocols::digest::Sha256Digest;
 use sha2::{Digest as _, Sha256};
 
-use super::attributes::{Attributes, Content, Mtime, checked_xattrs, record};
-use super::path::{components, join, show, split};
-use super::sink::{Device, Sink};
-use super::table::{Directory, Inode, Node, Table};
+use super::attributes::{Attributes, Mtime, Plain, Xattr};
+use super::path::{join, split};
+use super::sink::{Changed, Device, LinkKind, Sink};
+use super::table::{Directory, Kept, Node, Table};
+use super::whiteout::{self, Mark};
+use super::xattrs::{Carrier, kept, mode_fits};
 use super::{Budget, LayerError};
-use crate::tar::{EntryKind, EntryMeta, EntrySink, Parser, TarError, TarLimits};
+use crate::erofs::{ErofsLimits, Problem, check_xattrs};
+use crate::tar::{EntryKind, EntryMeta, EntrySink, Parser, TarError, TarLimits, TarPath, XattrList, Xattrs};
 
-/// Starts the name of an entry that hides another one.
-const WHITEOUT: &[u8] = b".wh.";
-/// The name of an entry that hides all of its directory's lower content.
-const OPAQUE: &[u8] = b".wh..wh..opq";
 /// The most symbolic links on the way to one path, as in the kernel.
 const MAX_LINKS: u32 = 40;
 /// Bytes of the archive that are read at once.
@@ -74,8 +73,7 @@ impl<S: Sink> EntrySink for Unpacker<S> {
     fn end(&mut self) -> Result<(), LayerError> {
         if let Some(OpenFile { path, size, attributes, hasher }) = self.file.take() {
             self.sink.file_done(&attributes)?;
-            let sha256 = Sha256Digest::new(hasher.finalize().into());
-            self.add(&path, &attributes, &Content::File { size, sha256: &sha256 }, None);
+            self.add(&path, attributes, Kept::File { size, sha256: Sha256Digest::new(hasher.finalize().into()) });
         }
         Ok(())
     }
@@ -135,95 +133,98 @@ impl<S: Sink> Unpacker<S> {
 
     fn apply(&mut self, meta: &EntryMeta<'_>) -> Result<(), LayerError> {
         let whole = meta.path.as_bytes();
-        let refused = |problem: &str| Err(LayerError::Format(format!("{}: {problem}", show(whole))));
-        let names = components(whole)?;
-        // The parser lets only directories stand for the root.
-        let Some((name, parents)) = names.split_last() else { return self.directory(whole, attributes_of(meta)?) };
-        if parents.iter().any(|parent| parent.starts_with(WHITEOUT)) {
-            return refused("a path below a whiteout");
-        }
-        let parent = self.resolve(parents, whole)?;
-        if *name == OPAQUE {
-            self.ensure_directory(&parent)?;
-            if let Some(directory) = self.table.directory_mut(&parent) {
-                directory.opaque = true;
+        match whiteout::classify(meta.path).map_err(|problem| LayerError::entry(whole, problem))? {
+            Mark::Ignored => return Ok(()),
+            Mark::Opaque(dir) => {
+                let dir = self.resolve(dir, whole)?;
+                self.ensure_directory(&dir, whole)?;
+                if let Some(directory) = self.table.directory_mut(&dir) {
+                    directory.opaque = true;
+                }
+                return Ok(());
             }
-            return Ok(());
-        }
-        if let Some(hidden) = name.strip_prefix(WHITEOUT) {
-            if matches!(hidden, b"" | b"." | b"..") || hidden.starts_with(WHITEOUT) {
-                return refused("a whiteout of nothing");
+            Mark::Whiteout(dir, hidden) => {
+                let dir = self.resolve(dir, whole)?;
+                let path = join(&dir, hidden)?;
+                self.ensure_directory(&dir, whole)?;
+                return self.whiteout(&path);
             }
-            self.ensure_directory(&parent)?;
-            return self.whiteout(&join(&parent, hidden)?);
+            Mark::None => {}
         }
+        let Some((parent, name)) = meta.path.split() else {
+            // The parser lets only directories stand for the root.
+            return self.directory(whole, attributes_of(meta, Carrier::Directory)?);
+        };
+        let (carrier, existing) = match meta.kind {
+            EntryKind::Hardlink { target } => {
+                let (place, existing) = self.link_target(meta, target)?;
+                (Carrier::Other, Some((place, existing)))
+            }
+            EntryKind::File { .. } => (Carrier::File, None),
+            EntryKind::Dir => (Carrier::Directory, None),
+            _ => (Carrier::Other, None),
+        };
+        let attributes = attributes_of(meta, carrier)?;
+        let parent = self.resolve(parent, whole)?;
         let path = join(&parent, name)?;
-        self.ensure_directory(&parent)?;
-        self.create(path, meta)
+        self.ensure_directory(&parent, whole)?;
+        match existing {
+            Some((place, existing)) => self.link(&path, meta, place, &existing),
+            None => self.create(path, meta, attributes),
+        }
     }
 
-    fn create(&mut self, path: Vec<u8>, meta: &EntryMeta<'_>) -> Result<(), LayerError> {
-        match meta.kind {
-            EntryKind::Dir => self.directory(&path, attributes_of(meta)?),
-            EntryKind::Hardlink { target } => self.link(&path, target.as_bytes()),
+    fn create(&mut self, path: Vec<u8>, meta: &EntryMeta<'_>, attributes: Attributes) -> Result<(), LayerError> {
+        let device = |device, content| (Some(device), content);
+        let (device, content) = match meta.kind {
+            EntryKind::Dir => return self.directory(&path, attributes),
             // The kernel's own form of a whiteout, and one to overlayfs wherever it comes from.
             EntryKind::Char { major: 0, minor: 0 } => {
                 self.remove(&path)?;
                 self.sink.whiteout(&path)?;
                 self.table.insert(&path, Node::Whiteout);
-                Ok(())
+                return Ok(());
             }
             EntryKind::File { size } => {
-                let attributes = attributes_of(meta)?;
                 self.remove(&path)?;
                 self.sink.file(&path)?;
                 self.file = Some(OpenFile { path, size, attributes, hasher: Sha256::new() });
-                Ok(())
+                return Ok(());
             }
-            EntryKind::Symlink { target } => {
-                let attributes = attributes_of(meta)?;
-                self.remove(&path)?;
-                self.sink.symlink(&path, target, &attributes)?;
-                self.add(&path, &attributes, &Content::Symlink(target), Some(target.into()));
-                Ok(())
-            }
-            EntryKind::Char { major, minor } => {
-                self.device(&path, meta, Device::Character(major, minor), &Content::Character(major, minor))
-            }
-            EntryKind::Block { major, minor } => {
-                self.device(&path, meta, Device::Block(major, minor), &Content::Block(major, minor))
-            }
-            EntryKind::Fifo => self.device(&path, meta, Device::Fifo, &Content::Fifo),
+            EntryKind::Symlink { target } => (None, Kept::Symlink(target.into())),
+            EntryKind::Char { major, minor } => device(Device::Character(major, minor), Kept::Character(major, minor)),
+            EntryKind::Block { major, minor } => device(Device::Block(major, minor), Kept::Block(major, minor)),
+            EntryKind::Fifo => device(Device::Fifo, Kept::Fifo),
+            // Made by `link`, since it has no inode of its own.
+            EntryKind::Hardlink { .. } => return Err(LayerError::entry(&path, Problem::LinkMissing)),
+        };
+        self.remove(&path)?;
+        match (device, &content) {
+            (Some(device), _) => self.sink.device(&path, device, &attributes)?,
+            (None, Kept::Symlink(target)) => self.sink.symlink(&path, target, &attributes)?,
+            (None, _) => {}
         }
-    }
-
-    fn device(
-        &mut self,
-        path: &[u8],
-        meta: &EntryMeta<'_>,
-        device: Device,
-        content: &Content<'_>,
-    ) -> Result<(), LayerError> {
-        let attributes = attributes_of(meta)?;
-        self.remove(path)?;
-        self.sink.device(path, device, &attributes)?;
-        self.add(path, &attributes, content, None);
+        self.add(&path, attributes, content);
         Ok(())
     }
 
-    fn add(&mut self, path: &[u8], attributes: &Attributes, content: &Content<'_>, symlink: Option<Box<[u8]>>) {
-        let inode = self.table.add_inode(Inode { record: record(attributes, content), symlink });
+    fn add(&mut self, path: &[u8], attributes: Attributes, content: Kept) {
+        let inode = self.table.add_inode(attributes, content);
         self.table.insert(path, Node::Inode(inode));
     }
 
-    /// A directory keeps what it holds when it is described again; anything else gives way to it.
+    /// A directory keeps what it holds when it is described again, and its extended attributes; anything else gives
+    /// way to it.
     fn directory(&mut self, path: &[u8], attributes: Attributes) -> Result<(), LayerError> {
+        let is_root = path.is_empty();
         if let Some(directory) = self.table.directory_mut(path) {
-            directory.attributes = Some(attributes);
+            let before = directory.attributes.take().map(|before| before.xattrs).unwrap_or_default();
+            let merged = merge(path, is_root, before, attributes)?;
+            directory.attributes = Some(merged);
             return Ok(());
         }
-        // Hidden and made again in one layer: lower content must not show through.
-        let opaque = matches!(self.table.get(path), Some(Node::Whiteout));
+        // What stood here took the place of all that lower layers have: that must not show through.
+        let opaque = self.table.get(path).is_some();
         self.remove(path)?;
         self.sink.directory(path)?;
         let directory = Directory { attributes: Some(attributes), opaque };
@@ -231,29 +232,53 @@ impl<S: Sink> Unpacker<S> {
         Ok(())
     }
 
-    fn link(&mut self, path: &[u8], target: &[u8]) -> Result<(), LayerError> {
-        let refused = |problem: &str| {
-            Err(LayerError::Format(format!("{}: a hard link to {}, {problem}", show(path), show(target))))
+    /// The inode a hard link shares, and a name of it.
+    fn link_target(&self, meta: &EntryMeta<'_>, target: TarPath<'_>) -> Result<(usize, Vec<u8>), LayerError> {
+        let refused = |problem| Err(LayerError::entry(meta.path.as_bytes(), problem));
+        let Some((parent, name)) = target.split() else { return refused(Problem::LinkToDir) };
+        let parent = self.resolve(parent, meta.path.as_bytes())?;
+        let existing = if parent.is_empty() { name.to_vec() } else { [&parent, name].join(&b'/') };
+        let place = match self.table.get(&existing) {
+            Some(Node::Inode(place)) => *place,
+            Some(Node::Directory(_)) => return refused(Problem::LinkToDir),
+            Some(Node::Whiteout) | None => return refused(Problem::LinkMissing),
         };
-        let names = components(target)?;
-        // The parser refuses links to the root.
-        let Some((name, parents)) = names.split_last() else { return refused("which is no file") };
-        let existing = join(&self.resolve(parents, target)?, name)?;
+        let content = self.table.inode(place).map(|inode| &inode.content);
+        let carrier = if matches!(content, Some(Kept::File { .. })) { Carrier::File } else { Carrier::Other };
+        let given = kept(carrier, meta.mode, meta.xattrs).map_err(|p| LayerError::entry(meta.path.as_bytes(), p))?;
+        check_size(given.as_xattrs(), false)?;
+        let have = self.table.xattrs(place);
+        let has = |name: &[u8], value: &[u8]| have.iter().any(|(n, v)| **n == *name && **v == *value);
+        let fits = mode_fits(meta.mode, have.iter().map(|(name, value)| (&**name, &**value)));
+        if !fits || !given.as_xattrs().iter().all(|(name, value)| has(name, value)) {
+            return refused(Problem::LinkAttributes);
+        }
+        Ok((place, existing))
+    }
+
+    /// The header of a hard link describes the inode that it shares, as unpackers have it.
+    fn link(&mut self, path: &[u8], meta: &EntryMeta<'_>, place: usize, existing: &[u8]) -> Result<(), LayerError> {
+        let itself = Err(LayerError::entry(meta.path.as_bytes(), Problem::LinkToItself));
         if existing == path {
-            return refused("itself");
+            return itself;
         }
         self.remove(path)?;
-        // Looked up after the removal, which may have taken the target along.
-        match self.table.get(&existing) {
-            Some(Node::Inode(inode)) => {
-                let inode = *inode;
-                self.sink.link(path, &existing)?;
-                self.table.insert(path, Node::Inode(inode));
-                Ok(())
-            }
-            Some(_) => refused("which is no file"),
-            None => refused("which is not in this layer"),
+        // The removal may have taken the target along.
+        if self.table.get(existing).is_none() {
+            return itself;
         }
+        let Some(inode) = self.table.inode_mut(place) else { return itself };
+        let kind = match inode.content {
+            Kept::File { .. } => LinkKind::File,
+            Kept::Symlink(_) => LinkKind::Symlink,
+            _ => LinkKind::Device,
+        };
+        let plain = Plain { mode: if kind == LinkKind::Symlink { 0o777 } else { meta.mode }, ..plain_of(meta) };
+        let differs = std::mem::replace(&mut inode.plain, plain) != plain;
+        let changed = Changed { plain, xattrs: self.table.xattrs(place), kind };
+        self.sink.link(path, existing, differs.then_some(&changed))?;
+        self.table.insert(path, Node::Inode(place));
+        Ok(())
     }
 
     /// Hides what lower layers have at `path`; what this layer has there stays, in whichever order.
@@ -277,15 +302,13 @@ impl<S: Sink> Unpacker<S> {
     }
 
     /// Makes the directory at a resolved path, and those above it, where they are missing.
-    fn ensure_directory(&mut self, path: &[u8]) -> Result<(), LayerError> {
+    fn ensure_directory(&mut self, path: &[u8], whole: &[u8]) -> Result<(), LayerError> {
         let mut missing = Vec::new();
         let mut at = path;
         loop {
             match self.table.get(at) {
                 Some(Node::Directory(_)) => break,
-                Some(Node::Inode(_)) => {
-                    return Err(LayerError::Format(format!("{} is used as a directory and is none", show(at))));
-                }
+                Some(Node::Inode(_)) => return Err(LayerError::entry(whole, Problem::Parent)),
                 Some(Node::Whiteout) | None => missing.push(at),
             }
             match split(at) {
@@ -305,23 +328,28 @@ impl<S: Sink> Unpacker<S> {
 
     /// Where a directory's path leads: symbolic links of this layer are followed, and cannot lead above
     /// its root. What the layer does not have is taken as written.
-    fn resolve(&self, names: &[&[u8]], whole: &[u8]) -> Result<Vec<u8>, LayerError> {
+    fn resolve(&self, path: TarPath<'_>, whole: &[u8]) -> Result<Vec<u8>, LayerError> {
         let mut at: Vec<u8> = Vec::new();
         let mut links = 0u32;
-        let mut ahead: VecDeque<Vec<u8>> = names.iter().map(|name| name.to_vec()).collect();
+        let mut ahead: VecDeque<Vec<u8>> = path.components().map(<[u8]>::to_vec).collect();
         while let Some(name) = ahead.pop_front() {
             if name == b".." {
                 at.truncate(split(&at).map_or(0, |(parent, _)| parent.len()));
                 continue;
             }
             let next = join(&at, &name)?;
-            let Some(target) = self.table.symlink(&next) else {
-                at = next;
-                continue;
+            let target = match self.table.get(&next) {
+                Some(Node::Inode(_)) => {
+                    self.table.symlink(&next).ok_or_else(|| LayerError::entry(whole, Problem::Parent))?
+                }
+                _ => {
+                    at = next;
+                    continue;
+                }
             };
             links = links.saturating_add(1);
             if links > MAX_LINKS {
-                return Err(LayerError::Unsafe(format!("{}: more than {MAX_LINKS} symbolic links", show(whole))));
+                return Err(LayerError::entry(whole, Problem::Loop));
             }
             if target.starts_with(b"/") {
                 at.clear();
@@ -331,16 +359,45 @@ impl<S: Sink> Unpacker<S> {
                 ahead.push_front(part.to_vec());
             }
         }
-        // A link may lead deeper than a path may be.
-        components(&at)?;
         Ok(at)
     }
 }
 
-fn attributes_of(meta: &EntryMeta<'_>) -> Result<Attributes, LayerError> {
-    let xattrs = checked_xattrs(meta)?;
+fn attributes_of(meta: &EntryMeta<'_>, carrier: Carrier) -> Result<Attributes, LayerError> {
+    let path = meta.path.as_bytes();
+    let list = kept(carrier, meta.mode, meta.xattrs).map_err(|problem| LayerError::entry(path, problem))?;
+    check_size(list.as_xattrs(), path.is_empty())?;
+    Ok(Attributes { plain: plain_of(meta), xattrs: owned(list.as_xattrs()) })
+}
+
+fn plain_of(meta: &EntryMeta<'_>) -> Plain {
     // A symbolic link has no permissions of its own.
     let mode = if matches!(meta.kind, EntryKind::Symlink { .. }) { 0o777 } else { meta.mode };
-    let mtime = Mtime::bounded(meta.mtime, meta.mtime_nsec);
-    Ok(Attributes { mode, uid: meta.uid, gid: meta.gid, mtime, xattrs })
+    Plain { mode, uid: meta.uid, gid: meta.gid, mtime: Mtime::bounded(meta.mtime, meta.mtime_nsec) }
+}
+
+fn owned(xattrs: Xattrs<'_>) -> Vec<Xattr> {
+    xattrs.iter().map(|(name, value)| (name.into(), value.into())).collect()
+}
+
+fn check_size(xattrs: Xattrs<'_>, root: bool) -> Result<(), LayerError> {
+    let limit = ErofsLimits::default().xattr_bytes;
+    check_xattrs(xattrs, root, limit)
+        .map_err(|limit| LayerError::Limit { what: "bytes of extended attributes on one file", limit: limit as u64 })
+}
+
+/// What a directory has that had `before` and is described again.
+fn merge(path: &[u8], root: bool, before: Vec<Xattr>, after: Attributes) -> Result<Attributes, LayerError> {
+    if before.is_empty() {
+        return Ok(after);
+    }
+    let mut list = XattrList::new();
+    for (name, value) in before.iter().chain(&after.xattrs) {
+        list.set(name, value);
+    }
+    if !mode_fits(after.plain.mode, list.as_xattrs().iter()) {
+        return Err(LayerError::entry(path, Problem::Attribute));
+    }
+    check_size(list.as_xattrs(), root)?;
+    Ok(Attributes { plain: after.plain, xattrs: owned(list.as_xattrs()) })
 }

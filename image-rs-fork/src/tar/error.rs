@@ -201,7 +201,10 @@ impl TarError {
             | Self::LinkToRoot { .. }
             | Self::RootReplaced { .. }
             | Self::ReservedAttribute { .. } => reason::IMAGE_UNSAFE,
-            Self::Path { problem: PathProblem::Long { .. } | PathProblem::ComponentLong { .. }, .. }
+            Self::Path {
+                problem: PathProblem::Long { .. } | PathProblem::ComponentLong { .. } | PathProblem::Deep { .. },
+                ..
+            }
             | Self::Limit { .. } => reason::IMAGE_LIMIT,
             _ => reason::IMAGE_LAYER_FORMAT,
         }

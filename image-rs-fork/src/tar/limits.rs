@@ -16,6 +16,8 @@ pub struct TarLimits {
     pub name_bytes: u32,
     /// Bytes of one component of a path. Default 255: NAME_MAX.
     pub component_bytes: u32,
+    /// Components of a path, which a file system walks one by one. Default 256; real images stay below 40.
+    pub components: u32,
     /// Pieces of data in one sparse file, 16 bytes of memory each. Default 65,536.
     pub sparse_pieces: u32,
 }
@@ -29,6 +31,7 @@ impl Default for TarLimits {
             record_bytes: 1 << 20,
             name_bytes: 4095,
             component_bytes: 255,
+            components: 256,
             sparse_pieces: 65_536,
         }
     }

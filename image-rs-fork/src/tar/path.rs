@@ -21,6 +21,12 @@ pub enum PathProblem {
         /// Bytes it may have.
         limit: u32,
     },
+    /// Deeper than the limit.
+    #[error("a path of more than {limit} components")]
+    Deep {
+        /// Components it may have.
+        limit: u32,
+    },
     /// A component longer than the limit.
     #[error("a path component of {actual} bytes, more than {limit}")]
     ComponentLong {
@@ -78,8 +84,12 @@ impl<'a> TarPath<'a> {
                 _ => break,
             }
         }
+        let deep = |path: &[u8]| {
+            let count = path.iter().filter(|b| **b == b'/').count();
+            count >= usize::try_from(limits.components).unwrap_or(usize::MAX)
+        };
         if shape(inner, limits.component_bytes)? {
-            return Ok(Self(inner));
+            return if deep(inner) { Err(PathProblem::Deep { limit: limits.components }) } else { Ok(Self(inner)) };
         }
         scratch.clear();
         for component in inner.split(|b| *b == b'/') {
@@ -98,7 +108,7 @@ impl<'a> TarPath<'a> {
                 }
             }
         }
-        Ok(Self(scratch))
+        if deep(scratch) { Err(PathProblem::Deep { limit: limits.components }) } else { Ok(Self(scratch)) }
     }
 
     /// The bytes, such as `usr/bin/env`.
@@ -245,9 +255,13 @@ mod tests {
         let name = [b'n'; 256];
         assert_eq!(normal(&name, Above::Clamp), Err(PathProblem::ComponentLong { actual: 256, limit: 255 }));
         assert!(normal(&name[..255], Above::Clamp).is_ok());
-        let deep = b"abcdefg/".repeat(512);
-        assert_eq!(normal(&deep, Above::Clamp), Err(PathProblem::Long { actual: 4096, limit: 4095 }));
-        assert!(normal(&deep[..4095], Above::Clamp).is_ok());
+        let long = [vec![b'n'; 255], vec![b'/']].concat().repeat(16);
+        assert_eq!(normal(&long, Above::Clamp), Err(PathProblem::Long { actual: 4096, limit: 4095 }));
+        assert!(normal(&long[..4095], Above::Clamp).is_ok());
+        let deep = b"d/".repeat(257);
+        assert_eq!(normal(&deep, Above::Clamp), Err(PathProblem::Deep { limit: 256 }));
+        assert_eq!(normal(&[b"./", &deep[..]].concat(), Above::Clamp), Err(PathProblem::Deep { limit: 256 }));
+        assert!(normal(&deep[2..], Above::Clamp).is_ok());
     }
 
     #[test]

@@ -13,9 +13,9 @@ use rustix::fs::{
 use rustix::io::Errno;
 
 use crate::error::ImageError;
-use crate::layer::attributes::{Attributes, OPAQUE};
+use crate::layer::attributes::{Attributes, OPAQUE, Plain, Xattr};
 use crate::layer::path::split;
-use crate::layer::sink::{Device, Sink};
+use crate::layer::sink::{Changed, Device, LinkKind, Sink};
 use crate::space::Growth;
 
 /// Beneath the root, through no symbolic link, over no mount.
@@ -117,11 +117,11 @@ impl Disk {
     }
 }
 
-fn ids(attributes: &Attributes) -> (Option<Uid>, Option<Gid>) {
+fn ids(attributes: &Plain) -> (Option<Uid>, Option<Gid>) {
     (Some(Uid::from_raw(attributes.uid)), Some(Gid::from_raw(attributes.gid)))
 }
 
-fn times(attributes: &Attributes) -> Timestamps {
+fn times(attributes: &Plain) -> Timestamps {
     Timestamps {
         last_access: Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT },
         last_modification: Timespec { tv_sec: attributes.mtime.seconds, tv_nsec: attributes.mtime.nanoseconds.into() },
@@ -129,14 +129,25 @@ fn times(attributes: &Attributes) -> Timestamps {
 }
 
 /// In the kernel's order: a change of owner takes set-id bits and capabilities away, so those come after.
-fn describe(file: &OwnedFd, attributes: &Attributes) -> Result<(), Errno> {
+fn describe(file: &OwnedFd, attributes: &Plain, xattrs: &[Xattr]) -> Result<(), Errno> {
     let (uid, gid) = ids(attributes);
     fchown(file, uid, gid)?;
     fchmod(file, Mode::from_raw_mode(attributes.mode))?;
-    for (name, value) in &attributes.xattrs {
+    for (name, value) in xattrs {
         fsetxattr(file, &**name, value, XattrFlags::empty())?;
     }
     futimens(file, &times(attributes))
+}
+
+/// The same for what is not opened: symbolic links, devices and pipes, which have no extended attributes.
+fn describe_at(directory: &OwnedFd, name: &[u8], attributes: &Plain, kind: LinkKind) -> Result<(), Errno> {
+    let (uid, gid) = ids(attributes);
+    chownat(directory, name, uid, gid, AtFlags::SYMLINK_NOFOLLOW)?;
+    if kind != LinkKind::Symlink {
+        // Known to be no symbolic link, so there is nothing to follow.
+        chmodat(directory, name, Mode::from_raw_mode(attributes.mode), AtFlags::empty())?;
+    }
+    utimensat(directory, name, &times(attributes), AtFlags::SYMLINK_NOFOLLOW)
 }
 
 impl Sink for Disk {
@@ -149,7 +160,7 @@ impl Sink for Disk {
             if opaque {
                 fsetxattr(&directory, OPAQUE, b"y", XattrFlags::empty())?;
             }
-            describe(&directory, attributes)
+            describe(&directory, &attributes.plain, &attributes.xattrs)
         });
         done.map_err(self.fail("describe a directory"))
     }
@@ -186,15 +197,13 @@ impl Sink for Disk {
 
     fn file_done(&mut self, attributes: &Attributes) -> Result<(), ImageError> {
         let file = self.file.take().ok_or(Errno::BADF).map_err(self.fail("close a file"))?;
-        describe(&file, attributes).map_err(self.fail("describe a file"))
+        describe(&file, &attributes.plain, &attributes.xattrs).map_err(self.fail("describe a file"))
     }
 
     fn symlink(&mut self, path: &[u8], target: &[u8], attributes: &Attributes) -> Result<(), ImageError> {
         self.make(path, "make a symbolic link", |directory, name| {
             symlinkat(target, directory, name)?;
-            let (uid, gid) = ids(attributes);
-            chownat(directory, name, uid, gid, AtFlags::SYMLINK_NOFOLLOW)?;
-            utimensat(directory, name, &times(attributes), AtFlags::SYMLINK_NOFOLLOW)
+            describe_at(directory, name, &attributes.plain, LinkKind::Symlink)
         })
     }
 
@@ -206,20 +215,26 @@ impl Sink for Disk {
         };
         self.make(path, "make a device or pipe", |directory, name| {
             mknodat(directory, name, kind, Mode::empty(), number)?;
-            let (uid, gid) = ids(attributes);
-            chownat(directory, name, uid, gid, AtFlags::SYMLINK_NOFOLLOW)?;
-            // Just made and no symbolic link, so there is nothing to follow.
-            chmodat(directory, name, Mode::from_raw_mode(attributes.mode), AtFlags::empty())?;
-            utimensat(directory, name, &times(attributes), AtFlags::SYMLINK_NOFOLLOW)
+            describe_at(directory, name, &attributes.plain, LinkKind::Device)
         })
     }
 
-    fn link(&mut self, path: &[u8], existing: &[u8]) -> Result<(), ImageError> {
+    fn link(&mut self, path: &[u8], existing: &[u8], changed: Option<&Changed<'_>>) -> Result<(), ImageError> {
         let (from, old) = split(existing).ok_or(Errno::INVAL).map_err(self.fail("make a hard link"))?;
         let from =
             open_beneath(&self.root, from, OFlags::PATH | OFlags::DIRECTORY).map_err(self.fail("make a hard link"))?;
         // Without AT_SYMLINK_FOLLOW a link to a symbolic link is one to the link itself.
-        self.make(path, "make a hard link", |directory, name| linkat(&from, old, directory, name, AtFlags::empty()))
+        self.make(path, "make a hard link", |directory, name| {
+            linkat(&from, old, directory, name, AtFlags::empty())?;
+            match changed {
+                None => Ok(()),
+                Some(Changed { plain, xattrs, kind: LinkKind::File }) => {
+                    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+                    describe(&openat(directory, name, flags, Mode::empty())?, plain, xattrs)
+                }
+                Some(Changed { plain, kind, .. }) => describe_at(directory, name, plain, *kind),
+            }
+        })
     }
 
     fn whiteout(&mut self, path: &[u8]) -> Result<(), ImageError> {
@@ -268,7 +283,7 @@ fn remove_below(parent: &OwnedFd, name: &[u8]) -> Result<(), Errno> {
 pub(crate) fn copy_directory(from: &Path, to: &Path) -> Result<(), ImageError> {
     let copied = open_directory(from).and_then(|from| {
         let attributes = super::walk::directory_attributes(&from)?;
-        describe(&open_directory(to)?, &attributes)
+        describe(&open_directory(to)?, &attributes.plain, &attributes.xattrs)
     });
     copied.map_err(|e| store_error(to, "describe the root directory", e))
 }

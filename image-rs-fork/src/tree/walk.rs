@@ -14,9 +14,10 @@ use sha2::{Digest as _, Sha256};
 
 use super::disk::{open_beneath, open_directory, store_error};
 use crate::error::ImageError;
-use crate::layer::attributes::{Attributes, Content, Mtime, OPAQUE, SELINUX, Xattr, record};
+use crate::layer::attributes::{Attributes, Mtime, OPAQUE, Plain, Xattr};
 use crate::layer::path::{MAX_DEPTH, join};
-use crate::layer::table::{Directory, Inode, Node, Table};
+use crate::layer::table::{Directory, Kept, Node, Table};
+use crate::layer::xattrs::SELINUX;
 
 /// Size of the buffer for file content, in bytes.
 const BUFFER: usize = 128 * 1024;
@@ -92,8 +93,8 @@ impl Walk {
             return Ok(());
         }
         let device = (major(stat.st_rdev), minor(stat.st_rdev));
-        let mut symlink: Option<Box<[u8]>> = None;
-        let record = match kind {
+        let mut found = Vec::new();
+        let content = match kind {
             FileType::RegularFile => {
                 let file = rustix::fs::openat(
                     directory,
@@ -102,23 +103,17 @@ impl Walk {
                     rustix::fs::Mode::empty(),
                 )?;
                 let (size, sha256) = self.content(&file)?;
-                record(&attributes(stat, xattrs(&file)?)?, &Content::File { size, sha256: &sha256 })
+                found = xattrs(&file)?;
+                Kept::File { size, sha256 }
             }
-            FileType::Symlink => {
-                let target = readlinkat(directory, name, Vec::new())?.into_bytes();
-                let record = record(&attributes(stat, Vec::new())?, &Content::Symlink(&target));
-                symlink = Some(target.into());
-                record
-            }
-            FileType::CharacterDevice => {
-                record(&attributes(stat, Vec::new())?, &Content::Character(device.0, device.1))
-            }
-            FileType::BlockDevice => record(&attributes(stat, Vec::new())?, &Content::Block(device.0, device.1)),
-            FileType::Fifo => record(&attributes(stat, Vec::new())?, &Content::Fifo),
+            FileType::Symlink => Kept::Symlink(readlinkat(directory, name, Vec::new())?.into_bytes().into()),
+            FileType::CharacterDevice => Kept::Character(device.0, device.1),
+            FileType::BlockDevice => Kept::Block(device.0, device.1),
+            FileType::Fifo => Kept::Fifo,
             // A socket is in no layer; somebody put it there.
             _ => return Err(Errno::INVAL),
         };
-        let inode = self.table.add_inode(Inode { record, symlink });
+        let inode = self.table.add_inode(attributes(stat, found)?, content);
         if stat.st_nlink > 1 {
             self.shared.insert(key, inode);
         }
@@ -145,14 +140,15 @@ impl Walk {
 /// A directory's attributes without the marks of overlayfs.
 pub(super) fn directory_attributes(directory: &OwnedFd) -> Result<Attributes, Errno> {
     let mut xattrs = xattrs(directory)?;
-    xattrs.retain(|(name, _)| !name.starts_with(b"trusted."));
+    xattrs.retain(|(name, _)| !name.starts_with(b"trusted.overlay."));
     attributes(&fstat(directory)?, xattrs)
 }
 
 fn attributes(stat: &Stat, xattrs: Vec<Xattr>) -> Result<Attributes, Errno> {
     let nanoseconds = u32::try_from(stat.st_mtime_nsec).map_err(|_| Errno::OVERFLOW)?;
     let mtime = Mtime { seconds: stat.st_mtime, nanoseconds };
-    Ok(Attributes { mode: stat.st_mode & 0o7777, uid: stat.st_uid, gid: stat.st_gid, mtime, xattrs })
+    let plain = Plain { mode: stat.st_mode & 0o7777, uid: stat.st_uid, gid: stat.st_gid, mtime };
+    Ok(Attributes { plain, xattrs })
 }
 
 /// Every extended attribute but SELinux's label, sorted by name.

@@ -56,7 +56,7 @@ fn a_file_over_a_directory_removes_what_is_in_it() {
 
 #[test]
 fn a_directory_over_a_file_replaces_it() {
-    gives(new().file("d", "file").dir("d").file("d/a", "1"), &["d0755 1:2 /d", "f0644 1:2 /d/a 1"]);
+    gives(new().file("d", "file").dir("d").file("d/a", "1"), &["d0755 1:2 /d opaque", "f0644 1:2 /d/a 1"]);
 }
 
 #[test]
@@ -64,7 +64,7 @@ fn a_directory_again_after_a_file_is_empty() {
     let archive = new().dir("d").file("d/old/a", "1").file("d", "file").dir("d").file("d/new", "2").end();
     let layer = Layer::new(&archive).unwrap();
     layer.check();
-    assert_eq!(listing::brief(layer.mount().path())[1..], ["d0755 1:2 /d", "f0644 1:2 /d/new 2"]);
+    assert_eq!(listing::brief(layer.mount().path())[1..], ["d0755 1:2 /d opaque", "f0644 1:2 /d/new 2"]);
     // What was in the first one is neither counted nor inherited.
     assert_eq!((layer.finished.inodes, layer.finished.entries), (3, 2));
     assert_eq!(layer.finished.implied, [&b""[..]]);
@@ -81,7 +81,7 @@ fn a_directory_over_a_directory_updates_its_attributes() {
 fn a_directory_over_a_symbolic_link_replaces_the_link() {
     gives(
         new().dir("real").symlink("l", "real").dir("l").file("l/a", "1"),
-        &["d0755 1:2 /l", "f0644 1:2 /l/a 1", "d0755 1:2 /real"],
+        &["d0755 1:2 /l opaque", "f0644 1:2 /l/a 1", "d0755 1:2 /real"],
     );
 }
 
@@ -131,7 +131,7 @@ fn a_path_that_replaces_what_it_leads_through_is_not_followed_again() {
     // The link becomes a directory, which is another one than the link led to.
     gives(
         new().dir("a").symlink("a/l", "/a").dir("a/l/l").file("a/l/f", ""),
-        &["d0755 1:2 /a", "d0755 1:2 /a/l", "f0644 1:2 /a/l/f "],
+        &["d0755 1:2 /a", "d0755 1:2 /a/l opaque", "f0644 1:2 /a/l/f "],
     );
 }
 

@@ -1,6 +1,6 @@
 //! Names that stand for deletions. Source: OCI image specification, `layer.md`.
 
-use super::error::{ErofsError, Problem};
+use crate::erofs::Problem;
 use crate::tar::TarPath;
 
 const PREFIX: &[u8] = b".wh.";
@@ -9,7 +9,7 @@ const OPAQUE: &[u8] = b".wh..wh..opq";
 
 /// What an entry's name makes of it, whatever its type.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Mark<'a> {
+pub(crate) enum Mark<'a> {
     /// An ordinary entry.
     None,
     /// AUFS's own book-keeping (`.wh..wh.plnk` and the like), and everything in it.
@@ -21,11 +21,10 @@ pub(super) enum Mark<'a> {
 }
 
 /// Reads an entry's name.
-pub(super) fn classify(path: TarPath<'_>) -> Result<Mark<'_>, ErofsError> {
+pub(crate) fn classify(path: TarPath<'_>) -> Result<Mark<'_>, Problem> {
     let Some((dir, name)) = path.split() else { return Ok(Mark::None) };
-    let refused = |problem| Err(ErofsError::entry(path.as_bytes(), problem));
     if let Some(marked) = dir.components().find(|component| component.starts_with(PREFIX)) {
-        return if marked.starts_with(META) { Ok(Mark::Ignored) } else { refused(Problem::BelowWhiteout) };
+        return if marked.starts_with(META) { Ok(Mark::Ignored) } else { Err(Problem::BelowWhiteout) };
     }
     if name == OPAQUE {
         return Ok(Mark::Opaque(dir));
@@ -35,7 +34,7 @@ pub(super) fn classify(path: TarPath<'_>) -> Result<Mark<'_>, ErofsError> {
     }
     match name.strip_prefix(PREFIX) {
         None => Ok(Mark::None),
-        Some(b"" | b"." | b"..") => refused(Problem::WhiteoutName),
+        Some(b"" | b"." | b"..") => Err(Problem::WhiteoutName),
         Some(hidden) => Ok(Mark::Whiteout(dir, hidden)),
     }
 }
