@@ -16,6 +16,7 @@ pub mod proxy;
 pub mod registry;
 pub mod tpm;
 pub mod tpm_relay;
+pub mod vm;
 pub mod world;
 
 pub use command::Seen;

@@ -113,14 +113,22 @@ impl Service {
     /// # Panics
     /// When it does not end within [`PATIENCE`].
     pub fn ended(&mut self) -> ExitStatus {
-        let deadline = Instant::now() + PATIENCE;
-        loop {
+        self.ended_within(PATIENCE).unwrap_or_else(|| panic!("{} does not end:\n{}", self.name, self.log()))
+    }
+
+    /// Waits for its end, at most this long.
+    ///
+    /// # Panics
+    /// When it cannot be waited for.
+    pub fn ended_within(&mut self, patience: Duration) -> Option<ExitStatus> {
+        let deadline = Instant::now() + patience;
+        while Instant::now() < deadline {
             if let Some(status) = self.child.try_wait().unwrap() {
-                return status;
+                return Some(status);
             }
-            assert!(Instant::now() < deadline, "{} does not end:\n{}", self.name, self.log());
             std::thread::sleep(Duration::from_millis(5));
         }
+        None
     }
 
     /// Process id.
@@ -164,6 +172,16 @@ impl Service {
             std::thread::sleep(Duration::from_millis(5));
         }
         self.kill();
+    }
+
+    /// Processor time it has used; zero once it has ended.
+    #[must_use]
+    pub fn processor_time(&self) -> Duration {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.child.id())).unwrap_or_default();
+        // After the name, which may hold anything, user and system time are the 12th and 13th field, in 1/100 s.
+        let fields = stat.rsplit_once(')').map_or("", |(_, fields)| fields).split_whitespace();
+        let ticks: u64 = fields.skip(11).take(2).filter_map(|field| field.parse::<u64>().ok()).sum();
+        Duration::from_millis(ticks * 10)
     }
 
     /// The largest resident set the process ever had, in KiB.

@@ -1,0 +1,300 @@
+//! Guests: a Debian kernel under QEMU, with an initramfs that holds exactly what a test needs.
+//!
+//! Everything is emulated (`-accel tcg`), so it runs wherever QEMU does. A test builds a [`Guest`], gives it files,
+//! programs and kernel modules, and runs a shell script as its whole user space; what the script prints and its
+//! exit status come back. The kernel is the newest of `/boot`, or the one the environment variable
+//! `TCL_TEST_KERNEL` names; its modules are taken from `/lib/modules`.
+
+mod initramfs;
+mod kernel;
+mod listing;
+
+use std::ffi::{OsStr, OsString};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use crate::command::tool;
+use crate::process::{Service, program};
+use initramfs::Initramfs;
+pub use kernel::Kernel;
+pub use listing::listing;
+
+/// How much processor time a guest may take from power-on to power-off.
+pub const PROCESSOR_TIME: Duration = Duration::from_secs(90);
+/// How long it may take by the clock: a busy machine is slow, and that is not the guest's fault.
+pub const PATIENCE: Duration = Duration::from_secs(600);
+
+/// The line that ends a script's output.
+const END: &str = "guest script ended with status ";
+
+/// A machine to be started.
+#[derive(Debug)]
+pub struct Guest {
+    kernel: Kernel,
+    files: Initramfs,
+    modules: Vec<String>,
+    memory_mib: u32,
+    arguments: Vec<OsString>,
+    command_line: String,
+}
+
+/// What a guest left behind.
+#[derive(Debug, Clone)]
+pub struct Ended {
+    /// Exit status of its script; `None` when the guest ended before its script did.
+    pub status: Option<i32>,
+    /// What the script and its programs printed, both outputs together.
+    pub output: String,
+    /// What the kernel said.
+    pub console: String,
+}
+
+impl Ended {
+    /// What the script printed, which must have succeeded.
+    ///
+    /// # Panics
+    /// When it did not.
+    #[track_caller]
+    #[must_use]
+    pub fn ok(&self) -> &str {
+        assert_eq!(
+            self.status,
+            Some(0),
+            "the guest's script should succeed\n{}\n--- the kernel's last words:\n{}",
+            self.output,
+            self.console.lines().rev().take(30).collect::<Vec<_>>().into_iter().rev().collect::<Vec<_>>().join("\n")
+        );
+        &self.output
+    }
+
+    /// What the script printed between the lines `== NAME` and the next one that begins with `== `.
+    ///
+    /// # Panics
+    /// When there is no such line.
+    #[track_caller]
+    #[must_use]
+    pub fn section(&self, name: &str) -> Vec<&str> {
+        let mut lines = self.output.lines().skip_while(|line| line.strip_prefix("== ") != Some(name));
+        assert!(lines.next().is_some(), "no section {name} in\n{}", self.output);
+        lines.take_while(|line| !line.starts_with("== ")).collect()
+    }
+}
+
+/// A machine that runs; killed when dropped.
+#[derive(Debug)]
+pub struct Running {
+    service: Service,
+    folder: tempfile::TempDir,
+}
+
+impl Default for Guest {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Guest {
+    /// A machine of 1 GiB with busybox and nothing else.
+    ///
+    /// # Panics
+    /// Without a kernel or busybox.
+    #[must_use]
+    pub fn new() -> Self {
+        let mut files = Initramfs::default();
+        files.copy("/bin/busybox", &program("busybox"));
+        Self {
+            kernel: Kernel::find(),
+            files,
+            modules: Vec::new(),
+            memory_mib: 1024,
+            arguments: Vec::new(),
+            command_line: String::new(),
+        }
+    }
+
+    /// Loads these kernel modules, and what they depend on, before the script runs.
+    #[must_use]
+    pub fn modules(mut self, names: &[&str]) -> Self {
+        self.modules.extend(names.iter().map(|name| (*name).to_owned()));
+        self
+    }
+
+    /// Puts a file there.
+    #[must_use]
+    pub fn file(mut self, path: &str, content: impl Into<Vec<u8>>) -> Self {
+        self.files.file(path, 0o644, content.into());
+        self
+    }
+
+    /// Puts a copy of a file of this machine there.
+    ///
+    /// # Panics
+    /// When it cannot be read.
+    #[must_use]
+    pub fn copy(mut self, path: &str, from: &Path) -> Self {
+        self.files.copy(path, from);
+        self
+    }
+
+    /// Puts a program of this machine into `/usr/bin`, with the shared libraries it is linked to.
+    ///
+    /// # Panics
+    /// When it, or one of its libraries, cannot be read.
+    #[must_use]
+    pub fn program(mut self, from: &Path) -> Self {
+        let name = from.file_name().and_then(OsStr::to_str).unwrap();
+        self.files.copy(&format!("/usr/bin/{name}"), from);
+        for library in libraries(from) {
+            self.files.copy(library.to_str().unwrap(), &library);
+        }
+        self
+    }
+
+    /// Its memory.
+    #[must_use]
+    pub fn memory_mib(mut self, memory_mib: u32) -> Self {
+        self.memory_mib = memory_mib;
+        self
+    }
+
+    /// Adds arguments to QEMU's: devices, say.
+    #[must_use]
+    pub fn qemu<S: AsRef<OsStr>>(mut self, arguments: &[S]) -> Self {
+        self.arguments.extend(arguments.iter().map(|argument| argument.as_ref().to_owned()));
+        self
+    }
+
+    /// Adds words to the kernel's command line.
+    #[must_use]
+    pub fn command_line(mut self, words: &str) -> Self {
+        self.command_line.push(' ');
+        self.command_line.push_str(words);
+        self
+    }
+
+    /// Starts the machine with a busybox shell running `script` as root, in `/`.
+    ///
+    /// # Panics
+    /// When QEMU cannot be started.
+    #[must_use]
+    pub fn start(mut self, script: &str) -> Running {
+        let folder = tempfile::Builder::new().prefix("guest").tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        let mut load = String::new();
+        for (place, module) in self.kernel.modules(&self.modules).iter().enumerate() {
+            let path = format!("/modules/{place:02}-{}", module.file_name().and_then(OsStr::to_str).unwrap());
+            self.files.copy(&path, module);
+            load.push_str(&format!("insmod {path} || fail {path}\n"));
+        }
+        self.files.file("/script", 0o755, script.as_bytes().to_vec());
+        self.files.file("/init", 0o755, init(&load).into_bytes());
+        self.files.write(&at("initramfs")).unwrap();
+
+        let mut command = Command::new(program("qemu-system-x86_64"));
+        command
+            .args(["-accel", "tcg", "-cpu", "max", "-machine", "q35", "-nodefaults", "-no-user-config"])
+            .args(["-display", "none", "-monitor", "none", "-no-reboot", "-m", &format!("{}M", self.memory_mib)])
+            .arg("-kernel")
+            .arg(self.kernel.image())
+            .arg("-initrd")
+            .arg(at("initramfs"))
+            .args([
+                "-append",
+                &format!("console=ttyS0 rdinit=/init panic=-1 nokaslr mitigations=off{}", self.command_line),
+            ])
+            .arg("-serial")
+            .arg(file_device(&at("console")))
+            .arg("-serial")
+            .arg(file_device(&at("output")))
+            .args(&self.arguments);
+        let service = Service::start("guest", &command, &at("qemu.log"));
+        Running { service, folder }
+    }
+
+    /// [`Guest::start`] and [`Running::ended`].
+    ///
+    /// # Panics
+    /// As those.
+    #[must_use]
+    pub fn run(self, script: &str) -> Ended {
+        self.start(script).ended()
+    }
+}
+
+impl Running {
+    /// What the script has printed so far.
+    #[must_use]
+    pub fn output(&self) -> String {
+        self.read("output")
+    }
+
+    /// Waits for the machine's end.
+    ///
+    /// # Panics
+    /// When it does not end within [`PROCESSOR_TIME`] and [`PATIENCE`], or QEMU fails.
+    #[must_use]
+    pub fn ended(mut self) -> Ended {
+        let start = Instant::now();
+        let status = loop {
+            if let Some(status) = self.service.ended_within(Duration::from_millis(200)) {
+                break status;
+            }
+            assert!(
+                start.elapsed() < PATIENCE && self.service.processor_time() < PROCESSOR_TIME,
+                "the guest does not end:\n{}\n{}",
+                self.read("console"),
+                self.read("output")
+            );
+        };
+        assert!(status.success(), "QEMU ended with {status}: {}", self.service.log());
+        let output = self.read("output");
+        let (output, status) = match output.rsplit_once(END) {
+            Some((output, status)) => (output.to_owned(), status.trim().parse().ok()),
+            None => (output, None),
+        };
+        Ended { status, output, console: self.read("console") }
+    }
+
+    /// A serial port's text, with the line ends the program wrote.
+    fn read(&self, name: &str) -> String {
+        let bytes = std::fs::read(self.folder.path().join(name)).unwrap_or_default();
+        String::from_utf8_lossy(&bytes).replace("\r\n", "\n")
+    }
+}
+
+fn file_device(path: &Path) -> OsString {
+    let mut device = OsString::from("file:");
+    device.push(path);
+    device
+}
+
+/// The first program of the guest: what every script may count on.
+fn init(load: &str) -> String {
+    format!(
+        "#!/bin/busybox sh
+/bin/busybox mkdir -p /proc /sys /dev /tmp /run /mnt
+/bin/busybox --install -s /bin
+export PATH=/usr/bin:/bin HOME=/
+mount -t proc proc /proc
+mount -t sysfs sysfs /sys
+mount -t devtmpfs devtmpfs /dev
+exec </dev/null >/dev/ttyS1 2>&1
+fail() {{ echo \"cannot load $1\"; poweroff -f; }}
+{load}sh /script
+status=$?
+echo \"{END}$status\"
+poweroff -f
+"
+    )
+}
+
+/// The shared libraries a program is linked to, the loader among them.
+fn libraries(program: &Path) -> Vec<PathBuf> {
+    let seen = tool("ldd", &[program.to_str().unwrap()]).ok();
+    let paths = seen.stdout.lines().filter_map(|line| {
+        let path = line.split_once(" => ").map_or(line, |(_, path)| path).trim();
+        path.split(' ').next().filter(|path| path.starts_with('/')).map(PathBuf::from)
+    });
+    paths.collect()
+}
