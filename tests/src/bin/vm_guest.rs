@@ -1,0 +1,101 @@
+//! What tests run inside a guest: mounts layers through the kernel's verity, lists trees, looks for leftovers.
+//!
+//!     vm_guest verity IMAGE DATA_BLOCKS ROOT_HASH TARGET   loop, dm-verity, EROFS at TARGET
+//!     vm_guest plain IMAGE TARGET                          loop, EROFS at TARGET
+//!     vm_guest list FOLDER                                 one line for each name below
+//!     vm_guest flip FILE OFFSET                            inverts one byte
+//!     vm_guest leftovers                                   fails while loop or mapped devices are left
+
+use std::fs::File;
+use std::os::fd::AsFd as _;
+use std::os::unix::fs::FileExt as _;
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail};
+use image_rs_fork::erofs::SALT;
+use integration_tests::vm::listing;
+use rustix::mount::{
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, fsconfig_create, fsconfig_set_flag, fsconfig_set_string,
+    fsmount, fsopen, move_mount,
+};
+use sys::device_mapper::{DeviceMapper, VerityTable};
+use sys::loop_device::{LoopDevice, attached};
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    match run(&arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            println!("! {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: &[String]) -> Result<()> {
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    match arguments.as_slice() {
+        ["verity", image, data_blocks, root, target] => verity(image, data_blocks.parse()?, root, Path::new(target)),
+        ["plain", image, target] => mount(LoopDevice::attach(File::open(image)?)?.path(), Path::new(target)),
+        ["list", folder] => {
+            listing(Path::new(folder)).iter().for_each(|line| println!("{line}"));
+            Ok(())
+        }
+        ["flip", file, offset] => flip(file, offset.parse()?),
+        ["leftovers"] => leftovers(),
+        _ => bail!("unknown command {arguments:?}"),
+    }
+}
+
+/// Everything but the mount ends with this process; the kernel keeps what the mount needs.
+fn verity(image: &str, data_blocks: u64, root: &str, target: &Path) -> Result<()> {
+    let mut hash = [0; 32];
+    hex::decode_to_slice(root, &mut hash).context("root hash")?;
+    let data = LoopDevice::attach(File::open(image)?)?;
+    let table = VerityTable {
+        data: data.device(),
+        hash: data.device(),
+        data_blocks,
+        hash_start: data_blocks,
+        root: hash,
+        salt: &SALT,
+    };
+    let mapper = DeviceMapper::open()?;
+    mount(mapper.verity(&table)?.path(), target)
+}
+
+fn mount(device: &Path, target: &Path) -> Result<()> {
+    let erofs = fsopen("erofs", FsOpenFlags::FSOPEN_CLOEXEC).context("fsopen erofs")?;
+    fsconfig_set_string(erofs.as_fd(), "source", device)?;
+    fsconfig_set_flag(erofs.as_fd(), "ro")?;
+    fsconfig_create(erofs.as_fd()).with_context(|| format!("mount {}", device.display()))?;
+    let mount = fsmount(erofs.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::MOUNT_ATTR_RDONLY)?;
+    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
+    move_mount(&mount, "", rustix::fs::CWD, target, flags).context("move the mount")
+}
+
+fn flip(file: &str, offset: u64) -> Result<()> {
+    let file = File::options().read(true).write(true).open(file)?;
+    let mut byte = [0];
+    file.read_exact_at(&mut byte, offset)?;
+    file.write_all_at(&[!byte[0]], offset)?;
+    Ok(())
+}
+
+/// The kernel removes devices in the background after the last unmount, so it gets five seconds.
+fn leftovers() -> Result<()> {
+    let mapper = DeviceMapper::open()?;
+    let deadline = Instant::now() + Duration::from_secs(5);
+    loop {
+        let (mapped, attached) = (mapper.list()?, attached()?);
+        if mapped.is_empty() && attached.is_empty() {
+            return Ok(());
+        }
+        if Instant::now() > deadline {
+            bail!("left over: mapped {mapped:?}, loop {attached:?}");
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}

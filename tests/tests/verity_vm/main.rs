@@ -1,0 +1,138 @@
+//! What the kernel enforces: layers mounted through dm-verity in a guest, where device-mapper exists.
+
+#![allow(clippy::unwrap_used)] // a test fails by panicking
+
+mod layers;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use integration_tests::vm::{Ended, Guest};
+use layers::Layer;
+
+/// What mounting a layer takes. The checksum of EROFS is asked for by name only, so its module comes first.
+const MODULES: &[&str] = &["crc32c_generic", "loop", "dm-verity", "erofs", "overlay"];
+
+fn guest() -> Guest {
+    Guest::new().modules(MODULES).program(Path::new(env!("CARGO_BIN_EXE_vm_guest")))
+}
+
+/// The listing as it must be, except that some lines may be read errors; gives how many.
+#[track_caller]
+fn equal_or_error(ended: &Ended, section: &str, expected: &[String]) -> usize {
+    let path = |line: &str| line.split(' ').next().unwrap().to_owned();
+    let by_path: BTreeMap<String, &String> = expected.iter().map(|line| (path(line), line)).collect();
+    let mut errors = 0;
+    let lines = ended.section(section);
+    assert!(!lines.is_empty(), "{section} says nothing:\n{}", ended.output);
+    for line in lines {
+        if line.contains("! ") && line.ends_with("(os error 5)") {
+            errors += 1;
+        } else {
+            assert_eq!(by_path.get(&path(line)).map(|line| line.as_str()), Some(line), "{section}: wrong data");
+        }
+    }
+    errors
+}
+
+#[test]
+fn a_flipped_byte_is_a_read_error_and_never_wrong_data() {
+    let dir = tempfile::tempdir().unwrap();
+    let tree = dir.path().join("tree");
+    layers::tree(&tree);
+    let archive = layers::archive(&tree);
+    let expected = layers::unpacked(&archive);
+    let layer = Layer::write(&archive);
+    assert!(layer.finished.tree.tree_blocks > 2, "a tree of two levels");
+
+    let data = layer.find(&layers::large()[40 * 4096..41 * 4096]);
+    let cases = [
+        ("data", data + 1234),
+        // The link's inode of 64 bytes stands before its target; its mode is at byte 4.
+        ("inode", layer.find(layers::TARGET.as_bytes()) - 64 + 4),
+        ("name", layer.find(b"file-59")),
+        ("superblock", 1024 + 12),
+        ("hash-of-a-block", layer.tree_block(1) + 5),
+        ("hash-of-hashes", layer.tree_block(0) + 33),
+        ("last-hash-block", layer.tree_block(layer.finished.tree.tree_blocks - 1) + 1),
+    ];
+    let table = layer.table();
+    let mut script = format!(
+        "check() {{ if $1; then vm_guest list /mnt; umount /mnt; fi; vm_guest leftovers || exit 1; }}
+         echo == intact; check 'vm_guest verity /layer {table} /mnt'\n"
+    );
+    for (name, offset) in cases {
+        script.push_str(&format!(
+            "cp /layer /flipped; vm_guest flip /flipped {offset}
+             echo == verity-{name}; check 'vm_guest verity /flipped {table} /mnt'
+             echo == plain-{name}; check 'vm_guest plain /flipped /mnt'\n"
+        ));
+    }
+    // After the mount and after the first reading, below the kernel's caches.
+    script.push_str(&format!(
+        "cp /layer /flipped; vm_guest verity /flipped {table} /mnt || exit 1
+         cat /mnt/large >/dev/null || exit 1
+         vm_guest flip /flipped {data}; echo 3 >/proc/sys/vm/drop_caches
+         echo == live; vm_guest list /mnt; umount /mnt; vm_guest leftovers"
+    ));
+    let ended = guest().file("/layer", layer.bytes).run(&script);
+    let _ = ended.ok();
+
+    assert_eq!(ended.section("intact"), expected, "the mounted layer is what tar unpacks");
+    for (name, _) in cases {
+        let errors = equal_or_error(&ended, &format!("verity-{name}"), &expected);
+        assert!(errors > 0, "{name}: a read must fail\n{}", ended.output);
+    }
+    // The same flips without dm-verity: had they no effect, the above would show nothing.
+    for name in ["data", "inode", "name"] {
+        let lines = ended.section(&format!("plain-{name}"));
+        assert_eq!(lines.len(), expected.len(), "{name}: everything can be read");
+        assert_ne!(lines, expected, "{name}: what was flipped is seen");
+    }
+    assert_eq!(equal_or_error(&ended, "live", &expected), 1, "one file of the live mount has one bad block");
+    assert!(ended.console.contains("is corrupted"), "the kernel says which block:\n{}", ended.console);
+}
+
+#[test]
+fn layers_with_whiteouts_stack_through_verity() {
+    let base = Layer::write(&layers::small(&[
+        ("kept", "from the base"),
+        ("gone", "deleted above"),
+        ("changed", "old"),
+        ("opaque/", ""),
+        ("opaque/hidden", "below an opaque directory"),
+        ("merged/", ""),
+        ("merged/base", "one"),
+    ]));
+    let middle = Layer::write(&layers::small(&[
+        (".wh.gone", ""),
+        ("changed", "new"),
+        ("opaque/", ""),
+        ("opaque/.wh..wh..opq", ""),
+        ("opaque/shown", "of the middle"),
+        ("merged/", ""),
+        ("merged/middle", "two"),
+    ]));
+    let top = Layer::write(&layers::small(&[("merged/", ""), ("merged/.wh.base", ""), ("merged/top", "three")]));
+    let mut guest = guest();
+    let mut script = "mkdir -p /layers/0 /layers/1 /layers/2\n".to_owned();
+    for (place, layer) in [base, middle, top].into_iter().enumerate() {
+        script.push_str(&format!("vm_guest verity /{place}.erofs {} /layers/{place} || exit 1\n", layer.table()));
+        guest = guest.file(&format!("/{place}.erofs"), layer.bytes);
+    }
+    script.push_str(
+        "mount -t overlay -o ro,lowerdir=/layers/2:/layers/1:/layers/0 overlay /mnt || exit 1
+         cd /mnt; echo == stack; find . -type f | sort | while read f; do echo $f: $(cat $f); done; cd /
+         umount /mnt; umount /layers/0 /layers/1 /layers/2; echo == end; vm_guest leftovers",
+    );
+    let ended = guest.run(&script);
+    let _ = ended.ok();
+    let expected = [
+        "./changed: new",
+        "./kept: from the base",
+        "./merged/middle: two",
+        "./merged/top: three",
+        "./opaque/shown: of the middle",
+    ];
+    assert_eq!(ended.section("stack"), expected);
+}
