@@ -22,11 +22,18 @@ const NEEDED: &[(&str, &str)] = &[
     ("kill", "procps"),
     ("fsck.erofs", "erofs-utils"),
     ("veritysetup", "cryptsetup-bin"),
+    ("qemu-system-x86_64", QEMU),
+    // Guests boot this kernel; it brings kmod, whose depmod says which module needs which.
+    ("/lib/modules/*/kernel/drivers/md/dm-verity.ko", "linux-image-amd64"),
+    ("ldd", "libc-bin"),
     ("tar", "tar"),
     ("gzip", "gzip"),
     ("zstd", "zstd"),
     ("python3", "python3"),
 ];
+
+/// The emulator of the guests.
+const QEMU: &str = "qemu-system-x86";
 
 /// Installs what is missing, saying so. What cannot be had is a failure, never a skip.
 pub(crate) fn install() -> Result<()> {
@@ -44,8 +51,16 @@ pub(crate) fn install() -> Result<()> {
     }
     shell::run(apt(&["update", "-qq"]))?;
     let mut arguments = vec!["install", "-y", "-qq", "--no-install-recommends"];
-    arguments.extend(missing);
-    shell::run(apt(&arguments))?;
+    arguments.extend(&missing);
+    let installed = shell::run(apt(&arguments));
+    if installed.is_err() && missing.contains(&QEMU) {
+        // A qemu-utils from elsewhere, newer than Debian's, breaks the emulator's packages; nothing here needs it.
+        println!("That did not work; once more without qemu-utils, whose other version can be in the way.");
+        arguments.push("qemu-utils-");
+        shell::run(apt(&arguments))?;
+    } else {
+        installed?;
+    }
     let still = self::missing();
     if !still.is_empty() {
         bail!("still missing after the installation: {}", names(still.into_iter()));
