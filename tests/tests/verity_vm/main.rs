@@ -1,6 +1,6 @@
 //! What the kernel enforces: layers mounted through dm-verity in a guest, where device-mapper exists.
 
-#![allow(clippy::unwrap_used)] // a test fails by panicking
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)] // a test fails by panicking
 
 mod layers;
 
