@@ -17,6 +17,7 @@ const NEEDED: &[(&str, &str)] = &[
     ("busybox", "busybox-static"),
     ("curl", "curl"),
     ("openssl", "openssl"),
+    ("skopeo", "skopeo"),
     ("setpriv", "util-linux"),
     ("mount", "mount"),
     ("kill", "procps"),
