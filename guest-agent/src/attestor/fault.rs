@@ -5,9 +5,11 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use async_trait::async_trait;
 use kbs_client::{ClientError, Question, VerifiedVerdict};
 use protocols::digest::Sha256Digest;
+use protocols::resource::ResourcePath;
 use protocols::tcl::GoldenResource;
 use protocols::time::Timestamp;
 use tokio::sync::watch;
+use zeroize::Zeroizing;
 
 use super::RemoteAttestor;
 use crate::error::AgentError;
@@ -44,6 +46,10 @@ impl RemoteAttestor for Unreliable {
     }
 
     async fn golden(&self, _: Sha256Digest) -> Result<Option<GoldenResource>, AgentError> {
+        out_of_reach()
+    }
+
+    async fn resource(&self, _: ResourcePath) -> Result<Zeroizing<Vec<u8>>, AgentError> {
         out_of_reach()
     }
 

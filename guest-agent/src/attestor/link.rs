@@ -9,9 +9,11 @@ use kbs_client::{Client, ClientError, Question, ReceiptState, Session, VerifiedR
 use protocols::digest::{Sha256Digest, Sha384Digest};
 use protocols::kbs::{InitData, TeeEvidence};
 use protocols::reason::{self, Refusal};
+use protocols::resource::ResourcePath;
 use protocols::tcl::{Delivery, GoldenResource, LogBinding, MAX_RECORDS_PER_REQUEST, RecordBytes};
 use protocols::time::Timestamp;
 use tokio::sync::{Mutex, MutexGuard, watch};
+use zeroize::Zeroizing;
 
 use super::RemoteAttestor;
 use super::memory::ReceiptFile;
@@ -183,6 +185,19 @@ impl RemoteAttestor for AttestorLink {
                 state.session = None;
                 let session = self.session(&mut state).await?;
                 Ok(session.golden(&manifest).await?)
+            }
+            other => Ok(other?),
+        }
+    }
+
+    async fn resource(&self, path: ResourcePath) -> Result<Zeroizing<Vec<u8>>, AgentError> {
+        let mut state = self.state.lock().await;
+        let session = self.session(&mut state).await?;
+        match session.resource(path.as_str()).await {
+            Err(error) if error.session_ended() => {
+                state.session = None;
+                let session = self.session(&mut state).await?;
+                Ok(session.resource(path.as_str()).await?)
             }
             other => Ok(other?),
         }

@@ -2,16 +2,20 @@
 
 #[cfg(test)]
 pub(crate) mod fault;
+mod keys;
 mod link;
 mod memory;
 
 use async_trait::async_trait;
 use kbs_client::{Question, VerifiedVerdict};
 use protocols::digest::Sha256Digest;
+use protocols::resource::ResourcePath;
 use protocols::tcl::GoldenResource;
 use protocols::time::Timestamp;
 use tokio::sync::watch;
+use zeroize::Zeroizing;
 
+pub(crate) use keys::BrokerKeys;
 pub use link::AttestorLink;
 
 use crate::error::AgentError;
@@ -27,6 +31,9 @@ pub trait RemoteAttestor: Send + Sync + std::fmt::Debug {
 
     /// The golden values stored as a resource, unverified.
     async fn golden(&self, manifest: Sha256Digest) -> Result<Option<GoldenResource>, AgentError>;
+
+    /// A resource, by the attestor's own policy.
+    async fn resource(&self, path: ResourcePath) -> Result<Zeroizing<Vec<u8>>, AgentError>;
 
     /// Tells the number of receipted records whenever it grows.
     fn delivered(&self) -> watch::Receiver<u64>;

@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use image_rs_fork::registry::{ImageReference, Registry};
-use image_rs_fork::{ImagePolicy, LayerStore, MeasuredImage, NoKeys, fetch, pull};
+use image_rs_fork::{ImagePolicy, LayerStore, MeasuredImage, fetch, pull};
 use protocols::events::{Event, Failed, Image, PullImage, hash_str};
 use protocols::tcl::Mode;
 
@@ -28,7 +28,7 @@ pub use loaded::{ContainerSpec, LoadedContainer, Places};
 pub use measured::{Ledger, MeasuredLaunch};
 pub use process::{Asked, merge};
 
-use crate::attestor::RemoteAttestor;
+use crate::attestor::{BrokerKeys, RemoteAttestor};
 use crate::clock::Clock;
 use crate::config::{Config, Receipts};
 use crate::container_id::ContainerId;
@@ -170,8 +170,8 @@ impl Pipeline {
         let fetched = fetch(&reference, registry).await?;
         let verified = fetched.verify(&ImagePolicy::host(), registry).await?;
         container.set_state(State::Launching(Stage::Pull));
-        let image =
-            pull(verified, registry, self.store.as_ref(), &NoKeys, &self.config.limits, &container.pull).await?;
+        let keys = BrokerKeys::new(self.attestor.as_ref());
+        let image = pull(verified, registry, self.store.as_ref(), &keys, &self.config.limits, &container.pull).await?;
         container.set_manifest(image.measurement().manifest);
         Ok(image)
     }
