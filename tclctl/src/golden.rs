@@ -20,6 +20,7 @@ use crate::cli::{
     GoldenPublishArguments, GoldenPushArguments, GoldenRevokeArguments, GoldenShowArguments, GoldenVerifyArguments,
     MeasureArguments,
 };
+use crate::encryption;
 use crate::issue::{self, PlatformManifest};
 use crate::outcome::Failure;
 use crate::output::Output;
@@ -32,10 +33,11 @@ fn coded(error: RegistryError) -> Failure {
 pub(crate) async fn measure(arguments: &MeasureArguments, output: &Output) -> Result<(), Failure> {
     let reference = issue::reference(&arguments.reference)?;
     let registry = issue::client(&arguments.registry, &reference)?;
+    let keys = encryption::ring(&arguments.decryption)?;
     let mut lines = Vec::new();
     let mut values = Vec::new();
     for manifest in issue::manifests(&registry, &reference).await? {
-        let image = issue::measure(&registry, &manifest).await?;
+        let image = issue::measure(&registry, &manifest, &keys).await?;
         let statement = issue::issue(&image, &arguments.issuer, arguments.version, &arguments.issue)?;
         let payload = statement.payload().map_err(|error| Failure::Fault(error.to_string()))?;
         values.push(json!({
@@ -62,10 +64,11 @@ pub(crate) async fn push(arguments: &GoldenPushArguments, output: &Output) -> Re
     let key = private_key(&arguments.key)?;
     let reference = issue::reference(&arguments.reference)?;
     let registry = issue::client(&arguments.registry, &reference)?;
+    let keys = encryption::ring(&arguments.decryption)?;
     let mut lines = Vec::new();
     let mut values = Vec::new();
     for manifest in issue::manifests(&registry, &reference).await? {
-        let image = issue::measure(&registry, &manifest).await?;
+        let image = issue::measure(&registry, &manifest, &keys).await?;
         let statement = issue::issue(&image, &arguments.issuer, arguments.version, &arguments.issue)?;
         if statement.predicate.expires <= Timestamp::now() {
             let text = format!("it would have expired at {}: give --days or --expires", statement.predicate.expires);

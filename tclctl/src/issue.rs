@@ -4,13 +4,13 @@ use std::fs;
 use std::path::Path;
 
 use image_rs_fork::{
-    FetchedManifest, ImageError, ImagePolicy, Limits, MeasureOnly, MeasuredImage, NoKeys, NoProgress, pull,
+    FetchedManifest, ImageError, ImagePolicy, KeyProvider, Limits, MeasureOnly, MeasuredImage, NoProgress, pull,
 };
 use protocols::environment::Environment;
 use protocols::golden::{GoldenValue, Issue, ProcessPolicy, Statement, default_series, statement};
 use protocols::image::Platform;
 use protocols::time::Timestamp;
-use registry::oci::{Descriptor, Document};
+use registry::oci::{Descriptor, DescriptorPlatform, Document};
 use registry::{HttpRegistry, ImageReference, RegistriesConf, Registry as _, RegistryConfig};
 
 use crate::cli::{EnvironmentArgument, IssueArguments, RegistryArguments};
@@ -62,6 +62,14 @@ pub(crate) struct PlatformManifest {
     pub(crate) descriptor: Descriptor,
     /// Its platform: by the index, or by its own config where the reference names a manifest itself.
     pub(crate) platform: Platform,
+}
+
+impl PlatformManifest {
+    /// The platform as an index names it.
+    pub(crate) fn index_platform(&self) -> Option<DescriptorPlatform> {
+        let Platform { os, architecture, variant } = self.platform.clone();
+        Some(DescriptorPlatform { architecture, os, variant })
+    }
 }
 
 /// Every platform manifest behind a reference: itself, or those an index lists.
@@ -123,12 +131,16 @@ pub(crate) async fn manifests(
 }
 
 /// Measures one platform manifest: everything is streamed and checked, nothing is stored.
-pub(crate) async fn measure(registry: &HttpRegistry, manifest: &PlatformManifest) -> Result<MeasuredImage, Failure> {
+pub(crate) async fn measure(
+    registry: &HttpRegistry,
+    manifest: &PlatformManifest,
+    keys: &dyn KeyProvider,
+) -> Result<MeasuredImage, Failure> {
     let coded = |error: ImageError| Failure::by_command(error.refusal());
     let fetched: FetchedManifest = image_rs_fork::fetch(&manifest.reference, registry).await.map_err(coded)?;
     let policy = ImagePolicy::for_platform(manifest.platform.clone());
     let verified = fetched.verify(&policy, registry).await.map_err(coded)?;
-    pull(verified, registry, &MeasureOnly, &NoKeys, &Limits::default(), &NoProgress).await.map_err(coded)
+    pull(verified, registry, &MeasureOnly, keys, &Limits::default(), &NoProgress).await.map_err(coded)
 }
 
 /// The statement for a measured image.

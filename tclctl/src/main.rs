@@ -8,6 +8,7 @@ mod ak;
 mod artifact;
 mod attestor;
 mod cli;
+mod encryption;
 mod explain;
 mod golden;
 mod image_push;
@@ -75,6 +76,7 @@ async fn dispatch(command: Command, output: &Output) -> Result<Ending, Failure> 
         Command::Golden(GoldenCommand::Revoke(arguments)) => golden::revoke(&arguments, output).await?,
         Command::Golden(GoldenCommand::Publish(arguments)) => golden::publish(&arguments, output).await?,
         Command::Image(ImageCommand::Push(arguments)) => image_push::push(&arguments, output).await?,
+        Command::Image(ImageCommand::Encrypt(arguments)) => encryption::encrypt(&arguments, output).await?,
         Command::Log(LogCommand::Show(arguments)) => log::show(&arguments, output).await?,
         Command::Log(LogCommand::Export(arguments)) => log::export(&arguments, output).await?,
         Command::Log(LogCommand::Verify(arguments)) => log::verify(&arguments, output).await?,

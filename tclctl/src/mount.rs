@@ -2,13 +2,14 @@
 
 use std::path::Path;
 
-use image_rs_fork::{ImagePolicy, Limits, MeasuredImage, NoKeys, NoProgress};
+use image_rs_fork::{ImagePolicy, KeyProvider, Limits, MeasuredImage, NoProgress};
 use protocols::image::Layout;
 use registry::ImageReference;
 use rustix::mount::{MountFlags, UnmountFlags, mount_bind, mount_remount, unmount};
 use serde_json::json;
 
 use crate::cli::{MountArguments, UmountArguments};
+use crate::encryption;
 use crate::issue;
 use crate::outcome::Failure;
 use crate::output::Output;
@@ -22,7 +23,8 @@ pub(crate) async fn mount(arguments: &MountArguments, output: &Output) -> Result
     let record = store::find(&root, &reference)?;
     let store = Store::open(&root, arguments.layout.map_or(record.layout, Layout::from))?;
     Mount::all(&root)?;
-    let image = assemble(&store, &reference, &record).await?;
+    let keys = encryption::ring(&arguments.decryption)?;
+    let image = assemble(&store, &reference, &record, &keys).await?;
     let measured = image.measurement();
     let mount = Mount {
         target: target.clone(),
@@ -60,14 +62,19 @@ pub(crate) async fn mount(arguments: &MountArguments, output: &Output) -> Result
 }
 
 /// The image from what is stored.
-async fn assemble(store: &Store, reference: &ImageReference, record: &Record) -> Result<MeasuredImage, Failure> {
+async fn assemble(
+    store: &Store,
+    reference: &ImageReference,
+    record: &Record,
+    keys: &dyn KeyProvider,
+) -> Result<MeasuredImage, Failure> {
     let documents = store.documents();
     let pinned = reference.pinned(record.manifest);
     let found = image_rs_fork::fetch(&pinned, &documents).await.map_err(|error| coded(&error))?;
     let policy = ImagePolicy::for_platform(record.platform.clone());
     let verified = found.verify(&policy, &documents).await.map_err(|error| coded(&error))?;
     let layers = OnlyStored::new(store.layers());
-    let measured = image_rs_fork::pull(verified, &documents, &layers, &NoKeys, &Limits::default(), &NoProgress).await;
+    let measured = image_rs_fork::pull(verified, &documents, &layers, keys, &Limits::default(), &NoProgress).await;
     measured.map_err(|error| layers.corrupt().map_or_else(|| coded(&error), Failure::by_command))
 }
 

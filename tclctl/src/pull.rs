@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 use std::io::IsTerminal as _;
 use std::sync::{Mutex, PoisonError};
 
-use image_rs_fork::{ImagePolicy, Limits, MeasuredImage, NoKeys, Progress};
+use image_rs_fork::{ImagePolicy, Limits, MeasuredImage, Progress};
 use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
 use protocols::digest::Sha256Digest;
 use registry::oci::{Document, Manifest};
 use serde_json::{Value, json};
 
 use crate::cli::PullArguments;
+use crate::encryption;
 use crate::issue;
 use crate::outcome::Failure;
 use crate::output::Output;
@@ -21,12 +22,13 @@ pub(crate) async fn pull(arguments: &PullArguments, output: &Output) -> Result<(
     let reference = issue::reference(&arguments.reference)?;
     let registry = issue::client(&arguments.registry, &reference)?;
     let store = Store::open(&arguments.store.store, arguments.layout.into())?;
+    let keys = encryption::ring(&arguments.decryption)?;
     let source = Recorder::new(&registry);
     let found = image_rs_fork::fetch(&reference, &source).await.map_err(|error| coded(&error))?;
     let verified = found.verify(&ImagePolicy::host(), &source).await.map_err(|error| coded(&error))?;
     let watch = Watch::new(!output.json() && std::io::stderr().is_terminal());
     let written = written();
-    let pulled = image_rs_fork::pull(verified, &source, store.layers(), &NoKeys, &Limits::default(), &watch).await;
+    let pulled = image_rs_fork::pull(verified, &source, store.layers(), &keys, &Limits::default(), &watch).await;
     let image = pulled.map_err(|error| coded(&error))?;
     let written = written.zip(self::written()).map(|(before, after)| after.saturating_sub(before));
     let manifest = manifest(&source, &image)?;

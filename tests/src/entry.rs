@@ -3,11 +3,14 @@
 
 mod blobs;
 
+use std::collections::BTreeMap;
 use std::sync::OnceLock;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use image_rs_fork::{ImageError, ImagePolicy, Limits, MeasureOnly, NoKeys, NoProgress, fetch, pull};
+use image_rs_fork::{
+    ImageError, ImagePolicy, KeyProvider as _, Limits, MeasureOnly, NoKeys, NoProgress, WrappedKey, fetch, pull,
+};
 use protocols::digest::Sha256Digest;
 use protocols::dsse::Envelope;
 use protocols::event_log;
@@ -43,6 +46,7 @@ pub const ALL: &[Entry] = &[
     Entry { name: "layer", read: layer, seeds: seeds::layers },
     Entry { name: "attest", read: attest, seeds: seeds::attests },
     Entry { name: "snp_report", read: snp_report, seeds: seeds::snp_reports },
+    Entry { name: "encryption", read: encryption, seeds: seeds::encryptions },
     Entry { name: "jws", read: jws, seeds: seeds::tokens },
     Entry { name: "tar", read: tar, seeds: seeds::layers },
     Entry { name: "gzip", read: gzip, seeds: seeds::gzips },
@@ -122,6 +126,31 @@ pub fn snp_report(bytes: &[u8]) {
     let _ = Report::from_json(&value);
 }
 
+/// An encrypted layer's annotations, and the packets in them, with keys that open the seeds.
+///
+/// # Panics
+/// When a pull says anything else of such a layer than that it has no key or is not authentic.
+pub fn encryption(bytes: &[u8]) {
+    let keys = seeds::keys();
+    for scheme in ["jwe", image_rs_fork::ocicrypt::ATTESTATION_AGENT] {
+        let wrapped = WrappedKey { scheme: scheme.to_owned(), packet: bytes.to_vec() };
+        let _ = runtime().block_on(keys.unwrap(&wrapped));
+    }
+    let Ok(annotations) = serde_json::from_slice::<BTreeMap<String, String>>(bytes) else { return };
+    let mut layer = Descriptor::of("application/vnd.oci.image.layer.v1.tar+encrypted", b"");
+    layer.annotations = annotations;
+    let image = OneLayer::with(layer, b"");
+    let reference: ImageReference = "fuzz.example/app:1".parse().unwrap();
+    let policy = ImagePolicy::host();
+    let pulled = runtime().block_on(async {
+        let verified = fetch(&reference, &image).await?.verify(&policy, &image).await?;
+        pull(verified, &image, &MeasureOnly, keys, &Limits::default(), &NoProgress).await
+    });
+    if let Err(error) = pulled {
+        assert!(matches!(error, ImageError::Key { .. } | ImageError::Decrypt { .. }), "only its encryption: {error}");
+    }
+}
+
 /// A compact JWS: nothing but the key's own tokens verify, and there are none of it here.
 ///
 /// # Panics
@@ -193,6 +222,11 @@ struct OneLayer {
 
 impl OneLayer {
     fn new(tar: &[u8]) -> Self {
+        Self::with(Descriptor::of("application/vnd.oci.image.layer.v1.tar", tar), tar)
+    }
+
+    /// With a descriptor of its own for the blob of what is unpacked to `tar`.
+    fn with(layer: Descriptor, tar: &[u8]) -> Self {
         let platform = ImagePolicy::host();
         let platform = platform.platform();
         let config = json!({
@@ -204,7 +238,7 @@ impl OneLayer {
         let manifest = json!({
             "schemaVersion": 2, "mediaType": registry::oci::MANIFEST,
             "config": Descriptor::of("application/vnd.oci.image.config.v1+json", &config),
-            "layers": [Descriptor::of("application/vnd.oci.image.layer.v1.tar", tar)],
+            "layers": [layer],
         });
         Self { manifest: Bytes::from(manifest.to_string()), blobs: [config, Bytes::copy_from_slice(tar)] }
     }
@@ -246,9 +280,15 @@ mod seeds {
     use protocols::keys::SigningKey;
     use protocols::register::HashAlg;
 
+    use image_rs_fork::ocicrypt::{
+        DecryptionKey, KeyRing, LayerEncryptor, RecipientKey, Recipients, WrappingKey, key_id,
+    };
+
     use super::{Envelope, OnceLock, Receipt, json};
 
     const DATA: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/data/vectors");
+
+    const KEY_ID: &str = "kbs:///default/key/1";
 
     fn file(name: &str) -> Vec<u8> {
         std::fs::read(format!("{DATA}/{name}")).unwrap()
@@ -406,6 +446,27 @@ mod seeds {
             let SigningKey::EcdsaP256(key) = key() else { unreachable!() };
             protocols::jws::sign(protocols::tcl::RECEIPT_TYP, None, &receipt, key).unwrap()
         })
+    }
+
+    pub(super) fn keys() -> &'static KeyRing {
+        static KEYS: OnceLock<KeyRing> = OnceLock::new();
+        KEYS.get_or_init(|| {
+            let mut ring = KeyRing::default();
+            ring.add_private(DecryptionKey::from_pem(&key().to_pem().unwrap()).unwrap());
+            ring.add_wrapping(key_id(KEY_ID).unwrap(), WrappingKey::new(&[7; 32]).unwrap());
+            ring
+        })
+    }
+
+    /// Annotations of an empty layer, and the two packets in them.
+    pub(super) fn encryptions() -> Vec<Vec<u8>> {
+        let mut recipients = Recipients::default();
+        recipients.add_public(RecipientKey::from_pem(&key().verifying_key().to_pem().unwrap()).unwrap());
+        recipients.add_wrapping(key_id(KEY_ID).unwrap(), WrappingKey::new(&[7; 32]).unwrap());
+        let annotations = LayerEncryptor::new(&protocols::digest::Sha256Digest::of(b"")).unwrap().finish(&recipients);
+        let annotations = annotations.unwrap();
+        let packets = annotations.values().map(|text| protocols::encoding::un_b64(text).unwrap());
+        std::iter::once(json!(annotations).to_string().into_bytes()).chain(packets).collect()
     }
 
     pub(super) fn tokens() -> Vec<Vec<u8>> {

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
 
-use super::RegistryArguments;
+use super::{DecryptionArguments, RegistryArguments};
 
 /// What goes into a golden value beside the image.
 #[derive(Debug, Args)]
@@ -51,6 +51,8 @@ pub(crate) struct MeasureArguments {
     #[command(flatten)]
     pub(crate) issue: IssueArguments,
     #[command(flatten)]
+    pub(crate) decryption: DecryptionArguments,
+    #[command(flatten)]
     pub(crate) registry: RegistryArguments,
 }
 
@@ -96,6 +98,8 @@ pub(crate) struct GoldenPushArguments {
     pub(crate) version: u64,
     #[command(flatten)]
     pub(crate) issue: IssueArguments,
+    #[command(flatten)]
+    pub(crate) decryption: DecryptionArguments,
     #[command(flatten)]
     pub(crate) registry: RegistryArguments,
 }

@@ -10,6 +10,43 @@ use super::RegistryArguments;
 pub(crate) enum ImageCommand {
     /// Build an image from folders, the same bytes every time, and push it
     Push(ImagePushArguments),
+    /// Encrypt the layers of an image for recipients, and push the result; config and diffIDs stay
+    Encrypt(ImageEncryptArguments),
+}
+
+/// Keys of encrypted layers.
+#[derive(Debug, Clone, Default, Args)]
+pub(crate) struct DecryptionArguments {
+    /// Private key of encrypted layers (PEM), or what the key broker holds (32 bytes); may be repeated
+    #[arg(long, value_name = "FILE|kbs:///REPOSITORY/TYPE/TAG=FILE")]
+    pub(crate) decryption_key: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ImageEncryptArguments {
+    /// The image, or an index of images
+    #[arg(value_name = "SOURCE")]
+    pub(crate) source: String,
+    /// Where the encrypted image goes, registry/repository:tag
+    #[arg(value_name = "DESTINATION")]
+    pub(crate) destination: String,
+    /// Public key (PEM) of somebody who can decrypt it; may be repeated
+    #[arg(long, value_name = "jwe:FILE")]
+    pub(crate) recipient: Vec<String>,
+    /// The key broker's key that guests ask for
+    #[arg(long, value_name = "attestation-agent:kbs:///REPOSITORY/TYPE/TAG", requires = "key")]
+    pub(crate) provider: Option<String>,
+    /// File with that key, 32 random bytes
+    #[arg(long, value_name = "FILE", requires = "provider")]
+    pub(crate) key: Option<PathBuf>,
+    /// Store that key with this attestor
+    #[arg(long, value_name = "URL", requires = "admin_token", requires = "key")]
+    pub(crate) attestor: Option<String>,
+    /// File with the attestor's administration token
+    #[arg(long, value_name = "FILE", requires = "attestor")]
+    pub(crate) admin_token: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) registry: RegistryArguments,
 }
 
 #[derive(Debug, Args)]

@@ -17,7 +17,7 @@ pub(crate) use self::golden::{
     EnvironmentArgument, GoldenCommand, GoldenPublishArguments, GoldenPushArguments, GoldenRevokeArguments,
     GoldenShowArguments, GoldenVerifyArguments, IssueArguments, KeygenArguments, MeasureArguments,
 };
-pub(crate) use self::image::{ImageCommand, ImagePushArguments};
+pub(crate) use self::image::{DecryptionArguments, ImageCommand, ImageEncryptArguments, ImagePushArguments};
 pub(crate) use self::keys::{AkCommand, AkShowArguments, SimulatedCommand, SimulatedPkiArguments};
 pub(crate) use self::launch::{EvidenceArguments, ModeArgument, RunArguments, StopArguments};
 pub(crate) use self::log::{LogCommand, LogExportArguments, LogShowArguments, LogVerifyArguments};

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 use protocols::image::Layout;
 
-use super::RegistryArguments;
+use super::{DecryptionArguments, RegistryArguments};
 
 /// How layers are kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -41,6 +41,8 @@ pub(crate) struct PullArguments {
     #[arg(long, value_enum, default_value = "tree")]
     pub(crate) layout: LayoutArgument,
     #[command(flatten)]
+    pub(crate) decryption: DecryptionArguments,
+    #[command(flatten)]
     pub(crate) registry: RegistryArguments,
 }
 
@@ -57,6 +59,8 @@ pub(crate) struct MountArguments {
     /// The layout to mount; the one it was last pulled in otherwise
     #[arg(long, value_enum)]
     pub(crate) layout: Option<LayoutArgument>,
+    #[command(flatten)]
+    pub(crate) decryption: DecryptionArguments,
     /// Allow changes; they are gone with the mount
     #[arg(long)]
     pub(crate) writable: bool,
