@@ -31,13 +31,12 @@ fn coded(error: RegistryError) -> Failure {
 
 /// Prints the payload that would be signed, one line per platform manifest.
 pub(crate) async fn measure(arguments: &MeasureArguments, output: &Output) -> Result<(), Failure> {
-    let reference = issue::reference(&arguments.reference)?;
-    let registry = issue::client(&arguments.registry, &reference)?;
+    let (registry, reference) = issue::source(&arguments.registry, &arguments.reference, arguments.named.as_deref())?;
     let keys = encryption::ring(&arguments.decryption)?;
     let mut lines = Vec::new();
     let mut values = Vec::new();
-    for manifest in issue::manifests(&registry, &reference).await? {
-        let image = issue::measure(&registry, &manifest, &keys).await?;
+    for manifest in issue::manifests(&*registry, &reference).await? {
+        let image = issue::measure(&*registry, &manifest, &keys).await?;
         let statement = issue::issue(&image, &arguments.issuer, arguments.version, &arguments.issue)?;
         let payload = statement.payload().map_err(|error| Failure::Fault(error.to_string()))?;
         values.push(json!({

@@ -11,7 +11,9 @@ use protocols::golden::{GoldenValue, Issue, ProcessPolicy, Statement, default_se
 use protocols::image::Platform;
 use protocols::time::Timestamp;
 use registry::oci::{Descriptor, DescriptorPlatform, Document};
-use registry::{HttpRegistry, ImageReference, RegistriesConf, Registry as _, RegistryConfig};
+use registry::{
+    HttpRegistry, ImageReference, LayoutReference, OciLayout, RegistriesConf, Registry, RegistryConfig, RegistryError,
+};
 
 use crate::cli::{EnvironmentArgument, IssueArguments, RegistryArguments};
 use crate::outcome::Failure;
@@ -49,6 +51,34 @@ fn registries_conf(path: &Path) -> Result<RegistriesConf, Failure> {
     RegistriesConf::parse(&text).map_err(|e| Failure::Usage(format!("{}: {e}", path.display())))
 }
 
+/// The image that is meant and where its bytes are: a registry, or the layout that `oci:DIR[:NAME]` names. An
+/// image in a layout takes the name `named`, which no registry has been asked about.
+pub(crate) fn source(
+    arguments: &RegistryArguments,
+    text: &str,
+    named: Option<&str>,
+) -> Result<(Box<dyn Registry>, ImageReference), Failure> {
+    let Some(layout) = LayoutReference::parse(text) else {
+        if named.is_some() {
+            return Err(Failure::Usage("--as names an image in a layout (oci:DIR), not in a registry".to_owned()));
+        }
+        let reference = reference(text)?;
+        return Ok((Box::new(client(arguments, &reference)?), reference));
+    };
+    let coded = |error: RegistryError| Failure::by_command(error.refusal());
+    let opened = OciLayout::open(&layout.dir).map_err(coded)?;
+    let found = match layout.digest {
+        Some(digest) => opened.pinned(digest),
+        None => opened.reference(layout.name.as_deref()),
+    };
+    let found = found.map_err(coded)?;
+    let reference = match (named, found.digest()) {
+        (Some(named), Some(digest)) => reference(named)?.pinned(*digest),
+        _ => found,
+    };
+    Ok((Box::new(opened), reference))
+}
+
 /// Reads a reference.
 pub(crate) fn reference(text: &str) -> Result<ImageReference, Failure> {
     text.parse::<ImageReference>().map_err(|error| Failure::Usage(error.to_string()))
@@ -74,7 +104,7 @@ impl PlatformManifest {
 
 /// Every platform manifest behind a reference: itself, or those an index lists.
 pub(crate) async fn manifests(
-    registry: &HttpRegistry,
+    registry: &dyn Registry,
     reference: &ImageReference,
 ) -> Result<Vec<PlatformManifest>, Failure> {
     let found = registry
@@ -82,7 +112,7 @@ pub(crate) async fn manifests(
         .await
         .map_err(|error| Failure::by_command(error.refusal()))?;
     if let Some(expected) = reference.digest().filter(|expected| **expected != found.digest) {
-        let error = registry::RegistryError::Digest {
+        let error = RegistryError::Digest {
             host: reference.host().to_owned(),
             what: format!("manifest {expected}"),
             expected: *expected,
@@ -132,7 +162,7 @@ pub(crate) async fn manifests(
 
 /// Measures one platform manifest: everything is streamed and checked, nothing is stored.
 pub(crate) async fn measure(
-    registry: &HttpRegistry,
+    registry: &dyn Registry,
     manifest: &PlatformManifest,
     keys: &dyn KeyProvider,
 ) -> Result<MeasuredImage, Failure> {

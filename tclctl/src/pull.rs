@@ -19,11 +19,10 @@ use crate::store::{Recorder, Store, coded};
 
 /// Pulls, records what was pulled, and tells it.
 pub(crate) async fn pull(arguments: &PullArguments, output: &Output) -> Result<(), Failure> {
-    let reference = issue::reference(&arguments.reference)?;
-    let registry = issue::client(&arguments.registry, &reference)?;
+    let (registry, reference) = issue::source(&arguments.registry, &arguments.reference, arguments.named.as_deref())?;
     let store = Store::open(&arguments.store.store, arguments.layout.into())?;
     let keys = encryption::ring(&arguments.decryption)?;
-    let source = Recorder::new(&registry);
+    let source = Recorder::new(&*registry);
     let found = image_rs_fork::fetch(&reference, &source).await.map_err(|error| coded(&error))?;
     let verified = found.verify(&ImagePolicy::host(), &source).await.map_err(|error| coded(&error))?;
     let watch = Watch::new(!output.json() && std::io::stderr().is_terminal());

@@ -20,7 +20,9 @@ use protocols::snp::Report;
 use protocols::tcl::{RECEIPT_TYP, Receipt};
 use protocols::tpm::{Attest, Public, Signature};
 use registry::oci::Document;
-use registry::{BlobStream, Descriptor, ImageReference, ManifestBytes, Registry, RegistryError, Repository, Target};
+use registry::{
+    BlobStream, Descriptor, ImageReference, ManifestBytes, RegistriesConf, Registry, RegistryError, Repository, Target,
+};
 use serde_json::{Value, json};
 
 pub use self::blobs::{agree, erofs, gzip, tar, write_erofs, zstd};
@@ -43,6 +45,8 @@ pub const ALL: &[Entry] = &[
     Entry { name: "reference", read: reference, seeds: seeds::references },
     Entry { name: "manifest", read: manifest, seeds: seeds::manifests },
     Entry { name: "auth_file", read: auth_file, seeds: seeds::auth_files },
+    Entry { name: "registries_conf", read: registries_conf, seeds: seeds::registries_confs },
+    Entry { name: "credential_helper", read: credential_helper, seeds: seeds::helper_outputs },
     Entry { name: "layer", read: layer, seeds: seeds::layers },
     Entry { name: "attest", read: attest, seeds: seeds::attests },
     Entry { name: "snp_report", read: snp_report, seeds: seeds::snp_reports },
@@ -105,6 +109,25 @@ pub fn auth_file(bytes: &[u8]) {
     if let Ok(text) = std::str::from_utf8(bytes) {
         let _ = registry::auth::parse_challenges(text);
     }
+}
+
+/// A `registries.conf`, and where it leads.
+///
+/// # Panics
+/// Never by its input: the repositories asked for are well formed.
+pub fn registries_conf(bytes: &[u8]) {
+    let Ok(conf) = std::str::from_utf8(bytes).map_err(drop).and_then(|text| RegistriesConf::parse(text).map_err(drop))
+    else {
+        return;
+    };
+    for repository in ["r.example/team/app", "docker.io/app", "a.b.example:5000/app"] {
+        let _ = conf.location(&repository.parse().unwrap());
+    }
+}
+
+/// What a credential helper prints.
+pub fn credential_helper(bytes: &[u8]) {
+    let _ = registry::auth::parse_helper_output(bytes);
 }
 
 /// What a TPM sends: a quote, its signature, a public area.
@@ -363,6 +386,20 @@ mod seeds {
             br#"Bearer realm="https://auth.example/token",service="r",scope="repository:app:pull", Basic realm="b""#
                 .to_vec(),
         ]
+    }
+
+    pub(super) fn registries_confs() -> Vec<Vec<u8>> {
+        let rules = "unqualified-search-registries = [\"docker.io\"]\ncredential-helpers = [\"containers-auth.json\", \
+             \"x\"]\n[[registry]]\nprefix = \"r.example/team\"\nlocation = \"in.example/t\"\ninsecure = true\n\
+             [[registry.mirror]]\nlocation = \"m.example:5000\"\npull-from-mirror = \"all\"\n";
+        let wildcard = "[[registry]]\nprefix = \"*.b.example:5000\"\nblocked = true\n[[registry]]\nlocation = \
+             \"docker.io/library\"\nmirror-by-digest-only = true\n";
+        vec![rules.into(), wildcard.into()]
+    }
+
+    pub(super) fn helper_outputs() -> Vec<Vec<u8>> {
+        let basic = br#"{"ServerURL":"r.example","Username":"user","Secret":"s3cret"}"#;
+        vec![basic.to_vec(), br#"{"Username":"<token>","Secret":"t"}"#.to_vec()]
     }
 
     pub(super) fn layers() -> Vec<Vec<u8>> {

@@ -185,6 +185,14 @@ impl RegistriesConf {
         self.helpers.as_deref().unwrap_or(&[CredentialSource::AuthFile])
     }
 
+    /// Where `repository` really is: what its prefix is replaced with.
+    ///
+    /// # Errors
+    /// [`RegistryError::Blocked`]; [`RegistryError::Config`] when the location makes no repository.
+    pub fn location(&self, repository: &Repository) -> Result<Repository, RegistryError> {
+        self.places(repository, Asked::ByName).map(|places| places.location)
+    }
+
     /// Where `repository` is to be asked.
     ///
     /// # Errors

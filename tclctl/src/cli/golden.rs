@@ -39,9 +39,12 @@ pub(crate) enum EnvironmentArgument {
 
 #[derive(Debug, Args)]
 pub(crate) struct MeasureArguments {
-    /// The image; an index gives one line per platform
+    /// The image, in a registry or in an OCI layout (oci:DIR[:NAME]); an index gives one line per platform
     #[arg(value_name = "REF")]
     pub(crate) reference: String,
+    /// The image's name where REF is in a layout
+    #[arg(long = "as", value_name = "NAME")]
+    pub(crate) named: Option<String>,
     /// The signer's name in the measured configuration
     #[arg(long, default_value = "unnamed")]
     pub(crate) issuer: String,

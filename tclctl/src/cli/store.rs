@@ -32,9 +32,12 @@ pub(crate) struct StoreArguments {
 
 #[derive(Debug, Args)]
 pub(crate) struct PullArguments {
-    /// registry/repository:tag or @sha256:digest
+    /// registry/repository:tag or @sha256:digest, or oci:DIR[:NAME]
     #[arg(value_name = "REF")]
     pub(crate) reference: String,
+    /// The image's name where REF is in a layout
+    #[arg(long = "as", value_name = "NAME")]
+    pub(crate) named: Option<String>,
     #[command(flatten)]
     pub(crate) store: StoreArguments,
     /// How layers are kept

@@ -69,7 +69,7 @@ impl HttpRegistry {
 
     /// Where a repository is written to.
     fn location(&self, repository: &Repository) -> Result<Repository, RegistryError> {
-        Ok(self.session.config.registries_conf.places(repository, Asked::ByName)?.location)
+        self.session.config.registries_conf.location(repository)
     }
 
     /// A manifest from one place.
