@@ -18,8 +18,11 @@ pub struct Limits {
     pub layers: u32,
     /// Unpacked bytes per compressed byte of a layer, beyond the first 64 MiB. Default 1,000.
     pub ratio: u32,
-    /// Layers received at the same time; memory grows with each. Default 2.
+    /// Layers received at the same time, at most 16; memory grows with each. Default 2.
     pub parallel: u32,
+    /// One layer at a time, all of it on one thread: the least memory. Always so where there is one processor.
+    /// Default false.
+    pub inline: bool,
 }
 
 impl Default for Limits {
@@ -32,6 +35,7 @@ impl Default for Limits {
             layers: 500,
             ratio: 1000,
             parallel: 2,
+            inline: false,
         }
     }
 }

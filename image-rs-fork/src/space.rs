@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::error::ImageError;
+use crate::pull::Flights;
 
 /// Removes a stored layer by name; called with the account locked.
 type Remove = Box<dyn Fn(&str) -> Result<(), ImageError> + Send + Sync>;
@@ -20,6 +21,7 @@ pub(crate) struct Space {
     quota: Option<u64>,
     remove: Remove,
     books: Mutex<Books>,
+    flights: Flights,
 }
 
 #[derive(Debug, Default)]
@@ -63,7 +65,18 @@ impl Space {
         quota: Option<u64>,
         remove: impl Fn(&str) -> Result<(), ImageError> + Send + Sync + 'static,
     ) -> Arc<Self> {
-        Arc::new(Self { root: root.to_owned(), quota, remove: Box::new(remove), books: Mutex::default() })
+        Arc::new(Self {
+            root: root.to_owned(),
+            quota,
+            remove: Box::new(remove),
+            books: Mutex::default(),
+            flights: Flights::default(),
+        })
+    }
+
+    /// The layers under way.
+    pub(crate) const fn flights(&self) -> &Flights {
+        &self.flights
     }
 
     /// Whether bytes are counted at all.

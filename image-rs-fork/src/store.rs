@@ -9,6 +9,7 @@ use protocols::image::Layout;
 use crate::error::ImageError;
 use crate::layer::Budget;
 use crate::layer::table::Table;
+use crate::pull::Flights;
 use crate::space::Lease;
 
 /// A place for layers in one layout. It is given bytes of a layer while they are being verified, and
@@ -18,6 +19,9 @@ use crate::space::Lease;
 pub trait LayerStore: Send + Sync + std::fmt::Debug {
     /// The layout that is measured and, where layers are stored, mounted.
     fn layout(&self) -> Layout;
+
+    /// What pulls into this store are at work on; `None` where nothing is stored, and so nothing can be shared.
+    fn flights(&self) -> Option<&Flights>;
 
     /// A layer stored before, to be measured again; `None` when there is none.
     ///

@@ -1,9 +1,10 @@
 //! A layer's blob between the network and the unpacker: hashed and counted as it streams, twice.
 //!
-//! The receiving side is asynchronous and sends chunks through a bounded channel; all else happens on one
-//! blocking thread.
+//! The receiving side is asynchronous and sends chunks through a bounded channel. All else happens on one blocking
+//! thread or, where a processor would have nothing to do, on two: the first hashes and decompresses the blob, the
+//! second hashes and unpacks the archive. Their buffers are few and go round.
 
-use std::sync::Arc;
+use std::sync::mpsc::sync_channel;
 
 use bytes::{Bytes, BytesMut};
 use protocols::digest::Sha256Digest;
@@ -13,14 +14,17 @@ use tokio::sync::mpsc;
 use crate::error::ImageError;
 use crate::framing::{Buffer, Decompressor, FramingError, FramingLimits};
 use crate::layer::Budget;
+use crate::limits::Limits;
 use crate::manifest::Layer;
 use crate::ocicrypt::{Decryptor, LayerSecret};
 use crate::store::LayerWriter;
 
 /// How much of a blob is still read after it seemed to be beyond a limit.
 const REST: u64 = 64 << 20;
-/// Size of the buffer of unpacked bytes.
+/// Size of a buffer of unpacked bytes.
 const BUFFER: usize = 256 * 1024;
+/// Such buffers of a layer that two threads work on: one for each, and one on the way.
+const BUFFERS: usize = 3;
 
 /// What the receiving side sends. A channel that closes without [`Part::End`] was abandoned.
 #[derive(Debug)]
@@ -72,6 +76,8 @@ impl Blob<'_> {
 enum Stopped {
     Framing(FramingError),
     Image(ImageError),
+    /// The other thread has ended and says why.
+    Unpacking,
 }
 
 impl From<FramingError> for Stopped {
@@ -85,6 +91,7 @@ impl Stopped {
         let subject = subject.to_owned();
         match self {
             Self::Image(error) => error,
+            Self::Unpacking => ImageError::LayerFormat { subject, problem: "unpacking has ended".to_owned() },
             Self::Framing(FramingError::Limit { limit }) => {
                 ImageError::Limit { subject, what: "unpacked bytes in one layer", limit }
             }
@@ -99,40 +106,100 @@ impl Stopped {
     }
 }
 
-/// Takes the blob from its compression to the writer and gives the archive's digest. May stop before the blob's end.
-fn stream(
-    blob: &mut Blob<'_>,
-    layer: &Layer,
-    budget: &Budget,
-    writer: &mut dyn LayerWriter,
-) -> Result<Sha256Digest, ImageError> {
-    let limits = budget.limits();
-    let framing = FramingLimits { output_bytes: limits.layer_bytes, ratio: limits.ratio, ..FramingLimits::default() };
-    let mut decompressor = Decompressor::new(layer.compression, framing, Buffer::new(BUFFER));
-    let mut hasher = Sha256::new();
-    let mut unpack = |archive: Buffer| {
-        if !budget.take_bytes(archive.filled().len() as u64) {
-            let (subject, what) = (layer.subject.clone(), "unpacked bytes in the image");
-            return Err(Stopped::Image(ImageError::Limit { subject, what, limit: limits.image_bytes }));
-        }
-        hasher.update(archive.filled());
-        writer.push(archive.filled()).map_err(Stopped::Image)?;
-        Ok(archive)
-    };
-    let named = |stopped: Stopped| stopped.into_image(&layer.subject);
-    while let Some(chunk) = blob.next()? {
-        decompressor.push(&chunk, &mut unpack).map_err(named)?;
-    }
-    let totals = decompressor.finish(&mut unpack).map_err(named)?;
-    if totals.compression != layer.compression {
-        let problem = "the blob is not compressed as its media type says".to_owned();
-        return Err(ImageError::LayerFormat { subject: layer.subject.clone(), problem });
-    }
-    writer.end()?;
-    Ok(Sha256Digest::new(hasher.finalize().into()))
+/// Where the archive goes: its digest, and the writers.
+struct Archive<'a> {
+    layer: &'a Layer,
+    budget: &'a Budget,
+    hasher: Sha256,
+    writers: &'a mut [Box<dyn LayerWriter>],
 }
 
-/// Unpacks a layer from its parts and checks all that can be checked of it. Blocking.
+impl Archive<'_> {
+    fn take(&mut self, archive: &[u8]) -> Result<(), ImageError> {
+        self.hasher.update(archive);
+        for writer in self.writers.iter_mut() {
+            if !self.budget.take_bytes(archive.len() as u64) {
+                let (subject, what) = (self.layer.subject.clone(), "unpacked bytes in the image");
+                return Err(ImageError::Limit { subject, what, limit: self.budget.limits().image_bytes });
+            }
+            writer.push(archive)?;
+        }
+        Ok(())
+    }
+
+    fn end(self) -> Result<Sha256Digest, ImageError> {
+        self.writers.iter_mut().try_for_each(|writer| writer.end())?;
+        Ok(Sha256Digest::new(self.hasher.finalize().into()))
+    }
+}
+
+/// Decompresses the whole blob. May stop before its end.
+fn decompress(
+    blob: &mut Blob<'_>,
+    layer: &Layer,
+    limits: &Limits,
+    mut full: impl FnMut(Buffer) -> Result<Buffer, Stopped>,
+) -> Result<(), Stopped> {
+    let framing = FramingLimits { output_bytes: limits.layer_bytes, ratio: limits.ratio, ..FramingLimits::default() };
+    let mut decompressor = Decompressor::new(layer.compression, framing, Buffer::new(BUFFER));
+    while let Some(chunk) = blob.next().map_err(Stopped::Image)? {
+        decompressor.push(&chunk, &mut full)?;
+    }
+    let totals = decompressor.finish(&mut full)?;
+    if totals.compression != layer.compression {
+        let problem = "the blob is not compressed as its media type says".to_owned();
+        return Err(Stopped::Image(ImageError::LayerFormat { subject: layer.subject.clone(), problem }));
+    }
+    Ok(())
+}
+
+/// Takes the blob from its compression to the writers and gives the archive's digest. May stop before the blob's end.
+fn stream(blob: &mut Blob<'_>, layer: &Layer, mut archive: Archive<'_>) -> Result<Sha256Digest, ImageError> {
+    let limits = archive.budget.limits();
+    let inline = |buffer: Buffer| {
+        archive.take(buffer.filled()).map_err(Stopped::Image)?;
+        Ok(buffer)
+    };
+    decompress(blob, layer, limits, inline).map_err(|stopped| stopped.into_image(&layer.subject))?;
+    archive.end()
+}
+
+/// The same on two threads.
+fn stream_split(blob: &mut Blob<'_>, layer: &Layer, mut archive: Archive<'_>) -> Result<Sha256Digest, ImageError> {
+    let limits = archive.budget.limits();
+    let (give, take) = sync_channel::<Buffer>(BUFFERS);
+    let (give_back, take_back) = sync_channel::<Buffer>(BUFFERS);
+    for _ in 1..BUFFERS {
+        let _ = give_back.send(Buffer::new(BUFFER));
+    }
+    std::thread::scope(|threads| {
+        let unpacker = std::thread::Builder::new().name("unpack".to_owned()).spawn_scoped(threads, move || {
+            while let Ok(buffer) = take.recv() {
+                archive.take(buffer.filled())?;
+                // Nobody takes it back after the last one.
+                let _ = give_back.send(buffer);
+            }
+            Ok(archive)
+        });
+        let unpacker = unpacker.map_err(|source| {
+            let path = std::path::PathBuf::new();
+            ImageError::StoreIo { path, doing: "start a thread", source }
+        })?;
+        let decompressed = decompress(blob, layer, limits, |buffer| {
+            give.send(buffer).map_err(|_| Stopped::Unpacking)?;
+            take_back.recv().map_err(|_| Stopped::Unpacking)
+        });
+        drop(give);
+        let archive: Result<Archive<'_>, ImageError> =
+            unpacker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        // What unpacking met lies before what decompression met.
+        let archive = archive?;
+        decompressed.map_err(|stopped| stopped.into_image(&layer.subject))?;
+        archive.end()
+    })
+}
+
+/// Unpacks a layer from its parts into all `writers`, on a second thread where `split` says so, and checks all that can be checked of it. Blocking.
 ///
 /// Whatever goes wrong with the content, a blob of another size or digest than the manifest's, or one that
 /// its key does not authenticate, is the cause and is what is told.
@@ -140,12 +207,14 @@ pub(super) fn unpack(
     parts: mpsc::Receiver<Part>,
     layer: &Layer,
     secret: Option<&LayerSecret>,
-    budget: &Arc<Budget>,
-    writer: &mut dyn LayerWriter,
+    budget: &Budget,
+    writers: &mut [Box<dyn LayerWriter>],
+    split: bool,
 ) -> Result<(), ImageError> {
     let decryptor = secret.map(Decryptor::new);
     let mut blob = Blob { parts, ended: false, hasher: Sha256::new(), size: 0, decryptor, subject: &layer.subject };
-    let unpacked = stream(&mut blob, layer, budget, writer);
+    let archive = Archive { layer, budget, hasher: Sha256::new(), writers };
+    let unpacked = if split { stream_split(&mut blob, layer, archive) } else { stream(&mut blob, layer, archive) };
     match unpacked {
         Ok(_) | Err(ImageError::LayerFormat { .. } | ImageError::Unsafe { .. }) => {}
         // An altered byte can look like a bomb; what is left is read unless it is much.

@@ -11,6 +11,7 @@ use crate::layer::Budget;
 use crate::layer::sink::NoSink;
 use crate::layer::unpack::Unpacker;
 use crate::limits::Limits;
+use crate::pull::Flights;
 use crate::store::{Candidate, LayerKey, LayerStore, LayerWriter, Room, StoredLayer, TreeLayer, tables};
 
 /// Measures layers in the layout `tree-v1` without writing anything; needs no rights. An image pulled
@@ -21,6 +22,10 @@ pub struct MeasureOnly;
 impl LayerStore for MeasureOnly {
     fn layout(&self) -> Layout {
         Layout::TreeV1
+    }
+
+    fn flights(&self) -> Option<&Flights> {
+        None
     }
 
     fn stored(&self, _: &LayerKey) -> Result<Option<Box<dyn Candidate>>, ImageError> {

@@ -26,6 +26,7 @@ pub use self::measure::{MeasureOnly, measure_archive};
 pub use self::memory::in_memory;
 use crate::error::ImageError;
 use crate::layer::unpack::Unpacker;
+use crate::pull::Flights;
 use crate::space::{Lease, Space};
 use crate::store::{Candidate, LayerKey, LayerStore, LayerWriter, Room, StoredLayer, TreeLayer, tables};
 
@@ -126,6 +127,10 @@ fn taken(path: &Path) -> Result<u64, ImageError> {
 impl LayerStore for TreeStore {
     fn layout(&self) -> Layout {
         Layout::TreeV1
+    }
+
+    fn flights(&self) -> Option<&Flights> {
+        Some(self.inner.space.flights())
     }
 
     fn stored(&self, layer: &LayerKey) -> Result<Option<Box<dyn Candidate>>, ImageError> {

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use image_rs_fork::{Candidate, ImageError, LayerKey, LayerStore, LayerWriter, Room, StoredLayer};
+use image_rs_fork::{Candidate, Flights, ImageError, LayerKey, LayerStore, LayerWriter, Room, StoredLayer};
 use protocols::image::Layout;
 use protocols::reason::Refusal;
 
@@ -27,6 +27,10 @@ impl<'s> OnlyStored<'s> {
 impl LayerStore for OnlyStored<'_> {
     fn layout(&self) -> Layout {
         self.store.layout()
+    }
+
+    fn flights(&self) -> Option<&Flights> {
+        self.store.flights()
     }
 
     fn stored(&self, layer: &LayerKey) -> Result<Option<Box<dyn Candidate>>, ImageError> {
