@@ -14,26 +14,31 @@ pub mod tar;
 pub mod verity;
 
 mod config;
+mod erofs_store;
 mod error;
 mod layer;
 mod limits;
 mod manifest;
+mod measure;
 mod mount;
 mod progress;
 mod pull;
 mod space;
 mod store;
+mod store_dir;
 mod tree;
 
 pub use registry;
 
 pub use config::ImageConfig;
+pub use erofs_store::ErofsStore;
 pub use error::ImageError;
 pub use limits::Limits;
 pub use manifest::{FetchedManifest, ImagePolicy, VerifiedManifest, fetch};
-pub use mount::{MountedRootfs, remove_rootfs};
+pub use measure::{MeasureOnly, measure_archive};
+pub use mount::{Enforcement, MountedRootfs, Unenforced, remove_rootfs};
 pub use ocicrypt::{KeyError, KeyProvider, NoKeys, WrappedKey};
 pub use progress::{LayerEvent, LayerPlace, NoProgress, Progress};
 pub use pull::{Flights, MeasuredImage, pull};
 pub use store::{Candidate, LayerKey, LayerStore, LayerWriter, Room, StoredLayer};
-pub use tree::{MeasureOnly, TreeStore, in_memory, measure_archive};
+pub use tree::{TreeStore, in_memory};

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use protocols::digest::Sha256Digest;
 use protocols::image::Layout;
 
+use crate::erofs_store::ErofsLayer;
 use crate::error::ImageError;
 use crate::layer::Budget;
 use crate::layer::table::Table;
@@ -87,6 +88,7 @@ pub trait LayerWriter: Send + std::fmt::Debug {
 #[derive(Debug, Clone)]
 pub struct StoredLayer {
     pub(crate) tree: Option<TreeLayer>,
+    pub(crate) erofs: Option<Arc<ErofsLayer>>,
 }
 
 /// A layer in the layout `tree-v1`.
@@ -106,14 +108,20 @@ impl StoredLayer {
     pub fn digest(&self, layout: Layout) -> Option<&Sha256Digest> {
         match layout {
             Layout::TreeV1 => self.tree.as_ref().map(|layer| &layer.digest),
-            Layout::ErofsV1 => None,
+            Layout::ErofsV1 => self.erofs.as_ref().map(|layer| layer.root_hash()),
         }
     }
 }
 
 impl From<TreeLayer> for StoredLayer {
     fn from(layer: TreeLayer) -> Self {
-        Self { tree: Some(layer) }
+        Self { tree: Some(layer), erofs: None }
+    }
+}
+
+impl From<ErofsLayer> for StoredLayer {
+    fn from(layer: ErofsLayer) -> Self {
+        Self { tree: None, erofs: Some(Arc::new(layer)) }
     }
 }
 

@@ -85,12 +85,12 @@ impl<O: BlockOut> Image<O> {
         self.inodes
     }
 
-    /// Writes the next blocks of the image; gives the first one's number.
+    /// Writes the next blocks of a file's content; gives the first one's number.
     pub(super) fn append(&mut self, blocks: &[Block]) -> Result<u32, ErofsError> {
         let first = self.packer.take(blocks.len() as u64)?;
         if blocks.len() >= DIRECT {
             self.hashes.hash(u64::from(first), blocks).doing("spill hashes")?;
-            self.out.write_at(u64::from(first), blocks).doing("write the image")?;
+            self.out.write_content_at(u64::from(first), blocks).doing("write the image")?;
         } else {
             for (number, block) in (first..).zip(blocks) {
                 self.push(number, block)?;

@@ -26,6 +26,7 @@ pub use attributes::{DirAttributes, inherited_digest};
 pub use error::{ErofsError, Problem};
 pub use finish::{Finished, StreamedLayer};
 pub use limits::ErofsLimits;
+pub(crate) use reader::shown;
 pub use reader::{Found, LayerReader, inherited};
 pub use writer::LayerWriter;
 pub(crate) use xattrs::check as check_xattrs;

@@ -185,8 +185,13 @@ fn is_opaque(dir: &Node) -> bool {
 /// As [`LayerReader::find`].
 pub fn inherited<I: BlockIn>(lowers: &[LayerReader<I>], path: &[u8]) -> io::Result<Option<DirAttributes>> {
     let Some(path) = TarPath::from_clean(path) else { return Ok(None) };
-    for layer in lowers {
-        match layer.find(path)? {
+    shown(lowers.iter().map(|layer| layer.find(path)))
+}
+
+/// The directory that shows at a path, of what the layers have there, the nearest first.
+pub(crate) fn shown(found: impl Iterator<Item = io::Result<Found>>) -> io::Result<Option<DirAttributes>> {
+    for found in found {
+        match found? {
             Found::Directory { attributes, .. } => return Ok(Some(attributes)),
             Found::Hidden => return Ok(None),
             Found::Absent => {}

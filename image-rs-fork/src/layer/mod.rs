@@ -106,13 +106,13 @@ impl Budget {
         take(&self.bytes, bytes)
     }
 
-    fn take_entry(&self) -> Result<(), LayerError> {
+    pub(crate) fn take_entry(&self) -> Result<(), LayerError> {
         let limit = self.limits.entries;
         if take(&self.entries, 1) { Ok(()) } else { Err(LayerError::Limit { what: "entries", limit }) }
     }
 
     /// Takes unpacked bytes that no archive holds: the holes of sparse files.
-    fn take_unpacked(&self, bytes: u64) -> Result<(), LayerError> {
+    pub(crate) fn take_unpacked(&self, bytes: u64) -> Result<(), LayerError> {
         let limit = self.limits.image_bytes;
         let what = "unpacked bytes in the image";
         if self.take_bytes(bytes) { Ok(()) } else { Err(LayerError::Limit { what, limit }) }

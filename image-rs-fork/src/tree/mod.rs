@@ -4,34 +4,30 @@
 //! A layer on its way is `layers/<chain ID>.partial-<number>`.
 
 pub(crate) mod disk;
-mod measure;
 mod memory;
 pub(crate) mod walk;
 
-use std::fs::{self, DirBuilder, File};
+use std::fs::{self, File};
 use std::io::Write as _;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex};
 
 use protocols::digest::Sha256Digest;
 use protocols::image::Layout;
-use rustix::fs::{CWD, FlockOperation, RenameFlags, flock, fsync, renameat_with, syncfs};
+use rustix::fs::syncfs;
 use rustix::io::Errno;
 
 use self::disk::{Disk, open_directory, store_error};
-pub use self::measure::{MeasureOnly, measure_archive};
 pub use self::memory::in_memory;
 use crate::error::ImageError;
 use crate::layer::unpack::Unpacker;
 use crate::pull::Flights;
 use crate::space::{Lease, Space};
 use crate::store::{Candidate, LayerKey, LayerStore, LayerWriter, Room, StoredLayer, TreeLayer, tables};
+use crate::store_dir::{self, Partial, Published};
 
-/// In the name of a layer that is not complete.
-const PARTIAL: &str = ".partial-";
 /// The layer's digest, in text, beside its directory.
 const MEASUREMENT: &str = "measurement";
 /// The layer itself.
@@ -48,6 +44,8 @@ struct Inner {
     layers: PathBuf,
     /// How many partial layers there have been.
     partials: AtomicU64,
+    /// Held while a complete layer gets its name.
+    turn: Mutex<()>,
     space: Arc<Space>,
     /// Locked while the store is open.
     _lock: File,
@@ -68,42 +66,19 @@ impl TreeStore {
     /// As [`TreeStore::open`].
     pub fn open_within(root: &Path, quota: Option<u64>) -> Result<Self, ImageError> {
         let layers = root.join("layers");
-        let mut builder = DirBuilder::new();
-        builder.recursive(true).mode(0o700);
-        builder.create(&layers).map_err(|e| store_error(root, "make the image store", e))?;
-        let lock = File::create(root.join("lock")).map_err(|e| store_error(root, "make the store's lock", e))?;
-        flock(&lock, FlockOperation::NonBlockingLockExclusive).map_err(|e| {
-            let busy = std::io::Error::other("another process has the image store open");
-            let error = if e == Errno::WOULDBLOCK { busy } else { e.into() };
-            store_error(root, "lock the image store", error)
-        })?;
-        let fail = |e| store_error(&layers, "remove leftovers of a broken pull", e);
-        let mut found = Vec::new();
-        for entry in fs::read_dir(&layers).map_err(fail)? {
-            let entry = entry.map_err(fail)?;
-            let name = entry.file_name().to_string_lossy().into_owned();
-            if name.contains(PARTIAL) {
-                fs::remove_dir_all(entry.path()).map_err(fail)?;
-            } else {
-                found.push((entry.metadata().and_then(|data| data.modified()).map_err(fail)?, name));
-            }
-        }
+        store_dir::make(&layers)?;
+        let lock = store_dir::lock(root)?;
+        let found = store_dir::clear(&layers)?;
         let below = layers.clone();
-        let space = Space::new(root, quota, move |name| remove_layer(&below, name));
-        found.sort();
-        for (_, name) in found {
+        let space = Space::new(root, quota, move |name| store_dir::remove_layer(&below, name));
+        for name in found {
             let bytes = if space.is_limited() { taken(&layers.join(&name))? } else { 0 };
             space.track(&name, bytes);
         }
-        Ok(Self { inner: Arc::new(Inner { layers, partials: AtomicU64::new(0), space, _lock: lock }) })
+        Ok(Self {
+            inner: Arc::new(Inner { layers, partials: AtomicU64::new(0), turn: Mutex::default(), space, _lock: lock }),
+        })
     }
-}
-
-/// Removes a stored layer; cut short, it leaves nothing that would be taken for one.
-fn remove_layer(layers: &Path, name: &str) -> Result<(), ImageError> {
-    let (path, partial) = (layers.join(name), layers.join(format!("{name}{PARTIAL}removed")));
-    let removed = fs::rename(&path, &partial).and_then(|()| fs::remove_dir_all(&partial));
-    removed.map_err(|e| store_error(&path, "remove a stored layer", e))
 }
 
 /// What a stored layer counts for: what [`Disk`] counted when it was written.
@@ -138,7 +113,8 @@ impl LayerStore for TreeStore {
     }
 
     fn begin(&self, layer: &LayerKey, room: Room) -> Result<Box<dyn LayerWriter>, ImageError> {
-        let partial = Partial::make(&self.inner, &layer.chain.hex())?;
+        let partial = Partial::make(&self.inner.layers, &layer.chain.hex(), &self.inner.partials)?;
+        store_dir::make(&partial.path.join(FS))?;
         let disk = Disk::new(&partial.path.join(FS), self.inner.space.begin())?;
         Ok(Box::new(Writer {
             unpacker: Unpacker::new(disk, room.0),
@@ -147,39 +123,6 @@ impl LayerStore for TreeStore {
             subject: layer.subject.clone(),
             store: Arc::clone(&self.inner),
         }))
-    }
-}
-
-/// A layer's directory that is removed unless it is kept.
-#[derive(Debug)]
-struct Partial {
-    path: PathBuf,
-    kept: bool,
-}
-
-impl Partial {
-    fn make(store: &Inner, chain: &str) -> Result<Self, ImageError> {
-        let fail = |e: std::io::Error| store_error(&store.layers, "make a layer's directory", e);
-        let mut builder = DirBuilder::new();
-        builder.mode(0o700);
-        // The store is ours alone and was cleared when it was opened: a count makes names enough.
-        let number = store.partials.fetch_add(1, Ordering::Relaxed);
-        let path = store.layers.join(format!("{chain}{PARTIAL}{number}"));
-        builder.create(&path).map_err(fail)?;
-        let partial = Self { path, kept: false };
-        builder.create(partial.path.join(FS)).map_err(fail)?;
-        Ok(partial)
-    }
-}
-
-impl Drop for Partial {
-    fn drop(&mut self) {
-        if !self.kept
-            && let Err(error) = fs::remove_dir_all(&self.path)
-        {
-            // Nothing refers to it; it is removed when the store is next opened.
-            tracing::warn!(path = %self.path.display(), %error, "a layer that was not completed stays");
-        }
     }
 }
 
@@ -202,7 +145,7 @@ impl LayerWriter for Writer {
     }
 
     fn commit(self: Box<Self>, lower: &[StoredLayer]) -> Result<StoredLayer, ImageError> {
-        let Self { unpacker, mut partial, chain, subject, store } = *self;
+        let Self { unpacker, partial, chain, subject, store } = *self;
         let home = store.layers.join(&chain);
         let (table, disk) = unpacker.finish(&tables(lower)).map_err(|e| e.into_image(&subject))?;
         let digest = table.digest();
@@ -212,20 +155,12 @@ impl LayerWriter for Writer {
         // One call for all the layer's files, and one that reports what could not be written.
         let directory: OwnedFd = open_directory(&partial.path).map_err(|e| fail(e.into()))?;
         syncfs(&directory).map_err(|e| fail(e.into()))?;
-        let lease = match renameat_with(CWD, &partial.path, CWD, &home, RenameFlags::NOREPLACE) {
-            Ok(()) => {
-                partial.kept = true;
-                let lease = disk.into_growth().keep(&chain);
-                let layers = open_directory(&store.layers).map_err(|e| store_error(&home, "complete a layer", e))?;
-                fsync(&layers).map_err(|e| store_error(&home, "complete a layer", e))?;
-                lease
-            }
+        let growth = disk.into_growth();
+        let known = || Found::look(&store, &chain, &subject);
+        let lease = match partial.publish(&chain, &store.turn, || growth.keep(&chain), known)? {
+            Published::New(lease) => lease,
             // Another pull was faster; the chain ID says it stored the same. It is measured all the same.
-            Err(Errno::EXIST) => {
-                let found = Found::look(&store, &chain, &subject).ok_or_else(|| fail(Errno::EXIST.into()))?;
-                return Box::new(found).measure();
-            }
-            Err(e) => return Err(fail(e.into())),
+            Published::Known(found) => return Box::new(found).measure(),
         };
         let (table, directory) = (Arc::new(table), Some(home.join(FS)));
         Ok(TreeLayer { digest, table, directory, _lease: Some(lease) }.into())
@@ -267,7 +202,7 @@ impl Candidate for Found {
             let (table, directory) = (Arc::new(table), Some(fs));
             return Ok(TreeLayer { digest, table, directory, _lease: Some(self.lease) }.into());
         }
-        remove_layer(&self.store.layers, &self.chain)?;
+        store_dir::remove_layer(&self.store.layers, &self.chain)?;
         self.store.space.forget(&self.chain);
         let expected = if expected.is_empty() { "a recorded measurement".to_owned() } else { expected };
         Err(ImageError::StoreCorrupt { subject: self.subject, expected, actual })

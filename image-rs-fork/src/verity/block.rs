@@ -23,6 +23,14 @@ pub trait BlockOut: BlockIn {
     /// # Errors
     /// The system's, such as no room.
     fn write_at(&mut self, at: u64, blocks: &[Block]) -> io::Result<()>;
+
+    /// Writes blocks that hold nothing but a file's content: whoever writes them never reads them again.
+    ///
+    /// # Errors
+    /// As [`BlockOut::write_at`].
+    fn write_content_at(&mut self, at: u64, blocks: &[Block]) -> io::Result<()> {
+        self.write_at(at, blocks)
+    }
 }
 
 impl<T: BlockIn + ?Sized> BlockIn for &T {
@@ -40,6 +48,10 @@ impl<T: BlockIn + ?Sized> BlockIn for &mut T {
 impl<T: BlockOut + ?Sized> BlockOut for &mut T {
     fn write_at(&mut self, at: u64, blocks: &[Block]) -> io::Result<()> {
         (**self).write_at(at, blocks)
+    }
+
+    fn write_content_at(&mut self, at: u64, blocks: &[Block]) -> io::Result<()> {
+        (**self).write_content_at(at, blocks)
     }
 }
 

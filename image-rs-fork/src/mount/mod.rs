@@ -4,17 +4,53 @@ use std::fs::{self, DirBuilder};
 use std::os::fd::AsFd as _;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use rustix::fs::{CWD, OFlags, openat};
+use protocols::image::Layout;
+use rustix::fs::{CWD, OFlags, lgetxattr, openat};
 use rustix::io::Errno;
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, UnmountFlags, fsconfig_create, fsconfig_set_string,
     fsmount, fsopen, move_mount, unmount,
 };
 
+use crate::erofs_store::LayerMount;
 use crate::error::ImageError;
+use crate::layer::attributes::OPAQUE;
 use crate::store::StoredLayer;
 use crate::tree::disk::{copy_directory, open_directory, store_error};
+
+/// What keeps mounted layers as they were measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Enforcement {
+    /// The kernel checks every block against the measurement when it is read.
+    DmVerity,
+    /// They lie in the guest's memory, and were measured there.
+    GuestMemory,
+    /// Nothing: whoever has the storage can alter them.
+    Nothing,
+}
+
+impl Enforcement {
+    /// The name in messages.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::DmVerity => "dm-verity",
+            Self::GuestMemory => "re-measured in guest memory",
+            Self::Nothing => "nothing",
+        }
+    }
+}
+
+/// Whether layers are mounted that nothing keeps as they were measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unenforced {
+    /// `store.unenforced`.
+    Refused,
+    /// For development, and for people who only want to look.
+    Allowed,
+}
 
 /// Where the file system is mounted, below its directory.
 const ROOTFS: &str = "rootfs";
@@ -25,29 +61,42 @@ pub struct MountedRootfs {
     dir: PathBuf,
     path: PathBuf,
     kept: bool,
-    /// They stay in the store until after the mount's end, which dropping this value begins with.
+    layout: Layout,
+    enforcement: Enforcement,
+    /// Both stay until after the mount's end, which dropping this value begins with.
+    _mounts: Vec<Arc<LayerMount>>,
     _layers: Vec<StoredLayer>,
 }
 
 impl MountedRootfs {
     pub(crate) fn mount(layers: &[StoredLayer], dir: &Path) -> Result<Self, ImageError> {
-        let lowers = directories(layers);
-        let Some(top) = lowers.last() else {
+        let Some(lowers) = Lowers::of(layers)? else {
             let source = std::io::Error::other("the image was measured, not stored");
             return Err(ImageError::StoreIo { path: dir.to_owned(), doing: "mount the image", source });
         };
+        let Lowers { layout, enforcement, paths, mounts } = lowers;
         let fail = |e| store_error(dir, "make the root file system's directories", e);
         let mut builder = DirBuilder::new();
         builder.mode(0o700);
         builder.create(dir).map_err(fail)?;
         // From here on dropping it removes all there is.
-        let rootfs = Self { dir: dir.to_owned(), path: dir.join(ROOTFS), kept: false, _layers: layers.to_vec() };
+        let rootfs = Self {
+            dir: dir.to_owned(),
+            path: dir.join(ROOTFS),
+            kept: false,
+            layout,
+            enforcement,
+            _mounts: mounts,
+            _layers: layers.to_vec(),
+        };
         for name in ["upper", "work", ROOTFS] {
             builder.create(dir.join(name)).map_err(fail)?;
         }
         // The root's attributes are the upper directory's.
-        copy_directory(top, &dir.join("upper"))?;
-        overlay(&lowers, dir, &rootfs.path).map_err(|e| store_error(dir, "mount the image's layers", e))?;
+        if let Some(top) = paths.last() {
+            copy_directory(top, &dir.join("upper"))?;
+        }
+        overlay(&paths, dir, &rootfs.path).map_err(|e| store_error(dir, "mount the image's layers", e))?;
         Ok(rootfs)
     }
 
@@ -55,6 +104,18 @@ impl MountedRootfs {
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// The layout of its layers.
+    #[must_use]
+    pub const fn layout(&self) -> Layout {
+        self.layout
+    }
+
+    /// What keeps its layers as they were measured.
+    #[must_use]
+    pub const fn enforcement(&self) -> Enforcement {
+        self.enforcement
     }
 
     /// Unmounts it and removes everything written into it. Blocking.
@@ -107,12 +168,69 @@ pub fn remove_rootfs(dir: &Path) -> Result<(), ImageError> {
     }
 }
 
-/// The directories to stack, lowest first. Overlayfs takes no notice of an opaque root: the layers it hides are left
-/// out.
-fn directories(layers: &[StoredLayer]) -> Vec<PathBuf> {
-    let trees = || layers.iter().filter_map(|layer| layer.tree.as_ref());
-    let lowest = trees().enumerate().filter(|(_, layer)| layer.table.root_is_opaque()).last().map_or(0, |(at, _)| at);
-    trees().skip(lowest).filter_map(|layer| layer.directory.clone()).collect()
+/// The directories to stack, lowest first, and what holds them.
+struct Lowers {
+    layout: Layout,
+    enforcement: Enforcement,
+    paths: Vec<PathBuf>,
+    mounts: Vec<Arc<LayerMount>>,
+}
+
+impl Lowers {
+    /// `None` for layers that were measured only. Overlayfs takes no notice of an opaque root: the layers it hides
+    /// are left out.
+    fn of(layers: &[StoredLayer]) -> Result<Option<Self>, ImageError> {
+        let mut lowers = Self::trees(layers)?;
+        if lowers.paths.is_empty() {
+            lowers = Self::images(layers)?;
+        }
+        Ok(if lowers.paths.is_empty() { None } else { Some(lowers) })
+    }
+
+    fn trees(layers: &[StoredLayer]) -> Result<Self, ImageError> {
+        let mut paths = Vec::new();
+        for layer in layers.iter().rev().filter_map(|layer| layer.tree.as_ref()) {
+            paths.extend(layer.directory.clone());
+            if layer.table.root_is_opaque() {
+                break;
+            }
+        }
+        paths.reverse();
+        let in_memory = paths.last().map_or(Ok(false), |path| crate::tree::in_memory(path))?;
+        let enforcement = if in_memory { Enforcement::GuestMemory } else { Enforcement::Nothing };
+        Ok(Self { layout: Layout::TreeV1, enforcement, paths, mounts: Vec::new() })
+    }
+
+    fn images(layers: &[StoredLayer]) -> Result<Self, ImageError> {
+        let mut mounts: Vec<Arc<LayerMount>> = Vec::new();
+        let mut enforcement = Enforcement::Nothing;
+        for layer in layers.iter().rev().filter_map(|layer| layer.erofs.as_ref()) {
+            let Some(mount) = layer.mount()? else { continue };
+            // Overlayfs refuses one layer twice. All of the lower one, whiteouts too, is hidden by the same above it.
+            if mounts.iter().any(|above| Arc::ptr_eq(above, &mount)) {
+                continue;
+            }
+            // Asked of what is mounted: only that is sure to be what was measured.
+            let opaque = is_opaque(mount.path()).map_err(|e| store_error(mount.path(), "read a layer's root", e))?;
+            enforcement = mount.enforcement();
+            mounts.push(mount);
+            if opaque {
+                break;
+            }
+        }
+        mounts.reverse();
+        let paths = mounts.iter().map(|mount| mount.path().to_owned()).collect();
+        Ok(Self { layout: Layout::ErofsV1, enforcement, paths, mounts })
+    }
+}
+
+fn is_opaque(root: &Path) -> Result<bool, Errno> {
+    let mut value = [0; 1];
+    match lgetxattr(root, OPAQUE, &mut value) {
+        Ok(length) => Ok(length == 1 && value == *b"y"),
+        Err(Errno::NODATA | Errno::OPNOTSUPP | Errno::RANGE) => Ok(false),
+        Err(e) => Err(e),
+    }
 }
 
 /// Mounts `layers` (lowest first) below `dir/upper`. Nothing is mounted anywhere before the last step.

@@ -1,0 +1,171 @@
+//! Layers while they are mounted: each once, whoever uses it.
+
+use std::collections::HashMap;
+use std::fs::{self, DirBuilder, File};
+use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+use protocols::digest::Sha256Digest;
+use rustix::io::Errno;
+use rustix::mount::{
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, UnmountFlags, fsconfig_create, fsconfig_set_flag,
+    fsconfig_set_string, fsmount, fsopen, move_mount, unmount,
+};
+use sys::device_mapper::{DeviceMapper, VerityTable};
+use sys::loop_device::LoopDevice;
+
+use super::layer::Stored;
+use crate::erofs::{LayerReader, SALT};
+use crate::error::ImageError;
+use crate::mount::{Enforcement, Unenforced};
+use crate::store_dir;
+use crate::tree::disk::{open_directory, store_error};
+use crate::tree::in_memory;
+
+/// Where and how the layers of a store are mounted.
+#[derive(Debug)]
+pub(super) struct Mounts {
+    dir: PathBuf,
+    mapper: Option<DeviceMapper>,
+    memory: bool,
+    unenforced: Unenforced,
+    count: AtomicU64,
+    /// By device and inode number of the image, which nothing else has as long as it is mounted.
+    mounted: Mutex<HashMap<(u64, u64), Weak<LayerMount>>>,
+}
+
+/// A mounted layer; unmounted when nobody has it any more. What was stacked from it stays.
+#[derive(Debug)]
+pub(crate) struct LayerMount {
+    path: PathBuf,
+    enforcement: Enforcement,
+}
+
+impl LayerMount {
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub(crate) const fn enforcement(&self) -> Enforcement {
+        self.enforcement
+    }
+}
+
+impl Drop for LayerMount {
+    fn drop(&mut self) {
+        if let Err(error) = release(&self.path) {
+            tracing::warn!(path = %self.path.display(), %error, "a layer stays mounted");
+        }
+    }
+}
+
+impl Mounts {
+    /// Ends the mounts of a process that has died; loop and device-mapper devices go with them.
+    pub(super) fn open(dir: &Path, unenforced: Unenforced) -> Result<Self, ImageError> {
+        store_dir::make(dir)?;
+        let fail = |e| store_error(dir, "unmount leftovers", e);
+        for entry in fs::read_dir(dir).map_err(fail)? {
+            release(&entry.map_err(fail)?.path()).map_err(fail)?;
+        }
+        Ok(Self {
+            dir: dir.to_owned(),
+            mapper: DeviceMapper::open().ok(),
+            memory: in_memory(dir)?,
+            unenforced,
+            count: AtomicU64::new(0),
+            mounted: Mutex::default(),
+        })
+    }
+
+    pub(super) const fn enforcement(&self) -> Enforcement {
+        match (&self.mapper, self.memory) {
+            (Some(_), _) => Enforcement::DmVerity,
+            (None, true) => Enforcement::GuestMemory,
+            (None, false) => Enforcement::Nothing,
+        }
+    }
+
+    /// The mount of a stored layer, made where there is none.
+    pub(super) fn get(&self, layer: &Stored, root_hash: &Sha256Digest) -> Result<Arc<LayerMount>, ImageError> {
+        let mut mounted = self.mounted.lock().unwrap_or_else(PoisonError::into_inner);
+        mounted.retain(|_, mount| mount.strong_count() > 0);
+        let path = layer.path();
+        let file = File::open(&path).and_then(|file| Ok((file.metadata()?, file)));
+        let (data, file) = file.map_err(|e| store_error(&path, "mount a layer", e))?;
+        // Not by its name: a layer that was found corrupt and stored anew must not get the mount it had before.
+        let key = (data.dev(), data.ino());
+        if let Some(mount) = mounted.get(&key).and_then(Weak::upgrade) {
+            return Ok(mount);
+        }
+        let mount = Arc::new(self.mount(&path, &file, root_hash)?);
+        mounted.insert(key, Arc::downgrade(&mount));
+        Ok(mount)
+    }
+
+    /// Mounts an image. Devices beneath the mount go with it: nothing else holds them.
+    pub(super) fn mount(&self, image: &Path, file: &File, root_hash: &Sha256Digest) -> Result<LayerMount, ImageError> {
+        if self.enforcement() == Enforcement::Nothing && self.unenforced == Unenforced::Refused {
+            return Err(ImageError::StoreUnenforced { path: self.dir.clone() });
+        }
+        let fail = |e: std::io::Error| store_error(image, "mount a layer", e);
+        let mount = match &self.mapper {
+            Some(mapper) => {
+                let data_blocks = LayerReader::open(file).map_err(fail)?.data_blocks();
+                let below = LoopDevice::attach(file).map_err(|e| fail(std::io::Error::other(e)))?;
+                let table = VerityTable {
+                    data: below.device(),
+                    hash: below.device(),
+                    data_blocks,
+                    hash_start: data_blocks,
+                    root: *root_hash.as_bytes(),
+                    salt: &SALT,
+                };
+                let device = mapper.verity(&table).map_err(|e| fail(std::io::Error::other(e)))?;
+                erofs(device.path()).map_err(|e| fail(e.into()))?
+            }
+            None => match erofs(Path::new(&format!("/proc/self/fd/{}", file.as_raw_fd()))) {
+                Ok(mount) => mount,
+                // A kernel before 6.12, or a file on tmpfs.
+                Err(Errno::NOTBLK | Errno::INVAL | Errno::OPNOTSUPP) => {
+                    let device = LoopDevice::attach(file).map_err(|e| fail(std::io::Error::other(e)))?;
+                    erofs(device.path()).map_err(|e| fail(e.into()))?
+                }
+                Err(e) => return Err(fail(e.into())),
+            },
+        };
+        // Overlayfs of older kernels stacks only what is mounted somewhere.
+        let path = self.dir.join(self.count.fetch_add(1, Ordering::Relaxed).to_string());
+        DirBuilder::new().mode(0o700).create(&path).map_err(fail)?;
+        let layer = LayerMount { path, enforcement: self.enforcement() };
+        let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
+        open_directory(&layer.path)
+            .and_then(|to| move_mount(&mount, "", &to, "", flags))
+            .map_err(|e| fail(e.into()))?;
+        Ok(layer)
+    }
+}
+
+/// A read-only mount of the image that `source` names, not attached anywhere.
+fn erofs(source: &Path) -> Result<OwnedFd, Errno> {
+    let context = fsopen("erofs", FsOpenFlags::FSOPEN_CLOEXEC)?;
+    let context = context.as_fd();
+    fsconfig_set_string(context, "source", source)?;
+    fsconfig_set_flag(context, "ro")?;
+    fsconfig_create(context)?;
+    fsmount(context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::MOUNT_ATTR_RDONLY)
+}
+
+/// Unmounts what is at `path` and removes the mount point.
+fn release(path: &Path) -> std::io::Result<()> {
+    loop {
+        match unmount(path, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW) {
+            Ok(()) => {}
+            Err(Errno::INVAL) => break,
+            Err(e) => return Err(e.into()),
+        }
+    }
+    fs::remove_dir(path)
+}
