@@ -44,6 +44,16 @@ pub enum ImageError {
         /// What there is.
         actual: String,
     },
+    /// The signature policy does not accept the image.
+    #[error("{subject} is not accepted by the signature policy: {actual}")]
+    Signature {
+        /// The reference.
+        subject: String,
+        /// What would have been accepted.
+        expected: String,
+        /// What there is, and why it does not count.
+        actual: String,
+    },
     /// A blob's bytes have another digest than the manifest says.
     #[error("{subject} has digest {actual}, not {expected}")]
     BlobDigest {
@@ -185,6 +195,7 @@ impl ImageError {
             Self::ManifestDigest { .. } => reason::IMAGE_MANIFEST_DIGEST,
             Self::Manifest { .. } => reason::IMAGE_MANIFEST,
             Self::Platform { .. } => reason::IMAGE_PLATFORM,
+            Self::Signature { .. } => reason::IMAGE_SIGNATURE,
             Self::BlobDigest { .. } => reason::IMAGE_BLOB_DIGEST,
             Self::BlobSize { .. } => reason::IMAGE_BLOB_SIZE,
             Self::DiffId { .. } => reason::IMAGE_DIFF_ID,
@@ -214,6 +225,7 @@ impl ImageError {
             | Self::DiffId { subject, expected, actual } => (subject.clone(), expected.to_string(), actual.to_string()),
             Self::Manifest { subject, problem } => (subject.clone(), "a valid document".to_owned(), problem.clone()),
             Self::Platform { subject, expected, actual } => (subject.clone(), expected.to_string(), actual.clone()),
+            Self::Signature { subject, expected, actual } => (subject.clone(), expected.clone(), actual.clone()),
             Self::BlobSize { subject, expected, actual } => {
                 (subject.clone(), format!("{expected} bytes"), format!("{actual} bytes"))
             }

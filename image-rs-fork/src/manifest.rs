@@ -10,32 +10,40 @@ use crate::config::ImageConfig;
 use crate::error::ImageError;
 use crate::framing::Compression;
 use crate::ocicrypt::{self, Encryption};
+use crate::policy::{SignaturePolicy, Subject};
 
 /// The largest image config we read, in bytes.
 pub(crate) const MAX_CONFIG: u64 = 4 * 1024 * 1024;
 
-/// What an image must satisfy before any of its layers is fetched.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// What an image must satisfy before any of its layers is fetched or found in the store.
+#[derive(Debug, Clone)]
 pub struct ImagePolicy {
     platform: Platform,
+    signatures: SignaturePolicy,
+}
+
+/// The platform this program was built for.
+#[must_use]
+pub fn host_platform() -> Platform {
+    let architecture = match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    };
+    Platform { os: "linux".to_owned(), architecture: architecture.to_owned(), variant: None }
 }
 
 impl ImagePolicy {
-    /// Images for `platform` only.
+    /// Images for `platform` only, and only those that `signatures` accepts.
     #[must_use]
-    pub const fn for_platform(platform: Platform) -> Self {
-        Self { platform }
+    pub const fn for_platform(platform: Platform, signatures: SignaturePolicy) -> Self {
+        Self { platform, signatures }
     }
 
-    /// Images for the platform this program was built for.
+    /// Images for the platform this program was built for, and only those that `signatures` accepts.
     #[must_use]
-    pub fn host() -> Self {
-        let architecture = match std::env::consts::ARCH {
-            "x86_64" => "amd64",
-            "aarch64" => "arm64",
-            other => other,
-        };
-        Self::for_platform(Platform { os: "linux".to_owned(), architecture: architecture.to_owned(), variant: None })
+    pub fn host(signatures: SignaturePolicy) -> Self {
+        Self::for_platform(host_platform(), signatures)
     }
 
     /// The platform.
@@ -110,32 +118,43 @@ impl FetchedManifest {
         &self.found.digest
     }
 
-    /// Checks digests and sizes, chooses the platform's manifest where this is an index, and fetches and
-    /// checks the image's config.
+    /// Checks the digest, chooses the platform's manifest where this is an index, asks the signature policy, and
+    /// fetches and checks the image's config.
+    ///
+    /// A signature counts that speaks of the document fetched or of the platform's manifest chosen from it. No
+    /// store is asked here: a layer that is already there excuses nothing.
     ///
     /// # Errors
-    /// [`ImageError`]: `image.manifest_digest`, `image.manifest`, `image.platform`, `image.blob_digest`,
-    /// `image.blob_size`, and the registry's own.
+    /// [`ImageError`]: `image.manifest_digest`, `image.manifest`, `image.platform`, `image.signature`,
+    /// `image.blob_digest`, `image.blob_size`, and the registry's own.
     pub async fn verify(self, policy: &ImagePolicy, registry: &dyn Registry) -> Result<VerifiedManifest, ImageError> {
-        let Self { reference, found } = self;
+        let Self { reference: asked, found } = self;
         // For a tag the registry's own claim is all there is to compare with; a mismatch is still a fault.
-        let expected = reference.digest().copied().or(found.claimed).unwrap_or(found.digest);
+        let expected = asked.digest().copied().or(found.claimed).unwrap_or(found.digest);
         if found.digest != expected {
-            return Err(ImageError::ManifestDigest { subject: reference.to_string(), expected, actual: found.digest });
+            return Err(ImageError::ManifestDigest { subject: asked.to_string(), expected, actual: found.digest });
         }
-        let reference = reference.pinned(found.digest);
+        let reference = asked.pinned(found.digest);
         let (manifest, bytes) = match parse(&reference, &found)? {
-            Document::Manifest(manifest) => (manifest, found),
-            Document::Index(index) => {
-                let found = resolve(&reference, &index, policy, registry).await?;
-                let Document::Manifest(manifest) = parse(&reference, &found)? else {
-                    return Err(refused(&reference, &found.digest, "an index inside an index"));
-                };
+            Document::Manifest(manifest) => {
+                policy.signatures.enforce(&asked, &[subject(&found)], registry).await?;
                 (manifest, found)
+            }
+            Document::Index(index) => {
+                let chosen = resolve(&reference, &index, policy, registry).await?;
+                policy.signatures.enforce(&asked, &[subject(&found), subject(&chosen)], registry).await?;
+                let Document::Manifest(manifest) = parse(&reference, &chosen)? else {
+                    return Err(refused(&reference, &chosen.digest, "an index inside an index"));
+                };
+                (manifest, chosen)
             }
         };
         complete(reference, &manifest, &bytes, policy, registry).await
     }
+}
+
+fn subject(found: &ManifestBytes) -> Subject<'_> {
+    Subject { digest: found.digest, bytes: &found.bytes }
 }
 
 fn refused(reference: &ImageReference, digest: &Sha256Digest, problem: &str) -> ImageError {

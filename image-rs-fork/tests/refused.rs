@@ -13,7 +13,9 @@ use image_rs_fork::registry::{
     BlobStream, Descriptor, HttpRegistry, ManifestBytes, Registry, RegistryError, RegistryPush as _, Repository, Target,
 };
 use image_rs_fork::registry::{golden, oci};
-use image_rs_fork::{ImageError, ImagePolicy, LayerStore as _, Limits, NoKeys, NoProgress, TreeStore, fetch, pull};
+use image_rs_fork::{
+    ImageError, ImagePolicy, LayerStore as _, Limits, NoKeys, NoProgress, SignaturePolicy, TreeStore, fetch, pull,
+};
 use protocols::digest::Sha256Digest;
 use protocols::reason::{self, Class, Code};
 use serde_json::json;
@@ -438,7 +440,8 @@ async fn a_policy_is_asked_before_any_layer_is_fetched() {
     let pushed = image::push(&world.client, &world.repository, "v1", std::slice::from_ref(&layer)).await;
     std::fs::remove_file(world.server.blob_file(&Sha256Digest::of(&layer.blob).hex())).unwrap();
     let verified = fetch(&world.reference("v1"), &world.client).await.unwrap();
-    let verified = verified.verify(&ImagePolicy::host(), &world.client).await.unwrap();
+    let verified =
+        verified.verify(&ImagePolicy::host(SignaturePolicy::insecure_accept_anything()), &world.client).await.unwrap();
     assert_eq!(verified.descriptor().digest, pushed.digest);
     assert!(pull(verified, &world.client, &world.store, &NoKeys, &Limits::default(), &NoProgress).await.is_err());
     // A member that is unknown changes nothing, and neither does an extra gzip member of nothing.

@@ -33,10 +33,11 @@ fn coded(error: RegistryError) -> Failure {
 pub(crate) async fn measure(arguments: &MeasureArguments, output: &Output) -> Result<(), Failure> {
     let (registry, reference) = issue::source(&arguments.registry, &arguments.reference, arguments.named.as_deref())?;
     let keys = encryption::ring(&arguments.decryption)?;
+    let signatures = issue::signatures(&arguments.signatures)?;
     let mut lines = Vec::new();
     let mut values = Vec::new();
     for manifest in issue::manifests(&*registry, &reference).await? {
-        let image = issue::measure(&*registry, &manifest, &keys).await?;
+        let image = issue::measure(&*registry, &manifest, &signatures, &keys).await?;
         let statement = issue::issue(&image, &arguments.issuer, arguments.version, &arguments.issue)?;
         let payload = statement.payload().map_err(|error| Failure::Fault(error.to_string()))?;
         values.push(json!({
@@ -66,8 +67,9 @@ pub(crate) async fn push(arguments: &GoldenPushArguments, output: &Output) -> Re
     let keys = encryption::ring(&arguments.decryption)?;
     let mut lines = Vec::new();
     let mut values = Vec::new();
+    let signatures = issue::signatures(&arguments.signatures)?;
     for manifest in issue::manifests(&registry, &reference).await? {
-        let image = issue::measure(&registry, &manifest, &keys).await?;
+        let image = issue::measure(&registry, &manifest, &signatures, &keys).await?;
         let statement = issue::issue(&image, &arguments.issuer, arguments.version, &arguments.issue)?;
         if statement.predicate.expires <= Timestamp::now() {
             let text = format!("it would have expired at {}: give --days or --expires", statement.predicate.expires);

@@ -67,7 +67,7 @@ pub(crate) async fn push(arguments: &ImagePushArguments, output: &Output) -> Res
 }
 
 fn platform(text: Option<&str>) -> Result<Platform, Failure> {
-    let Some(text) = text else { return Ok(image_rs_fork::ImagePolicy::host().platform().clone()) };
+    let Some(text) = text else { return Ok(image_rs_fork::host_platform()) };
     match text.split_once('/') {
         Some((os, architecture)) if !os.is_empty() && !architecture.is_empty() => {
             Ok(Platform { os: os.to_owned(), architecture: architecture.to_owned(), variant: None })

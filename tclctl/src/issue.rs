@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use image_rs_fork::{
-    FetchedManifest, ImageError, ImagePolicy, KeyProvider, Limits, MeasureOnly, MeasuredImage, NoProgress, pull,
+    ImageError, ImagePolicy, KeyProvider, Limits, MeasureOnly, MeasuredImage, NoProgress, SignaturePolicy, fetch, pull,
 };
 use protocols::environment::Environment;
 use protocols::golden::{GoldenValue, Issue, ProcessPolicy, Statement, default_series, statement};
@@ -15,7 +15,7 @@ use registry::{
     HttpRegistry, ImageReference, LayoutReference, OciLayout, RegistriesConf, Registry, RegistryConfig, RegistryError,
 };
 
-use crate::cli::{EnvironmentArgument, IssueArguments, RegistryArguments};
+use crate::cli::{EnvironmentArgument, IssueArguments, PolicyArguments, RegistryArguments};
 use crate::outcome::Failure;
 
 const YEAR: u64 = 365 * 86_400;
@@ -79,6 +79,13 @@ pub(crate) fn source(
     Ok((Box::new(opened), reference))
 }
 
+/// The signature policy the arguments name. This machine is its operator's own, so none is needed here.
+pub(crate) fn signatures(arguments: &PolicyArguments) -> Result<SignaturePolicy, Failure> {
+    let Some(path) = &arguments.policy else { return Ok(SignaturePolicy::insecure_accept_anything()) };
+    let bytes = fs::read(path).map_err(|error| Failure::file(path, error))?;
+    SignaturePolicy::parse(&bytes).map_err(|error| Failure::Usage(format!("{}: {error}", path.display())))
+}
+
 /// Reads a reference.
 pub(crate) fn reference(text: &str) -> Result<ImageReference, Failure> {
     text.parse::<ImageReference>().map_err(|error| Failure::Usage(error.to_string()))
@@ -86,6 +93,8 @@ pub(crate) fn reference(text: &str) -> Result<ImageReference, Failure> {
 
 /// One platform manifest of an image.
 pub(crate) struct PlatformManifest {
+    /// What was asked for, pinned to what its tag stood for: this manifest or the index that lists it.
+    pub(crate) asked: ImageReference,
     /// The reference, pinned to the manifest.
     pub(crate) reference: ImageReference,
     /// The manifest's descriptor.
@@ -133,6 +142,7 @@ pub(crate) async fn manifests(
                 .map_err(|error| Failure::Usage(format!("{reference}: the config names no platform: {error}")))?;
             let ConfigPlatform { os, architecture, variant } = platform;
             return Ok(vec![PlatformManifest {
+                asked: reference.pinned(found.digest),
                 reference: reference.pinned(found.digest),
                 descriptor: found.descriptor(),
                 platform: Platform { os, architecture, variant },
@@ -151,8 +161,8 @@ pub(crate) async fn manifests(
             architecture: platform.architecture.clone(),
             variant: platform.variant.clone(),
         };
-        let reference = reference.pinned(descriptor.digest);
-        manifests.push(PlatformManifest { reference, descriptor, platform });
+        let (asked, reference) = (reference.pinned(found.digest), reference.pinned(descriptor.digest));
+        manifests.push(PlatformManifest { asked, reference, descriptor, platform });
     }
     if manifests.is_empty() {
         return Err(Failure::Usage(format!("{reference} is an index without a platform manifest")));
@@ -164,12 +174,19 @@ pub(crate) async fn manifests(
 pub(crate) async fn measure(
     registry: &dyn Registry,
     manifest: &PlatformManifest,
+    signatures: &SignaturePolicy,
     keys: &dyn KeyProvider,
 ) -> Result<MeasuredImage, Failure> {
     let coded = |error: ImageError| Failure::by_command(error.refusal());
-    let fetched: FetchedManifest = image_rs_fork::fetch(&manifest.reference, registry).await.map_err(coded)?;
-    let policy = ImagePolicy::for_platform(manifest.platform.clone());
-    let verified = fetched.verify(&policy, registry).await.map_err(coded)?;
+    let policy = ImagePolicy::for_platform(manifest.platform.clone(), signatures.clone());
+    // By way of the index where there is one: its signature counts too.
+    let fetched = fetch(&manifest.asked, registry).await.map_err(coded)?;
+    let mut verified = fetched.verify(&policy, registry).await.map_err(coded)?;
+    if verified.descriptor().digest != manifest.descriptor.digest {
+        // The index lists this platform twice, and guests come to this manifest by its digest alone.
+        let fetched = fetch(&manifest.reference, registry).await.map_err(coded)?;
+        verified = fetched.verify(&policy, registry).await.map_err(coded)?;
+    }
     pull(verified, registry, &MeasureOnly, keys, &Limits::default(), &NoProgress).await.map_err(coded)
 }
 

@@ -24,7 +24,8 @@ pub(crate) async fn pull(arguments: &PullArguments, output: &Output) -> Result<(
     let keys = encryption::ring(&arguments.decryption)?;
     let source = Recorder::new(&*registry);
     let found = image_rs_fork::fetch(&reference, &source).await.map_err(|error| coded(&error))?;
-    let verified = found.verify(&ImagePolicy::host(), &source).await.map_err(|error| coded(&error))?;
+    let policy = ImagePolicy::host(issue::signatures(&arguments.signatures)?);
+    let verified = found.verify(&policy, &source).await.map_err(|error| coded(&error))?;
     let watch = Watch::new(!output.json() && std::io::stderr().is_terminal());
     let written = written();
     let pulled = image_rs_fork::pull(verified, &source, store.layers(), &keys, &Limits::default(), &watch).await;

@@ -9,7 +9,8 @@ use std::sync::OnceLock;
 use async_trait::async_trait;
 use bytes::Bytes;
 use image_rs_fork::{
-    ImageError, ImagePolicy, KeyProvider as _, Limits, MeasureOnly, NoKeys, NoProgress, WrappedKey, fetch, pull,
+    ImageError, ImagePolicy, KeyProvider as _, Limits, MeasureOnly, NoKeys, NoProgress, SignaturePolicy, WrappedKey,
+    fetch, host_platform, pull,
 };
 use protocols::digest::Sha256Digest;
 use protocols::dsse::Envelope;
@@ -164,7 +165,7 @@ pub fn encryption(bytes: &[u8]) {
     layer.annotations = annotations;
     let image = OneLayer::with(layer, b"");
     let reference: ImageReference = "fuzz.example/app:1".parse().unwrap();
-    let policy = ImagePolicy::host();
+    let policy = ImagePolicy::host(SignaturePolicy::insecure_accept_anything());
     let pulled = runtime().block_on(async {
         let verified = fetch(&reference, &image).await?.verify(&policy, &image).await?;
         pull(verified, &image, &MeasureOnly, keys, &Limits::default(), &NoProgress).await
@@ -219,7 +220,7 @@ fn with_checksums(bytes: &[u8]) -> Vec<u8> {
 fn pull_layer(bytes: &[u8]) {
     let image = OneLayer::new(bytes);
     let reference: ImageReference = "fuzz.example/app:1".parse().unwrap();
-    let policy = ImagePolicy::host();
+    let policy = ImagePolicy::host(SignaturePolicy::insecure_accept_anything());
     let limits = Limits { image_bytes: 1 << 20, layer_bytes: 1 << 20, entries: 1000, ..Limits::default() };
     let pulled = runtime().block_on(async {
         let verified = fetch(&reference, &image).await?.verify(&policy, &image).await?;
@@ -250,8 +251,7 @@ impl OneLayer {
 
     /// With a descriptor of its own for the blob of what is unpacked to `tar`.
     fn with(layer: Descriptor, tar: &[u8]) -> Self {
-        let platform = ImagePolicy::host();
-        let platform = platform.platform();
+        let platform = host_platform();
         let config = json!({
             "architecture": platform.architecture, "os": platform.os,
             "rootfs": {"type": "layers", "diff_ids": [Sha256Digest::of(tar)]},

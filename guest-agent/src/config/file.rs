@@ -1,11 +1,12 @@
 //! The file as it is written, and the checks that make a [`Config`] of it.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use attester::AttesterConfig;
-use image_rs_fork::Limits;
 use image_rs_fork::registry::RegistryConfig;
+use image_rs_fork::{Limits, MAX_POLICY, SignaturePolicy};
 use kbs_client::{Attestor, AttestorConfig};
 use protocols::digest::Sha256Digest;
 use protocols::environment::Environment;
@@ -43,15 +44,17 @@ pub(super) struct File {
     #[serde(default)]
     registry: RegistryConfig,
     #[serde(default)]
-    limits: Limits,
-    #[serde(default)]
     images: ImagesFile,
+    #[serde(default)]
+    limits: Limits,
     runtime: RuntimeFile,
 }
 
 #[derive(Default, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(default, deny_unknown_fields)]
 struct ImagesFile {
+    signature_policy: Option<PathBuf>,
+    signature_policy_json: Option<String>,
     quota_bytes: Option<u64>,
 }
 
@@ -153,6 +156,7 @@ impl File {
             local,
             signers: TrustedSigners::new(self.signers).map_err(|error| field("signers", error))?,
             registry: self.registry,
+            signatures: check_signatures(self.images.signature_policy, self.images.signature_policy_json)?,
             limits: self.limits,
             image_quota: self.images.quota_bytes,
             runtime: self.runtime.path,
@@ -164,6 +168,34 @@ impl File {
 
 fn field(field: &'static str, what: impl ToString) -> ConfigError {
     ConfigError::Field { field, what: what.to_string() }
+}
+
+/// A policy file is read here and not again: what is in force does not change under a running agent.
+fn check_signatures(path: Option<PathBuf>, json: Option<String>) -> Result<SignaturePolicy, ConfigError> {
+    let bytes = match (path, json) {
+        (Some(path), None) => {
+            if !path.is_absolute() {
+                return Err(field("images.signature_policy", "must be an absolute path"));
+            }
+            read_bounded(&path, MAX_POLICY).map_err(|source| ConfigError::Read { path, source })?
+        }
+        (None, Some(json)) => json.into_bytes(),
+        (None, None) => {
+            let choice = "or signature_policy_json must say whose images are taken; every image, signed or not: \
+                          signature_policy_json = '{\"default\": [{\"type\": \"insecureAcceptAnything\"}]}'";
+            return Err(field("images.signature_policy", choice));
+        }
+        (Some(_), Some(_)) => return Err(field("images.signature_policy", "and signature_policy_json: one of them")),
+    };
+    SignaturePolicy::parse(&bytes).map_err(|error| field("images.signature_policy", error))
+}
+
+/// One byte above the limit is enough for the parser to refuse it.
+fn read_bounded(path: &Path, limit: usize) -> std::io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let limit = u64::try_from(limit).unwrap_or(u64::MAX).saturating_add(1);
+    std::fs::File::open(path)?.take(limit).read_to_end(&mut bytes)?;
+    Ok(bytes)
 }
 
 fn check_listen(file: ListenFile) -> Result<Listen, ConfigError> {

@@ -9,8 +9,8 @@ use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use attester::AttesterConfig;
-use image_rs_fork::Limits;
 use image_rs_fork::registry::RegistryConfig;
+use image_rs_fork::{Limits, SignaturePolicy};
 use kbs_client::Attestor;
 use protocols::digest::Sha256Digest;
 use protocols::environment::Environment;
@@ -146,6 +146,8 @@ pub struct Config {
     pub signers: TrustedSigners,
     /// How registries are reached.
     pub registry: RegistryConfig,
+    /// Whose images are taken, asked on every launch.
+    pub signatures: SignaturePolicy,
     /// How large images may be.
     pub limits: Limits,
     /// What the image store may take, in bytes; none: whatever its file system has.
@@ -170,7 +172,7 @@ impl Config {
         Self::parse(&bytes)
     }
 
-    /// Checks a file's bytes. Reads the files they name (roots, initdata) and nothing else.
+    /// Checks a file's bytes. Reads the files they name (roots, initdata, signature policy and its keys) and nothing else.
     ///
     /// # Errors
     /// [`ConfigError`] names the field.

@@ -47,6 +47,10 @@ revocations = "optional"
 [registry]
 plain_http = ["127.0.0.1:5000"]
 
+[images]
+# Whoever signs golden values approves images here; no image signature is asked for beside theirs.
+signature_policy_json = '{{"default": [{{"type": "insecureAcceptAnything"}}]}}'
+
 [limits]
 layers = 7
 
@@ -58,6 +62,8 @@ path = "/usr/bin/runc"
 "#
     )
 }
+
+const ACCEPT: &str = "signature_policy_json = '{\"default\": [{\"type\": \"insecureAcceptAnything\"}]}'\n";
 
 /// What production takes instead, part for part.
 const PRODUCTION: [(&str, &str); 5] = [
@@ -159,6 +165,12 @@ fn what_is_unknown_missing_or_contradictory_is_refused() {
         ("a method the host cannot have", "[attester]", "[listen.vsock]\nport = 1\nallow = [\"Exec\"]\n[attester]"),
         ("a vsock without methods", "[attester]", "[listen.vsock]\nport = 1\n[attester]"),
         ("a limit that is none", "layers = 7", "layer = 7"),
+        ("no word about signatures", ACCEPT, ""),
+        ("two signature policies", ACCEPT, &format!("{ACCEPT}signature_policy = \"/policy.json\"\n")),
+        ("a relative signature policy", ACCEPT, "signature_policy = \"policy.json\"\n"),
+        ("a signature policy that is not there", ACCEPT, "signature_policy = \"/no/such/policy.json\"\n"),
+        ("a signature policy that says nothing", ACCEPT, "signature_policy_json = '{\"default\": []}'\n"),
+        ("a signature policy with an unknown word", "insecureAcceptAnything", "insecureAcceptSome"),
         ("no runtime", "[runtime]\npath = \"/usr/bin/runc\"\n", ""),
     ];
     for (name, from, to) in cases {
@@ -178,6 +190,17 @@ fn local_mode_needs_its_own_table() {
     assert!(Config::parse(without.as_bytes()).is_err());
     let remote_only = replaced(&without, "permitted = [\"local\", \"remote\"]", "permitted = [\"remote\"]");
     assert_eq!(Config::parse(remote_only.as_bytes()).unwrap().local, None);
+}
+
+#[test]
+fn the_choice_about_signatures_is_named_where_it_was_not_made() {
+    let error = Config::parse(replaced(&development(), ACCEPT, "").as_bytes()).unwrap_err().to_string();
+    assert!(error.contains("images.signature_policy") && error.contains("insecureAcceptAnything"), "{error}");
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("policy.json");
+    std::fs::write(&path, r#"{"default": [{"type": "reject"}]}"#).unwrap();
+    let by_file = format!("signature_policy = \"{}\"\n", path.display());
+    Config::parse(replaced(&development(), ACCEPT, &by_file).as_bytes()).unwrap();
 }
 
 #[test]

@@ -81,6 +81,10 @@ min_version = 1
 revocations = "optional"
 [registry]
 plain_http = ["127.0.0.1:9"]
+[images]
+# Whoever signs golden values approves images here; no image signature is asked for beside theirs.
+signature_policy_json = '{{"default": [{{"type": "insecureAcceptAnything"}}]}}'
+
 [runtime]
 path = "{runc}"
 "#,

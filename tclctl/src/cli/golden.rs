@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
 
-use super::{DecryptionArguments, RegistryArguments};
+use super::{DecryptionArguments, PolicyArguments, RegistryArguments};
 
 /// What goes into a golden value beside the image.
 #[derive(Debug, Args)]
@@ -56,6 +56,8 @@ pub(crate) struct MeasureArguments {
     #[command(flatten)]
     pub(crate) decryption: DecryptionArguments,
     #[command(flatten)]
+    pub(crate) signatures: PolicyArguments,
+    #[command(flatten)]
     pub(crate) registry: RegistryArguments,
 }
 
@@ -103,6 +105,8 @@ pub(crate) struct GoldenPushArguments {
     pub(crate) issue: IssueArguments,
     #[command(flatten)]
     pub(crate) decryption: DecryptionArguments,
+    #[command(flatten)]
+    pub(crate) signatures: PolicyArguments,
     #[command(flatten)]
     pub(crate) registry: RegistryArguments,
 }

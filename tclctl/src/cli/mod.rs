@@ -98,6 +98,15 @@ pub(crate) struct AgentArguments {
     pub(crate) agent: String,
 }
 
+/// Whose images are taken.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct PolicyArguments {
+    /// Signature policy in containers-policy.json terms; without one every image is taken, signed or not
+    /// (insecureAcceptAnything): this machine is your own, guests have their measured policy
+    #[arg(long, value_name = "FILE")]
+    pub(crate) policy: Option<PathBuf>,
+}
+
 /// How the registry is reached.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct RegistryArguments {

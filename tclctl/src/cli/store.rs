@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 use protocols::image::Layout;
 
-use super::{DecryptionArguments, RegistryArguments};
+use super::{DecryptionArguments, PolicyArguments, RegistryArguments};
 
 /// How layers are kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -45,6 +45,8 @@ pub(crate) struct PullArguments {
     pub(crate) layout: LayoutArgument,
     #[command(flatten)]
     pub(crate) decryption: DecryptionArguments,
+    #[command(flatten)]
+    pub(crate) signatures: PolicyArguments,
     #[command(flatten)]
     pub(crate) registry: RegistryArguments,
 }
