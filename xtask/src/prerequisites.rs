@@ -11,6 +11,8 @@ use crate::shell;
 const NEEDED: &[(&str, &str)] = &[
     ("docker-registry", "docker-registry"),
     ("runc", "runc"),
+    ("containerd", "containerd"),
+    ("ctr", "containerd"),
     ("swtpm", "swtpm"),
     ("tpm2_pcrread", "tpm2-tools"),
     ("/usr/lib/*/libtss2-tcti-swtpm.so.0", "libtss2-tcti-swtpm0"),

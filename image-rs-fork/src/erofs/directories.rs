@@ -5,7 +5,7 @@ use super::finish::ROOT_ROOM;
 use super::format::{DIRENT, Dirent, INODE, Kind, ROOT_NID, put, write_dirents};
 use super::image::{Image, Node};
 use super::pack::Packer;
-use super::tree::{Entry, ROOT, Tree};
+use super::tree::{Entry, Hides, ROOT, Tree};
 use super::{ErofsLimits, xattrs};
 use crate::tar::{XattrList, Xattrs};
 use crate::verity::{BLOCK, Block, BlockOut};
@@ -243,7 +243,7 @@ fn links(tree: &Tree, group: &[u32]) -> u32 {
 fn encode_xattrs(out: &mut Vec<u8>, tree: &Tree, dir: u32, limits: &ErofsLimits) -> Result<(), ErofsError> {
     let limit = if dir == ROOT { limits.xattr_bytes.min(ROOT_ROOM) } else { limits.xattr_bytes };
     let given = tree.xattrs(dir);
-    let opaque = tree.dir(dir).and_then(|dir| tree.entry(dir.entry)).is_some_and(|entry| entry.hides_lower);
+    let opaque = tree.dir(dir).and_then(|dir| tree.entry(dir.entry)).is_some_and(|entry| entry.hides > Hides::Nothing);
     if !opaque {
         return xattrs::encode(out, given.iter(), limit);
     }

@@ -10,7 +10,7 @@ use super::directories::Listing;
 use super::error::{Doing, ErofsError, Problem};
 use super::format::{Attributes, INODE, Inode, Kind, NO_BLOCK, ROOT as ROOT_OFFSET, Superblock, put};
 use super::image::{Image, Node};
-use super::tree::{DEFAULT, ROOT, Tree};
+use super::tree::{DEFAULT, Hides, ROOT, Tree};
 use super::writer::Link;
 use super::{ErofsLimits, LAYOUT, xattrs};
 use crate::tar::{TarPath, XattrList};
@@ -87,13 +87,16 @@ impl<O: BlockOut> StreamedLayer<O> {
         paths
     }
 
-    /// Live implied directories below which nothing of the lower layers is hidden.
+    /// Live implied directories that this layer does not hide from the layers below.
     fn implied(&self) -> impl Iterator<Item = u32> {
+        let mut content_hidden: Vec<bool> = Vec::with_capacity(self.live.len());
         let mut hidden: Vec<bool> = Vec::with_capacity(self.live.len());
         for dir in self.tree.dirs() {
             let entry = self.tree.entry(dir.entry);
-            let above = entry.is_some_and(|entry| hidden.get(entry.parent as usize).is_some_and(|hidden| *hidden));
-            hidden.push(above || entry.is_some_and(|entry| entry.hides_lower));
+            let hides = entry.map_or(Hides::Nothing, |entry| entry.hides);
+            let above = entry.and_then(|entry| content_hidden.get(entry.parent as usize)).copied().unwrap_or(false);
+            content_hidden.push(above || hides > Hides::Nothing);
+            hidden.push(above || hides == Hides::All);
         }
         let dirs = self.tree.dirs().iter().zip(&self.live).zip(hidden);
         (0u32..).zip(dirs).filter(|(_, ((dir, live), hidden))| dir.implied && **live && !hidden).map(|(id, _)| id)
@@ -142,7 +145,7 @@ impl<O: BlockOut> StreamedLayer<O> {
         Superblock { inodes, blocks, uuid: uuid(diff_id) }.write(&mut first, &label());
         self.image.hash_first(&first)?;
         let entries = listing.names();
-        let opaque = self.tree.entry(ROOT).is_some_and(|root| root.hides_lower);
+        let opaque = self.tree.entry(ROOT).is_some_and(|root| root.hides > Hides::Nothing);
         drop(listing);
         let (mut out, hashes) = self.image.into_parts();
         let tree = hashes.finish(u64::from(blocks), &mut out, u64::from(blocks)).doing("write the hash tree")?;

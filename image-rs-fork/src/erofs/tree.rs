@@ -22,6 +22,16 @@ const KEPT_XATTR: usize = 16;
 /// Bytes that a path takes in memory beside itself.
 const KEPT_PATH: usize = 24;
 
+/// What an entry hides of the layers below, whatever came after it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Hides {
+    Nothing,
+    /// An opaque marker: what they have in the directory, but not what they say of itself.
+    Content,
+    /// A whiteout, or something that is no directory: all they have under the name.
+    All,
+}
+
 /// How long a path is.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Extent {
@@ -63,9 +73,7 @@ pub(super) struct Entry {
     pub(super) node: u32,
     length: u8,
     pub(super) kind: Kind,
-    /// A whiteout, an opaque marker or something that is no directory hid what lower layers have here, whatever came
-    /// after it.
-    pub(super) hides_lower: bool,
+    pub(super) hides: Hides,
     /// A hard link was made from or to here, so that others may share the inode.
     pub(super) linked: bool,
 }
@@ -105,8 +113,15 @@ impl std::fmt::Debug for Tree {
 impl Tree {
     /// A root that no entry described yet.
     pub(super) fn new(limits: &ErofsLimits) -> Self {
-        let root =
-            Entry { parent: ROOT, text: 0, node: ROOT, length: 0, kind: Kind::Dir, hides_lower: false, linked: false };
+        let root = Entry {
+            parent: ROOT,
+            text: 0,
+            node: ROOT,
+            length: 0,
+            kind: Kind::Dir,
+            hides: Hides::Nothing,
+            linked: false,
+        };
         Self {
             entries: vec![root],
             text: Vec::new(),
@@ -176,7 +191,7 @@ impl Tree {
             if let Some(entry) = entries.get_mut(*id as usize) {
                 before = Some(entry.kind);
                 // What stood here took the place of all that lower layers have: a directory does not show it again.
-                *entry = Entry { kind, node, linked: false, hides_lower: true, ..*entry };
+                *entry = Entry { kind, node, linked: false, hides: Hides::All, ..*entry };
             }
             return Ok((*id, before));
         }
@@ -185,7 +200,7 @@ impl Tree {
             return Err(ErofsError::Limit { what: "entries in one layer", limit: u64::from(self.limit) });
         };
         text.extend_from_slice(name);
-        entries.push(Entry { parent, text: at, node, length, kind, hides_lower: false, linked: false });
+        entries.push(Entry { parent, text: at, node, length, kind, hides: Hides::Nothing, linked: false });
         table.insert_unique(hash, id, |id| rehash(state, entries, text, *id));
         Ok((id, None))
     }
@@ -208,21 +223,21 @@ impl Tree {
             Some(id) => id,
             None => self.place(parent, name, Kind::Whiteout, 0)?.0,
         };
-        self.hide_lower(id);
+        self.hide(id, Hides::All);
         Ok(())
     }
 
     /// Hides what lower layers have in a directory.
     pub(super) fn make_opaque(&mut self, dir: u32) {
         if let Some(entry) = self.dir(dir).map(|dir| dir.entry) {
-            self.hide_lower(entry);
+            self.hide(entry, Hides::Content);
         }
     }
 
     /// Hides what lower layers have under an entry's name.
-    pub(super) fn hide_lower(&mut self, entry: u32) {
+    pub(super) fn hide(&mut self, entry: u32, hides: Hides) {
         if let Some(entry) = self.entry_mut(entry) {
-            entry.hides_lower = true;
+            entry.hides = entry.hides.max(hides);
         }
     }
 

@@ -9,7 +9,7 @@ use super::format::{Attributes, Kind, device};
 use super::image::{Image, Node};
 use super::pack::MOST_BLOCKS;
 use super::resolve;
-use super::tree::{Entry, Extent, ROOT, Tree};
+use super::tree::{Entry, Extent, Hides, ROOT, Tree};
 use super::xattrs;
 use super::{ErofsLimits, SALT};
 use crate::layer::attributes::Mtime;
@@ -292,7 +292,7 @@ impl<O: BlockOut> EntrySink for LayerWriter<O> {
             // The kernel's own form of a whiteout, and one to overlayfs wherever it comes from.
             EntryKind::Char { major: 0, minor: 0 } => {
                 let entry = self.name(meta.path, Kind::Whiteout, 0)?;
-                self.tree.hide_lower(entry);
+                self.tree.hide(entry, Hides::All);
                 Ok(())
             }
             EntryKind::Char { major, minor } => self.small(meta, Kind::Char, Some(device(major, minor)), &[]),

@@ -30,6 +30,8 @@ pub(crate) struct Directory {
     pub(crate) attributes: Option<Attributes>,
     /// Hides what lower layers have in it.
     pub(crate) opaque: bool,
+    /// Takes the place of what this layer had hidden or replaced: nothing of lower layers is its own.
+    pub(crate) fresh: bool,
 }
 
 /// An inode that is no directory. Its few extended attributes are kept beside it, since most have none.
@@ -155,15 +157,24 @@ impl Table {
     }
 
     /// Gives every implied directory the attributes of the layers below (`lower`, lowest first): those of
-    /// the topmost layer that has the directory and does not hide it.
+    /// the topmost layer that has the directory and does not hide it, unless this layer itself hides it.
     pub(crate) fn inherit(&mut self, lower: &[Arc<Self>]) {
-        for (path, node) in &mut self.nodes {
-            if let Node::Directory(directory) = node
-                && directory.attributes.is_none()
-            {
-                directory.attributes = Some(inherited(path, lower));
+        let implied = self.directories().filter(|(_, directory)| directory.attributes.is_none());
+        let implied: Vec<Box<[u8]>> = implied.map(|(path, _)| path.into()).collect();
+        for path in implied {
+            let attributes = if self.hides(&path) { Attributes::undescribed() } else { inherited(&path, lower) };
+            if let Some(directory) = self.directory_mut(&path) {
+                directory.attributes = Some(attributes);
             }
         }
+    }
+
+    /// Whether lower layers have no part in the directory at `path`.
+    fn hides(&self, path: &[u8]) -> bool {
+        path::prefixes(path).any(|prefix| match self.nodes.get(prefix) {
+            Some(Node::Directory(directory)) => directory.fresh || (directory.opaque && prefix.len() < path.len()),
+            _ => false,
+        })
     }
 
     fn find(&self, path: &[u8]) -> Found<'_> {

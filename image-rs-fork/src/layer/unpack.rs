@@ -227,7 +227,7 @@ impl<S: Sink> Unpacker<S> {
         let opaque = self.table.get(path).is_some();
         self.remove(path)?;
         self.sink.directory(path)?;
-        let directory = Directory { attributes: Some(attributes), opaque };
+        let directory = Directory { attributes: Some(attributes), opaque, fresh: opaque };
         self.table.insert(path, Node::Directory(Box::new(directory)));
         Ok(())
     }
@@ -285,6 +285,7 @@ impl<S: Sink> Unpacker<S> {
     fn whiteout(&mut self, path: &[u8]) -> Result<(), LayerError> {
         if let Some(directory) = self.table.directory_mut(path) {
             directory.opaque = true;
+            directory.fresh = true;
         } else if self.table.get(path).is_none() {
             self.sink.whiteout(path)?;
             self.table.insert(path, Node::Whiteout);
@@ -321,7 +322,7 @@ impl<S: Sink> Unpacker<S> {
             let opaque = matches!(self.table.get(path), Some(Node::Whiteout));
             self.remove(path)?;
             self.sink.directory(path)?;
-            self.table.insert(path, Node::Directory(Box::new(Directory { attributes: None, opaque })));
+            self.table.insert(path, Node::Directory(Box::new(Directory { attributes: None, opaque, fresh: opaque })));
         }
         Ok(())
     }

@@ -1,9 +1,9 @@
 //! Which extended attributes of an entry a layer keeps, in either layout.
 //!
-//! Kept are `user.*`, `trusted.*` and `security.*` of files and directories, and access control lists, in the one form
-//! that every kernel gives back as it was set; so what is measured is what is read. Left out is what an unpacker on
-//! Linux cannot set or should not: other name spaces, `security.selinux` (the policy is the host's), attributes of
-//! anything that is neither file nor directory, lists that say no more than the mode.
+//! Kept are `user.*` and `security.*` of files and directories, and access control lists, in the one form that every
+//! kernel gives back as it was set; so what is measured is what is read. Left out is what unpackers on Linux cannot set
+//! or do not: other name spaces, `trusted.*`, `security.selinux` (the policy is the host's), attributes of anything that
+//! is neither file nor directory, lists that say no more than the mode.
 
 use crate::erofs::Problem;
 use crate::tar::{XattrList, Xattrs};
@@ -44,7 +44,7 @@ pub(crate) fn kept(carrier: Carrier, mode: u32, given: Xattrs<'_>) -> Result<Xat
             }
             DEFAULT if carrier == Carrier::Directory && AccessList::parse(value).is_some() => true,
             DEFAULT => return Err(Problem::Attribute),
-            _ => [&b"user."[..], b"trusted.", b"security."]
+            _ => [&b"user."[..], b"security."]
                 .iter()
                 .any(|space| name.strip_prefix(*space).is_some_and(|rest| !rest.is_empty())),
         };
@@ -205,10 +205,12 @@ mod tests {
 
     #[test]
     fn name_spaces_that_linux_lacks_and_selinux_are_left_out() {
-        for name in ["security.selinux", "com.apple.provenance", "user.", "security.", "system.nfs4_acl", "user"] {
+        for name in
+            ["security.selinux", "com.apple.provenance", "user.", "security.", "system.nfs4_acl", "user", "trusted.a"]
+        {
             assert_eq!(of(Carrier::File, 0, name.as_bytes(), b"v"), Ok(0), "{name}");
         }
-        for name in ["user.a", "trusted.a", "security.ima", "user.."] {
+        for name in ["user.a", "security.ima", "user.."] {
             assert_eq!(of(Carrier::File, 0, name.as_bytes(), b""), Ok(1), "{name}");
         }
     }

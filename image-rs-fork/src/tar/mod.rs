@@ -25,7 +25,7 @@
 //! hard link to it, is refused. Symbolic link targets stay as they are; an empty one is refused.
 //!
 //! **Owners and times.** 0 to 4,294,967,294, anything else is refused: chown(2) would cut it or leave the owner
-//! alone. Times keep their fraction to the nanosecond and may be negative (containerd sets those to 0).
+//! alone. Times keep their fraction to the nanosecond and may be negative; the layouts make those 0.
 //!
 //! **Extended headers.** A PAX `x`, a GNU `L` and a GNU `K` header each concern the next entry alone, and never
 //! another extended header between (CVE-2025-62518, CVE-2026-33055, CVE-2026-53655): `size` replaces the size of

@@ -75,7 +75,7 @@ impl Walk {
         xattrs.retain(|(name, value)| !(&**name == OPAQUE && &**value == b"y"));
         let opaque = xattrs.len() < before;
         let attributes = Some(attributes(&fstat(directory)?, xattrs)?);
-        self.table.insert(path, Node::Directory(Box::new(Directory { attributes, opaque })));
+        self.table.insert(path, Node::Directory(Box::new(Directory { attributes, opaque, fresh: false })));
         Ok(())
     }
 

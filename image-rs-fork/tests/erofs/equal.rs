@@ -72,7 +72,7 @@ fn thing() -> impl Strategy<Value = Thing> {
         2 => (1usize..5).prop_flat_map(|blocks| (blocks * 4096 - 80..blocks * 4096 + 80).boxed()),
         1 => 0usize..200_000,
     ];
-    let xattr = ("(user|trusted|security)\\.[a-z]{1,20}", proptest::collection::vec(any::<u8>(), 0..200));
+    let xattr = ("(user|security)\\.[a-z]{1,20}", proptest::collection::vec(any::<u8>(), 0..200));
     let owner = prop_oneof![3 => Just((0, 0)), 1 => (0u32..5_000_000, 0u32..5_000_000)];
     (
         any::<usize>(),
@@ -195,7 +195,7 @@ fn attributes_too_large_for_one_block_equal_what_tar_unpacks() {
     for name in ["file", "dir"] {
         for n in 0..3 {
             let value = vec![n; 7000 + usize::from(n)];
-            rustix::fs::lsetxattr(inner.join(name), format!("trusted.a{n}"), &value, XattrFlags::empty()).unwrap();
+            rustix::fs::lsetxattr(inner.join(name), format!("user.a{n}"), &value, XattrFlags::empty()).unwrap();
         }
     }
     let archive = tree.path().join("layer.tar");
