@@ -1,7 +1,9 @@
 //! The root file system: measured layers below a fresh writable one.
 
+use std::ffi::CString;
 use std::fs::{self, DirBuilder};
-use std::os::fd::AsFd as _;
+use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -10,8 +12,8 @@ use protocols::image::Layout;
 use rustix::fs::{CWD, OFlags, lgetxattr, openat};
 use rustix::io::Errno;
 use rustix::mount::{
-    FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, UnmountFlags, fsconfig_create, fsconfig_set_string,
-    fsmount, fsopen, move_mount, unmount,
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MoveMountFlags, UnmountFlags, fsconfig_create,
+    fsconfig_set_string, fsmount, fsopen, mount, move_mount, unmount,
 };
 
 use crate::erofs_store::LayerMount;
@@ -235,44 +237,48 @@ fn is_opaque(root: &Path) -> Result<bool, Errno> {
 
 /// Mounts `layers` (lowest first) below `dir/upper`. Nothing is mounted anywhere before the last step.
 fn overlay(layers: &[PathBuf], dir: &Path, target: &Path) -> Result<(), Errno> {
-    let configure = |each: bool| -> Result<(), Errno> {
-        let overlay = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
-        let overlay = overlay.as_fd();
-        // Kept open until the file system stands, because paths name them by number.
-        let mut open = Vec::new();
-        if each {
-            for layer in layers.iter().rev() {
-                fsconfig_set_string(overlay, "lowerdir+", layer)?;
-            }
-        } else {
-            let mut list = String::new();
-            for layer in layers.iter().rev() {
-                let layer =
-                    openat(CWD, layer, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, rustix::fs::Mode::empty())?;
-                if !list.is_empty() {
-                    list.push(':');
-                }
-                list.push_str(&format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&layer)));
-                open.push(layer);
-            }
-            fsconfig_set_string(overlay, "lowerdir", list)?;
-        }
-        fsconfig_set_string(overlay, "upperdir", dir.join("upper"))?;
-        fsconfig_set_string(overlay, "workdir", dir.join("work"))?;
-        fsconfig_create(overlay)?;
-        let mount = fsmount(overlay, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())?;
-        let to = open_directory(target)?;
-        move_mount(
-            &mount,
-            "",
-            &to,
-            "",
-            MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH,
-        )
-    };
-    // Layer by layer since Linux 6.5, for 500 layers of any path; before, in one string of one page.
-    match configure(true) {
-        Err(Errno::INVAL) => configure(false),
+    // Each layer by itself since Linux 6.5.
+    match overlay_of_layers(layers, dir, target) {
+        Err(Errno::INVAL) => overlay_of_list(layers, dir, target),
         other => other,
     }
+}
+
+/// For 500 layers of any path.
+fn overlay_of_layers(layers: &[PathBuf], dir: &Path, target: &Path) -> Result<(), Errno> {
+    let overlay = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
+    let overlay = overlay.as_fd();
+    for layer in layers.iter().rev() {
+        fsconfig_set_string(overlay, "lowerdir+", layer)?;
+    }
+    fsconfig_set_string(overlay, "upperdir", dir.join("upper"))?;
+    fsconfig_set_string(overlay, "workdir", dir.join("work"))?;
+    fsconfig_create(overlay)?;
+    let mount = fsmount(overlay, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())?;
+    let to = open_directory(target)?;
+    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
+    move_mount(&mount, "", &to, "", flags)
+}
+
+/// For what fits into the one page of options that mount(2) takes, about 200 layers; fsconfig takes 256 bytes.
+fn overlay_of_list(layers: &[PathBuf], dir: &Path, target: &Path) -> Result<(), Errno> {
+    let open =
+        |path: &Path| openat(CWD, path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, rustix::fs::Mode::empty());
+    let by_number = |fd: &OwnedFd| format!("/proc/self/fd/{}", fd.as_raw_fd());
+    // Open until the file system stands: their paths are short and need no escapes.
+    let lowers = layers.iter().rev().map(|layer| open(layer)).collect::<Result<Vec<_>, _>>()?;
+    let mut options = b"lowerdir=".to_vec();
+    options.extend(lowers.iter().map(by_number).collect::<Vec<_>>().join(":").into_bytes());
+    for (key, name) in [(",upperdir=", "upper"), (",workdir=", "work")] {
+        options.extend(key.as_bytes());
+        // These are shown in the mount table, where whoever looks for them must find them.
+        for byte in dir.join(name).as_os_str().as_bytes() {
+            if b"\\,:".contains(byte) {
+                options.push(b'\\');
+            }
+            options.push(*byte);
+        }
+    }
+    let options = CString::new(options).map_err(|_| Errno::INVAL)?;
+    mount("overlay", by_number(&open(target)?), "overlay", MountFlags::empty(), Some(options.as_c_str()))
 }
