@@ -2,6 +2,8 @@
 //!
 //!     vm_guest verity IMAGE DATA_BLOCKS ROOT_HASH TARGET   loop, dm-verity, EROFS at TARGET
 //!     vm_guest plain IMAGE TARGET                          loop, EROFS at TARGET
+//!     vm_guest image LAYOUT STORE FOLDER                   pulls from an OCI layout, mounts at FOLDER/rootfs
+//!     vm_guest remove FOLDER                               ends that mount
 //!     vm_guest list FOLDER                                 one line for each name below
 //!     vm_guest flip FILE OFFSET                            inverts one byte
 //!     vm_guest leftovers                                   fails while loop or mapped devices are left
@@ -15,6 +17,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 use image_rs_fork::erofs::SALT;
+use image_rs_fork::registry::OciLayout;
+use image_rs_fork::{ErofsStore, ImagePolicy, Limits, NoKeys, NoProgress, SignaturePolicy, Unenforced, fetch, pull};
 use integration_tests::vm::listing;
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, fsconfig_create, fsconfig_set_flag, fsconfig_set_string,
@@ -39,6 +43,8 @@ fn run(arguments: &[String]) -> Result<()> {
     match arguments.as_slice() {
         ["verity", image, data_blocks, root, target] => verity(image, data_blocks.parse()?, root, Path::new(target)),
         ["plain", image, target] => mount(LoopDevice::attach(File::open(image)?)?.path(), Path::new(target)),
+        ["image", layout, store, folder] => image(Path::new(layout), Path::new(store), Path::new(folder)),
+        ["remove", folder] => Ok(image_rs_fork::remove_rootfs(Path::new(folder))?),
         ["list", folder] => {
             listing(Path::new(folder)).iter().for_each(|line| println!("{line}"));
             Ok(())
@@ -74,6 +80,22 @@ fn mount(device: &Path, target: &Path) -> Result<()> {
     let mount = fsmount(erofs.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::MOUNT_ATTR_RDONLY)?;
     let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
     move_mount(&mount, "", rustix::fs::CWD, target, flags).context("move the mount")
+}
+
+/// As a launch does it: verify, store in the layout `erofs-v1`, mount; prints what enforces the measurement.
+fn image(layout: &Path, store: &Path, folder: &Path) -> Result<()> {
+    let layout = OciLayout::open(layout)?;
+    let reference = layout.reference(None)?;
+    let store = ErofsStore::open(store, None, Unenforced::Refused)?;
+    let policy = ImagePolicy::host(SignaturePolicy::insecure_accept_anything());
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let image = runtime.block_on(async {
+        let verified = fetch(&reference, &layout).await?.verify(&policy, &layout).await?;
+        pull(verified, &layout, &store, &NoKeys, &Limits::default(), &NoProgress).await
+    })?;
+    println!("{}", store.enforcement().as_str());
+    let _ = image.mount(folder)?.keep();
+    Ok(())
 }
 
 fn flip(file: &str, offset: u64) -> Result<()> {

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)] // a test fails by panicking
 
+mod image;
 mod layers;
 
 use std::collections::BTreeMap;
@@ -135,4 +136,54 @@ fn layers_with_whiteouts_stack_through_verity() {
         "./opaque/shown: of the middle",
     ];
     assert_eq!(ended.section("stack"), expected);
+}
+
+/// The launch's own way: pull, store and mount, with more layers than fit into one option of a mount before
+/// Linux 6.5.
+#[test]
+fn a_pulled_image_of_127_layers_is_mounted_through_verity_and_leaves_nothing() {
+    let large = layers::large();
+    // Not valid text, but no test looks at that; headers of archives want strings.
+    let large: String = large.iter().map(|byte| char::from(b'a' + byte % 26)).collect();
+    let mut archives: Vec<Vec<u8>> = (0..126)
+        .map(|n| {
+            layers::small(&[
+                ("numbers/", ""),
+                (&format!("numbers/{n}"), &format!("{n}\n")),
+                ("last", &format!("{n}\n")),
+            ])
+        })
+        .collect();
+    archives.push(layers::small(&[("large", &large), ("numbers/", ""), ("numbers/.wh.7", "")]));
+    let block = Layer::write(archives.last().unwrap()).find(&large.as_bytes()[50 * 4096..51 * 4096]);
+
+    let mut guest = guest();
+    for (path, bytes) in image::layout(&archives) {
+        guest = guest.file(&format!("/image/{path}"), bytes);
+    }
+    let ended = guest.run(&format!(
+        "mkdir -m 700 /store
+         echo == enforcement; vm_guest image /image /store /container || exit 1
+         echo == numbers; cat /container/rootfs/numbers/* | sort -n
+         echo == last; cat /container/rootfs/last; cmp /container/rootfs/large /container/rootfs/large && echo whole
+         echo more >/container/rootfs/numbers/written && echo written
+         stored=$(find /store -type f -size +600k); vm_guest flip $stored {block}; echo 3 >/proc/sys/vm/drop_caches
+         echo == flipped; cat /container/rootfs/large | wc -c; cat /container/rootfs/last
+         echo == removed; vm_guest remove /container && ls -d /container; grep -c -e erofs -e overlay /proc/mounts
+         vm_guest leftovers"
+    ));
+    let _ = ended.ok();
+    assert_eq!(ended.section("enforcement"), ["dm-verity"]);
+    let numbers: Vec<String> = (0..126).filter(|n| *n != 7).map(|n| n.to_string()).collect();
+    assert_eq!(ended.section("numbers"), numbers);
+    assert_eq!(ended.section("last"), ["125", "whole", "written"]);
+    let flipped = ended.section("flipped");
+    let read: usize = flipped.iter().find_map(|line| line.trim().parse().ok()).unwrap();
+    assert!(
+        flipped.iter().any(|line| line.contains("Input/output error") || line.contains("I/O error")),
+        "{flipped:?}"
+    );
+    assert!(read <= 50 * 4096, "nothing from the flipped block on is given: {read}");
+    assert_eq!(flipped.last(), Some(&"125"), "other layers are whole");
+    assert_eq!(ended.section("removed"), ["ls: /container: No such file or directory", "0"]);
 }
