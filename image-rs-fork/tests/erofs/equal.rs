@@ -21,7 +21,18 @@ fn assert_equals_tar(tree: &Path, members: &[&str]) -> Layer {
         .arg("-C")
         .arg(tree)
         .args(members));
-    let unpacked = work.path().join("unpacked");
+    let unpacked = unpack(&archive, work.path());
+    let layer = Layer::new(&fs::read(&archive).unwrap()).unwrap();
+    layer.check();
+    let mounted = layer.mount();
+    let (have, want) = (listing::full(mounted.path()), listing::full(&unpacked));
+    assert_lists_equal(&have, &want);
+    layer
+}
+
+/// What `tar -xp` makes of an archive, in a folder below `work`.
+pub(crate) fn unpack(archive: &Path, work: &Path) -> PathBuf {
+    let unpacked = work.join("unpacked");
     fs::create_dir(&unpacked).unwrap();
     run(Command::new("tar")
         .args([
@@ -32,18 +43,18 @@ fn assert_equals_tar(tree: &Path, members: &[&str]) -> Layer {
             "--delay-directory-restore",
             "-xpf",
         ])
-        .arg(&archive)
+        .arg(archive)
         .arg("-C")
         .arg(&unpacked));
-    let layer = Layer::new(&fs::read(&archive).unwrap()).unwrap();
-    layer.check();
-    let mounted = layer.mount();
-    let (have, want) = (listing::full(mounted.path()), listing::full(&unpacked));
-    for (have, want) in have.iter().zip(&want) {
+    unpacked
+}
+
+/// Line by line, so that a difference shows one line and not two trees.
+pub(crate) fn assert_lists_equal(have: &[String], want: &[String]) {
+    for (have, want) in have.iter().zip(want) {
         assert_eq!(have, want);
     }
     assert_eq!(have.len(), want.len());
-    layer
 }
 
 /// One thing to make in a random tree.

@@ -7,6 +7,7 @@ mod archive;
 mod layer;
 mod listing;
 
+mod corpus;
 mod equal;
 mod format;
 mod inherit;
