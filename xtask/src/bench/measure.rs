@@ -47,7 +47,7 @@ impl Scratch {
         let path = dir.join("fs");
         fs::create_dir_all(&path).with_context(|| path.display().to_string())?;
         let mut mount = Command::new("mount");
-        mount.args(["-t", "tmpfs", "-o", "size=90%,nr_inodes=0,mode=755", "bench"]).arg(&path);
+        mount.args(["-t", "tmpfs", "-o", "size=90%,nr_inodes=8000000,mode=755", "bench"]).arg(&path);
         output(mount)?;
         Ok(Self { path })
     }
