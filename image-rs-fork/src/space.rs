@@ -106,6 +106,20 @@ impl Space {
         }
     }
 
+    /// Removes every layer that nobody holds; gives how many.
+    pub(crate) fn clear(&self) -> Result<usize, ImageError> {
+        let mut books = self.books();
+        let mut removed = 0;
+        while let Some(oldest) = books.oldest() {
+            (self.remove)(&oldest)?;
+            if let Some(entry) = books.layers.remove(&oldest) {
+                books.used = books.used.saturating_sub(entry.bytes);
+            }
+            removed += 1;
+        }
+        Ok(removed)
+    }
+
     /// Bytes that count at the moment.
     #[cfg(test)]
     pub(crate) fn used(&self) -> u64 {

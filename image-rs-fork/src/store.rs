@@ -35,6 +35,14 @@ pub trait LayerStore: Send + Sync + std::fmt::Debug {
     /// # Errors
     /// `store.io`, `store.full`.
     fn begin(&self, layer: &LayerKey, room: Room) -> Result<Box<dyn LayerWriter>, ImageError>;
+
+    /// Removes every stored layer that nobody holds, as a candidate or as part of an image; says how many.
+    ///
+    /// # Errors
+    /// `store.io`.
+    fn prune(&self) -> Result<usize, ImageError> {
+        Ok(0)
+    }
 }
 
 /// Which layer, on top of which others.

@@ -12,6 +12,7 @@ mod encryption;
 mod explain;
 mod golden;
 mod image_push;
+mod images;
 mod inspect;
 mod issue;
 mod layer;
@@ -69,6 +70,8 @@ async fn dispatch(command: Command, output: &Output) -> Result<Ending, Failure> 
         Command::Pull(arguments) => pull::pull(&arguments, output).await?,
         Command::Mount(arguments) => mount::mount(&arguments, output).await?,
         Command::Umount(arguments) => mount::umount(&arguments, output)?,
+        Command::Images(arguments) => images::images(&arguments, output)?,
+        Command::Prune(arguments) => images::prune(&arguments, output)?,
         Command::Golden(GoldenCommand::Keygen(arguments)) => artifact::keygen(&arguments, output)?,
         Command::Golden(GoldenCommand::Push(arguments)) => golden::push(&arguments, output).await?,
         Command::Golden(GoldenCommand::Show(arguments)) => golden::show(&arguments, output).await?,

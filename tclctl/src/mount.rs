@@ -4,6 +4,7 @@ use std::path::Path;
 
 use image_rs_fork::{ImagePolicy, KeyProvider, Limits, MeasuredImage, NoProgress, SignaturePolicy};
 use protocols::image::Layout;
+use protocols::reason::{self, Refusal};
 use registry::ImageReference;
 use rustix::mount::{MountFlags, UnmountFlags, mount_bind, mount_remount, unmount};
 use serde_json::json;
@@ -21,11 +22,15 @@ pub(crate) async fn mount(arguments: &MountArguments, output: &Output) -> Result
     let root = absolute(&arguments.store.store)?;
     let target = absolute(&arguments.target)?;
     let record = store::find(&root, &reference)?;
-    let store = Store::open(&root, arguments.layout.map_or(record.layout, Layout::from))?;
+    let store = Store::open(&root, arguments.layout.map_or(record.layout, Layout::from), None)?;
     Mount::all(&root)?;
     let keys = encryption::ring(&arguments.decryption)?;
     let image = assemble(&store, &reference, &record, &keys).await?;
     let measured = image.measurement();
+    if let Some(expected) = arguments.rootfs.filter(|expected| *expected != measured.rootfs.digest) {
+        let (expected, actual) = (expected.to_string(), measured.rootfs.digest.to_string());
+        return Err(Failure::by_command(Refusal::new(reason::IMAGE_ROOTFS, reference.to_string(), expected, actual)));
+    }
     let mount = Mount {
         target: target.clone(),
         reference: reference.to_string(),
@@ -37,25 +42,31 @@ pub(crate) async fn mount(arguments: &MountArguments, output: &Output) -> Result
     mount.record(&dir)?;
     let mounted = image.mount(&dir).map_err(|error| coded(&error)).and_then(|rootfs| {
         show(rootfs.path(), &target, arguments.writable)?;
-        Ok(rootfs.keep())
+        let enforcement = rootfs.enforcement();
+        let _ = rootfs.keep();
+        Ok(enforcement)
     });
-    if let Err(failure) = mounted {
-        forget(&dir)?;
-        return Err(failure);
-    }
+    let enforcement = match mounted {
+        Ok(enforcement) => enforcement.as_str(),
+        Err(failure) => {
+            forget(&dir)?;
+            return Err(failure);
+        }
+    };
     let layout = measured.rootfs.layout.as_str();
     output.tell(
         || {
             json!({
                 "reference": reference, "manifest": measured.manifest, "layout": layout,
-                "rootfs": {layout: measured.rootfs.digest}, "enforcement": "re-measured", "target": target,
+                "rootfs": {layout: measured.rootfs.digest}, "enforcement": enforcement, "target": target,
                 "writable": arguments.writable,
             })
         },
         || {
             vec![
                 format!("{} at {}", measured.manifest, target.display()),
-                format!("  root file system {} ({layout}), re-measured", measured.rootfs.digest),
+                format!("  root file system {} ({layout}), measured now", measured.rootfs.digest),
+                format!("  what keeps it so: {enforcement}"),
             ]
         },
     )

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::io::IsTerminal as _;
 use std::sync::{Mutex, PoisonError};
 
-use image_rs_fork::{ImagePolicy, Limits, MeasuredImage, Progress};
-use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
+use image_rs_fork::{ImagePolicy, LayerEvent, LayerPlace, Limits, MeasuredImage, Progress};
+use indicatif::{HumanBytes, MultiProgress, ProgressBar, ProgressStyle};
 use protocols::digest::Sha256Digest;
 use registry::oci::{Document, Manifest};
 use serde_json::{Value, json};
@@ -20,7 +20,12 @@ use crate::store::{Recorder, Store, coded};
 /// Pulls, records what was pulled, and tells it.
 pub(crate) async fn pull(arguments: &PullArguments, output: &Output) -> Result<(), Failure> {
     let (registry, reference) = issue::source(&arguments.registry, &arguments.reference, arguments.named.as_deref())?;
-    let store = Store::open(&arguments.store.store, arguments.layout.into())?;
+    let (root, quota) = (&arguments.store.store, arguments.quota);
+    let store = match arguments.layout {
+        Some(layout) => Store::open(root, layout.into(), quota)?,
+        None => Store::open_suitable(root, quota, output)?,
+    };
+    let _held = store.hold_mounted()?;
     let keys = encryption::ring(&arguments.decryption)?;
     let source = Recorder::new(&*registry);
     let found = image_rs_fork::fetch(&reference, &source).await.map_err(|error| coded(&error))?;
@@ -57,11 +62,12 @@ struct Told<'a> {
 impl Told<'_> {
     fn value(&self, store: &Store, downloaded: u64, written: Option<u64>) -> Value {
         let measured = self.image.measurement();
-        let layers: Vec<Value> = (self.manifest.layers.iter().zip(&measured.layers))
-            .map(|(blob, diff_id)| {
+        let digests = self.image.layer_digests();
+        let layers: Vec<Value> = (self.manifest.layers.iter().zip(&measured.layers).zip(&digests))
+            .map(|((blob, diff_id), digest)| {
                 json!({
                     "blob": blob.digest, "size": blob.size, "media_type": blob.media_type, "diff_id": diff_id,
-                    "reused": self.reused.get(&blob.digest),
+                    "measurement": digest, "reused": self.reused.get(&blob.digest),
                 })
             })
             .collect();
@@ -72,7 +78,7 @@ impl Told<'_> {
             "platform": measured.platform.to_string(),
             "layers": layers,
             "layout": measured.rootfs.layout,
-            "rootfs": {measured.rootfs.layout.as_str(): measured.rootfs.digest},
+            "rootfs": self.image.rootfs_digests(),
             "bytes_downloaded": downloaded,
             "bytes_written": written,
             "store": store.root(),
@@ -97,20 +103,25 @@ impl Told<'_> {
 
 /// Follows the pull for people, and remembers which layers were stored before.
 struct Watch {
-    bar: Option<ProgressBar>,
+    shown: Option<Shown>,
     reused: Mutex<BTreeMap<Sha256Digest, bool>>,
+}
+
+/// One bar for the whole, and one for each layer on its way.
+struct Shown {
+    all: MultiProgress,
+    total: ProgressBar,
+    layers: Mutex<BTreeMap<usize, ProgressBar>>,
 }
 
 impl Watch {
     fn new(shown: bool) -> Self {
-        let bar = shown.then(|| {
-            let bar = ProgressBar::new(0);
-            if let Ok(style) = ProgressStyle::with_template("{wide_bar} {bytes}/{total_bytes} {binary_bytes_per_sec}") {
-                bar.set_style(style);
-            }
-            bar
+        let shown = shown.then(|| {
+            let all = MultiProgress::new();
+            let total = all.add(bar("{wide_bar} {bytes}/{total_bytes} {binary_bytes_per_sec}", 0));
+            Shown { all, total, layers: Mutex::default() }
         });
-        Self { bar, reused: Mutex::default() }
+        Self { shown, reused: Mutex::default() }
     }
 
     fn reused(&self) -> BTreeMap<Sha256Digest, bool> {
@@ -118,35 +129,76 @@ impl Watch {
     }
 }
 
+fn bar(template: &str, length: u64) -> ProgressBar {
+    let bar = ProgressBar::new(length);
+    if let Ok(style) = ProgressStyle::with_template(template) {
+        bar.set_style(style);
+    }
+    bar
+}
+
+impl Shown {
+    /// `layer 2 0123456789ab 127.0.0.1:5000`.
+    fn named(layer: &LayerPlace<'_>) -> String {
+        let short: String = layer.blob.hex().chars().take(12).collect();
+        format!("layer {} {short} {}", layer.index, layer.registry)
+    }
+
+    fn event(&self, layer: &LayerPlace<'_>, event: LayerEvent) {
+        let mut layers = self.layers.lock().unwrap_or_else(PoisonError::into_inner);
+        let remark = match event {
+            LayerEvent::Started => {
+                let bar = bar("{msg:40} {bytes:>12} of {total_bytes}", layer.size).with_message(Self::named(layer));
+                layers.insert(layer.index, self.all.insert_before(&self.total, bar));
+                return;
+            }
+            LayerEvent::Received(bytes) => {
+                if let Some(bar) = layers.get(&layer.index) {
+                    bar.inc(bytes);
+                }
+                return;
+            }
+            LayerEvent::Waiting => "waits for another pull",
+            LayerEvent::Reused => "was stored before and is measured again",
+            LayerEvent::Corrupt => "was altered in the store and is fetched again",
+            LayerEvent::Unpacked => "verified",
+            LayerEvent::Stored => return,
+        };
+        if let Some(bar) = layers.remove(&layer.index) {
+            bar.finish_and_clear();
+        }
+        let _ = self.all.println(format!("{} {remark}", Self::named(layer)));
+    }
+}
+
 impl Progress for Watch {
     fn start(&self, _: usize, bytes: u64) {
-        if let Some(bar) = &self.bar {
-            bar.set_length(bytes);
+        if let Some(shown) = &self.shown {
+            shown.total.set_length(bytes);
         }
     }
 
     fn advance(&self, bytes: u64) {
-        if let Some(bar) = &self.bar {
-            bar.inc(bytes);
+        if let Some(shown) = &self.shown {
+            shown.total.inc(bytes);
         }
     }
 
     fn layer(&self, digest: &Sha256Digest, reused: bool) {
         // A layer named twice was fetched if it was fetched once.
-        self.reused
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .entry(*digest)
-            .and_modify(|before| *before &= reused)
-            .or_insert(reused);
-        if let Some(bar) = &self.bar {
-            bar.println(format!("{digest}  {}", if reused { "stored before" } else { "verified" }));
+        let mut layers = self.reused.lock().unwrap_or_else(PoisonError::into_inner);
+        layers.entry(*digest).and_modify(|before| *before &= reused).or_insert(reused);
+    }
+
+    fn event(&self, layer: &LayerPlace<'_>, event: LayerEvent) {
+        if let Some(shown) = &self.shown {
+            shown.event(layer, event);
         }
     }
 
     fn finish(&self) {
-        if let Some(bar) = &self.bar {
-            bar.finish_and_clear();
+        if let Some(shown) = &self.shown {
+            shown.total.finish_and_clear();
         }
     }
 }

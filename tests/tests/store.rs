@@ -9,14 +9,14 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use integration_tests::Seen;
-use integration_tests::command::{run, tclctl};
+use integration_tests::command::{run, tclctl, tool};
 use integration_tests::image::{Image, Recipe};
 use integration_tests::registry::Registry;
 use serde_json::Value;
 use tempfile::TempDir;
 
 /// Every layout does all of this.
-const LAYOUTS: &[&str] = &["tree"];
+const LAYOUTS: &[&str] = &["erofs", "tree"];
 const CONTENT: &str = "content that is easy to find again";
 
 /// A registry, a store and a directory to mount at.
@@ -155,7 +155,8 @@ fn a_pull_tells_what_it_did_and_the_next_one_downloads_no_layer() {
         assert!(second["bytes_downloaded"].as_u64().unwrap() < 4096, "manifest and config alone: {second}");
         for (before, after) in first["layers"].as_array().unwrap().iter().zip(second["layers"].as_array().unwrap()) {
             assert_eq!((&before["reused"], &after["reused"]), (&Value::Bool(false), &Value::Bool(true)));
-            assert_eq!(before["diff_id"], after["diff_id"]);
+            assert_eq!((&before["diff_id"], &before["measurement"]), (&after["diff_id"], &after["measurement"]));
+            assert!(before["measurement"].as_str().unwrap().starts_with("sha256:"), "{before}");
         }
         assert_eq!(first["rootfs"], second["rootfs"]);
         let text = house.pull(layout).ok().stdout;
@@ -171,10 +172,18 @@ fn a_pulled_image_is_mounted_without_a_network() {
         let pulled = house.pulled(layout);
         house.registry = None;
 
-        let mounted = house.mount(&["--json"]).ok().json();
+        let wrong = format!("sha256:{}", "0".repeat(64));
+        house.mount(&["--rootfs", &wrong]).refused(77, "image.rootfs");
+        house.nothing_mounted();
+        let digest = pulled["rootfs"][format!("{layout}-v1")].as_str().unwrap();
+        let mounted = house.mount(&["--json", "--rootfs", digest]).ok().json();
         assert_eq!(mounted["manifest"], image.manifest);
         assert_eq!(mounted["rootfs"], pulled["rootfs"]);
-        assert!(["re-measured", "dm-verity"].contains(&mounted["enforcement"].as_str().unwrap()), "{mounted}");
+        let kind = tool("stat", &["-f", "-c", "%T", &house.path("store").display().to_string()]).ok().stdout;
+        let memory = ["tmpfs", "ramfs"].contains(&kind.trim());
+        let without_verity = if memory { "re-measured in guest memory" } else { "nothing" };
+        let enforcement = mounted["enforcement"].as_str().unwrap();
+        assert!(enforcement == without_verity || (enforcement == "dm-verity" && *layout == "erofs"), "{mounted}");
         let content = house.target().join("etc/content");
         assert_eq!(fs::read_to_string(&content).unwrap(), CONTENT);
         let refused = fs::write(&content, "changed").unwrap_err();
@@ -293,5 +302,72 @@ fn a_killed_pull_leaves_a_store_that_the_next_one_completes() {
         let _ = house.umount().ok();
         fs::remove_dir_all(house.path("store")).unwrap();
         assert_eq!(house.pulled(layout)["rootfs"], pulled["rootfs"], "as if nothing had been killed");
+    }
+}
+
+#[test]
+fn layers_that_are_mounted_do_not_give_way_to_a_quota() {
+    for layout in LAYOUTS {
+        let house = House::new();
+        let noise = |seed: u8| {
+            (0..400_000u32).map(|n| n.wrapping_mul(2_654_435_761).to_le_bytes()[2] ^ seed).collect::<Vec<_>>()
+        };
+        for (tag, seed) in [("1", 0), ("2", 90)] {
+            let recipe = Recipe::new("true").layer("/big", noise(seed)).layer("/etc/content", tag);
+            let _ = recipe.push(house.folder.path(), &house.host, "app", tag);
+        }
+        let _ = house.pull(layout).ok();
+        let _ = house.mount(&[]).ok();
+        let store = house.path("store").display().to_string();
+        let second = format!("{}/app:2", house.host);
+        // The base layer is common to both; one more big layer fits only in place of the first image's.
+        let taken = du(&house.path("store"));
+        let quota = (taken + 200_000).to_string();
+        let pull = ["pull", &second, "--store", &store, "--layout", layout, "--plain-http", "--quota", &quota];
+        run(tclctl(&pull)).refused(74, "store.quota");
+        assert_eq!(fs::read(house.target().join("big")).unwrap(), noise(0), "the mounted image is whole");
+        let _ = house.umount().ok();
+        let _ = run(tclctl(&pull)).ok();
+        house.mount(&[]).refused(77, "image.not_found");
+        house.nothing_mounted();
+    }
+}
+
+/// Bytes a folder takes.
+fn du(folder: &Path) -> u64 {
+    let folder = folder.display().to_string();
+    let said = tool("du", &["-s", "-x", "--block-size=1", &folder]).ok();
+    said.stdout.split_whitespace().next().unwrap().parse().unwrap()
+}
+
+#[test]
+fn what_is_pruned_is_what_no_reference_and_no_mount_needs() {
+    for layout in LAYOUTS {
+        let house = House::new();
+        let image = house.image();
+        let _ = house.pull(layout).ok();
+        let store = house.path("store").display().to_string();
+        let images = || run(tclctl(&["images", "--store", &store, "--json"])).ok().json();
+        let prune = |more: &[&str]| run(tclctl(&[&["prune", "--json", "--store", &store], more].concat()));
+        assert_eq!(images()[0]["manifest"], image.manifest);
+        assert_eq!(prune(&[]).ok().json()["layers_removed"], 0);
+
+        let _ = house.mount(&[]).ok();
+        assert_eq!(images()[0]["mounts"][0], house.target().display().to_string());
+        assert_eq!(prune(&[&house.reference()]).status, 64, "it is mounted");
+        assert_eq!(prune(&["--all"]).ok().json()["layers_removed"], 0);
+        // Moved to another image, the tag no longer speaks for the first one's layers; its mount does.
+        let _ = Recipe::new("false").layer("/etc/second", "2").push(house.folder.path(), &house.host, "app", "1");
+        let _ = house.pull(layout).ok();
+        assert_eq!(prune(&[]).ok().json()["layers_removed"], 0);
+        assert_eq!(fs::read_to_string(house.target().join("etc/content")).unwrap(), CONTENT);
+        let _ = house.umount().ok();
+        assert_eq!(prune(&[]).ok().json()["layers_removed"], 2, "the base layer is the second image's too");
+        let _ = house.mount(&[]).ok();
+        let _ = house.umount().ok();
+
+        assert_eq!(prune(&["--all"]).ok().json()["layers_removed"], 2);
+        assert_eq!(images().as_array().unwrap().len(), 0);
+        house.mount(&[]).refused(77, "image.not_found");
     }
 }

@@ -173,6 +173,10 @@ impl LayerStore for ErofsStore {
         let streaming = self.inner.streaming(&partial, layer.diff_id, &room.0)?;
         Ok(Box::new(Writer { streaming, partial, key: layer.clone(), store: Arc::clone(&self.inner) }))
     }
+
+    fn prune(&self) -> Result<usize, ImageError> {
+        self.inner.space.clear()
+    }
 }
 
 #[derive(Debug)]

@@ -57,6 +57,12 @@ impl MeasuredImage {
         Layout::ALL.into_iter().filter_map(digest).collect()
     }
 
+    /// The layers' digests in the layout of the store, lowest first.
+    #[must_use]
+    pub fn layer_digests(&self) -> Vec<Sha256Digest> {
+        digests(self.measurement.rootfs.layout, &self.layers).unwrap_or_default()
+    }
+
     /// The reference, pinned to what its tag stood for when it was fetched (perhaps an index).
     #[must_use]
     pub const fn reference(&self) -> &ImageReference {

@@ -124,6 +124,10 @@ impl LayerStore for TreeStore {
             store: Arc::clone(&self.inner),
         }))
     }
+
+    fn prune(&self) -> Result<usize, ImageError> {
+        self.inner.space.clear()
+    }
 }
 
 #[derive(Debug)]

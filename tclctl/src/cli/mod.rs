@@ -21,7 +21,7 @@ pub(crate) use self::image::{DecryptionArguments, ImageCommand, ImageEncryptArgu
 pub(crate) use self::keys::{AkCommand, AkShowArguments, SimulatedCommand, SimulatedPkiArguments};
 pub(crate) use self::launch::{EvidenceArguments, ModeArgument, RunArguments, StopArguments};
 pub(crate) use self::log::{LogCommand, LogExportArguments, LogShowArguments, LogVerifyArguments};
-pub(crate) use self::store::{MountArguments, PullArguments, UmountArguments};
+pub(crate) use self::store::{ImagesArguments, MountArguments, PruneArguments, PullArguments, UmountArguments};
 
 /// Launch containers that were measured, appraised and logged first; sign images; read logs.
 #[derive(Debug, Parser)]
@@ -50,6 +50,10 @@ pub(crate) enum Command {
     Mount(MountArguments),
     /// End a mount
     Umount(UmountArguments),
+    /// List what was pulled into a store
+    Images(ImagesArguments),
+    /// Remove from a store what no pulled image needs
+    Prune(PruneArguments),
     /// Keys, golden values and revocations
     #[command(subcommand)]
     Golden(GoldenCommand),

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
+use protocols::digest::Sha256Digest;
 use protocols::image::Layout;
 
 use super::{DecryptionArguments, PolicyArguments, RegistryArguments};
@@ -10,6 +11,8 @@ use super::{DecryptionArguments, PolicyArguments, RegistryArguments};
 /// How layers are kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum LayoutArgument {
+    /// One EROFS image per layer, with its dm-verity tree
+    Erofs,
     /// One directory per layer, on any file system
     Tree,
 }
@@ -17,6 +20,7 @@ pub(crate) enum LayoutArgument {
 impl From<LayoutArgument> for Layout {
     fn from(argument: LayoutArgument) -> Self {
         match argument {
+            LayoutArgument::Erofs => Self::ErofsV1,
             LayoutArgument::Tree => Self::TreeV1,
         }
     }
@@ -40,9 +44,12 @@ pub(crate) struct PullArguments {
     pub(crate) named: Option<String>,
     #[command(flatten)]
     pub(crate) store: StoreArguments,
-    /// How layers are kept
-    #[arg(long, value_enum, default_value = "tree")]
-    pub(crate) layout: LayoutArgument,
+    /// How layers are kept; erofs where the kernel can mount it, else tree
+    #[arg(long, value_enum)]
+    pub(crate) layout: Option<LayoutArgument>,
+    /// The most bytes of layers in the store: those that are not mounted give way, the longest unused first
+    #[arg(long, value_name = "BYTES")]
+    pub(crate) quota: Option<u64>,
     #[command(flatten)]
     pub(crate) decryption: DecryptionArguments,
     #[command(flatten)]
@@ -66,6 +73,9 @@ pub(crate) struct MountArguments {
     pub(crate) layout: Option<LayoutArgument>,
     #[command(flatten)]
     pub(crate) decryption: DecryptionArguments,
+    /// Mount no other root file system than the one with this digest, as `pull` or `measure` has told it
+    #[arg(long, value_name = "sha256:HEX")]
+    pub(crate) rootfs: Option<Sha256Digest>,
     /// Allow changes; they are gone with the mount
     #[arg(long)]
     pub(crate) writable: bool,
@@ -76,4 +86,22 @@ pub(crate) struct UmountArguments {
     /// Where `tclctl mount` has mounted an image
     #[arg(value_name = "TARGET")]
     pub(crate) target: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ImagesArguments {
+    #[command(flatten)]
+    pub(crate) store: StoreArguments,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PruneArguments {
+    /// References to forget; those that are mounted stay
+    #[arg(value_name = "REF")]
+    pub(crate) references: Vec<String>,
+    #[command(flatten)]
+    pub(crate) store: StoreArguments,
+    /// Forget every reference that is not mounted
+    #[arg(long, conflicts_with = "references")]
+    pub(crate) all: bool,
 }

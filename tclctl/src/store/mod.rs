@@ -14,7 +14,7 @@ use std::io::Write as _;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
-use image_rs_fork::{ImageError, LayerStore, MeasuredImage, TreeStore};
+use image_rs_fork::{Candidate, ErofsStore, ImageError, LayerKey, LayerStore, MeasuredImage, TreeStore, Unenforced};
 use protocols::digest::Sha256Digest;
 use protocols::image::{Layout, Platform};
 use protocols::reason::{self, Refusal};
@@ -26,9 +26,13 @@ pub(crate) use self::mounts::{Mount, absolute, find_mount, forget};
 pub(crate) use self::only_stored::OnlyStored;
 pub(crate) use self::source::{Recorded, Recorder};
 use crate::outcome::Failure;
+use crate::output::Output;
 
 const IMAGES: &str = "images";
 const REFS: &str = "refs.json";
+
+/// The layouts a store may hold.
+pub(crate) const LAYOUTS: &[Layout] = &[Layout::TreeV1, Layout::ErofsV1];
 
 /// Every failure of the pipeline, made by this command.
 pub(crate) fn coded(error: &ImageError) -> Failure {
@@ -60,13 +64,26 @@ pub(crate) struct Store {
 }
 
 impl Store {
-    /// Opens or makes it.
-    pub(crate) fn open(root: &Path, layout: Layout) -> Result<Self, Failure> {
+    /// Opens or makes it, with a quota in bytes where one is given.
+    pub(crate) fn open(root: &Path, layout: Layout, quota: Option<u64>) -> Result<Self, Failure> {
         let layers: Box<dyn LayerStore> = match layout {
-            Layout::TreeV1 => Box::new(TreeStore::open(root).map_err(|error| coded(&error))?),
-            Layout::ErofsV1 => return Err(Failure::Usage("--layout".to_owned())),
+            Layout::TreeV1 => Box::new(TreeStore::open_within(root, quota).map_err(|error| coded(&error))?),
+            Layout::ErofsV1 => Box::new(erofs(root, quota)?),
         };
         Ok(Self { root: root.to_owned(), layers })
+    }
+
+    /// The same in the layout that suits this kernel, which is said aloud where it is not the usual one.
+    pub(crate) fn open_suitable(root: &Path, quota: Option<u64>, output: &Output) -> Result<Self, Failure> {
+        let layers = erofs(root, quota)?;
+        match layers.probe() {
+            Ok(()) => Ok(Self { root: root.to_owned(), layers: Box::new(layers) }),
+            Err(error) => {
+                drop(layers);
+                output.note(&format!("layout tree, since this kernel does not mount erofs: {error}"));
+                Self::open(root, Layout::TreeV1, quota)
+            }
+        }
     }
 
     pub(crate) fn layers(&self) -> &dyn LayerStore {
@@ -75,6 +92,54 @@ impl Store {
 
     pub(crate) fn root(&self) -> &Path {
         &self.root
+    }
+
+    /// Holds the layers of images that are mounted, as long as the answer lives: they give way to nothing.
+    pub(crate) fn hold_mounted(&self) -> Result<Vec<Box<dyn Candidate>>, Failure> {
+        let mut held = Vec::new();
+        for (_, mount) in Mount::all(&self.root)? {
+            held.extend(self.hold(&mount.layers)?);
+        }
+        Ok(held)
+    }
+
+    fn hold(&self, diff_ids: &[Sha256Digest]) -> Result<Vec<Box<dyn Candidate>>, Failure> {
+        let mut held = Vec::new();
+        let mut chain: Option<Sha256Digest> = None;
+        for diff_id in diff_ids {
+            let this = chain.map_or(*diff_id, |below| Sha256Digest::of(format!("{below} {diff_id}").as_bytes()));
+            chain = Some(this);
+            let key = LayerKey { chain: this, diff_id: *diff_id, subject: format!("layer {diff_id}") };
+            held.extend(self.layers.stored(&key).map_err(|error| coded(&error))?);
+        }
+        Ok(held)
+    }
+
+    /// Removes layers and documents that no reference and no mount needs; says how many layers.
+    pub(crate) fn prune(&self) -> Result<usize, Failure> {
+        let references = references(&self.root)?;
+        let mut held = self.hold_mounted()?;
+        for record in references.values() {
+            held.extend(self.hold(&record.layers)?);
+        }
+        let removed = self.layers.prune().map_err(|error| coded(&error))?;
+        drop(held);
+        let mut needed: Vec<String> = vec![REFS.to_owned()];
+        needed.extend(references.values().flat_map(|record| [record.manifest.hex(), record.config.hex()]));
+        let folder = self.root.join(IMAGES);
+        for entry in fs::read_dir(&folder).into_iter().flatten().flatten() {
+            if !needed.iter().any(|name| entry.file_name() == name.as_str()) {
+                fs::remove_file(entry.path()).map_err(|error| Failure::file(&entry.path(), error))?;
+            }
+        }
+        Ok(removed)
+    }
+
+    /// Replaces the record of all references.
+    pub(crate) fn write_references(&self, references: &BTreeMap<String, Record>) -> Result<(), Failure> {
+        let bytes = serde_json::to_vec_pretty(references).map_err(|error| Failure::Fault(error.to_string()))?;
+        folder_for_root(&self.root.join(IMAGES))?;
+        replace(&self.root.join(IMAGES).join(REFS), &bytes)
     }
 
     /// The documents of pulled images, in place of a registry.
@@ -110,8 +175,13 @@ impl Store {
             pulled: Timestamp::now(),
         };
         references.insert(reference.to_string(), record);
-        write_references(&self.root, &references)
+        self.write_references(&references)
     }
+}
+
+/// People may look at what nothing keeps as it was measured; they are told.
+fn erofs(root: &Path, quota: Option<u64>) -> Result<ErofsStore, Failure> {
+    ErofsStore::open(root, quota, Unenforced::Allowed).map_err(|error| coded(&error))
 }
 
 /// What every reference in the store at `root` was pulled as.
@@ -122,11 +192,6 @@ pub(crate) fn references(root: &Path) -> Result<BTreeMap<String, Record>, Failur
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(BTreeMap::new()),
         Err(error) => Err(Failure::file(&path, error)),
     }
-}
-
-fn write_references(root: &Path, references: &BTreeMap<String, Record>) -> Result<(), Failure> {
-    let bytes = serde_json::to_vec_pretty(references).map_err(|error| Failure::Fault(error.to_string()))?;
-    replace(&root.join(IMAGES).join(REFS), &bytes)
 }
 
 /// What `reference` was pulled as: by its own words, or by the digest they stood for.
