@@ -3,18 +3,20 @@
 
 mod support;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
+use image_rs_fork::Limits;
 use image_rs_fork::registry::{HttpRegistry, ImageReference, RegistryConfig};
-use image_rs_fork::{Limits, TreeStore};
+use protocols::image::{ImageMeasurement, Layout};
 use support::image::{self, LayerBlob, gzip, plain, zstd};
 use support::tar::{archive, dir, file, symlink};
 use support::{World, names, run};
 
 /// What tells the child, which is this very program, which image to pull into which store.
 const CHILD: &str = "CRASH_TEST_CHILD";
+/// Moments, half of them in each layout.
 const KILLS: u32 = 50;
 
 /// A pull that somebody kills.
@@ -22,24 +24,25 @@ const KILLS: u32 = 50;
 #[ignore = "started by the test below"]
 async fn the_child() {
     let Ok(asked) = std::env::var(CHILD) else { return };
-    let (reference, store) = asked.split_once(' ').unwrap();
+    let [reference, layout, store] = asked.split(' ').collect::<Vec<_>>().try_into().unwrap();
     let reference: ImageReference = reference.parse().unwrap();
     let plain_http = vec![reference.repository().host().to_owned()];
     let client = HttpRegistry::new(RegistryConfig { plain_http, ..RegistryConfig::default() }).unwrap();
-    let store = TreeStore::open(Path::new(store)).unwrap();
-    run(&reference, &client, &store, &Limits::default()).await.unwrap();
+    let layout = if layout == Layout::TreeV1.as_str() { Layout::TreeV1 } else { Layout::ErofsV1 };
+    let (store, _) = support::open(layout, Path::new(store));
+    run(&reference, &client, store.as_ref(), &Limits::default()).await.unwrap();
 }
 
-fn child(world: &World, store: &Path) -> Child {
+fn child(world: &World, layout: Layout, store: &Path) -> Child {
     Command::new(std::env::current_exe().unwrap())
         .args(["--ignored", "--exact", "the_child"])
-        .env(CHILD, format!("{} {}", world.reference("v1"), store.display()))
+        .env(CHILD, format!("{} {} {}", world.reference("v1"), layout.as_str(), store.display()))
         .stdout(Stdio::null())
         .spawn()
         .unwrap()
 }
 
-/// Layers of a few thousand files and some megabytes, of every compression.
+/// Layers of a few thousand entries and some megabytes, of every compression.
 fn layers() -> Vec<LayerBlob> {
     let layer = |name: &str, files: usize| {
         let mut items = vec![dir(name)];
@@ -50,44 +53,68 @@ fn layers() -> Vec<LayerBlob> {
         }
         archive(items)
     };
-    vec![gzip(&layer("a", 300)), zstd(&layer("b", 1500)), plain(&layer("c", 600)), gzip(&layer("d", 900))]
+    vec![gzip(&layer("a", 100)), zstd(&layer("b", 500)), plain(&layer("c", 200)), gzip(&layer("d", 300))]
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_killed_pull_leaves_a_store_that_the_next_one_uses() {
     let world = World::new();
     image::push(&world.client, &world.repository, "v1", &layers()).await;
-    let honest = world.pull("v1").await.unwrap().measurement().clone();
-    // In memory, where stores are in production, and where syncing does not wait for others.
     let home = tempfile::tempdir_in("/dev/shm").unwrap();
-    let store = home.path().join("killed");
-    let started = Instant::now();
-    assert!(child(&world, &store).wait().unwrap().success());
-    let whole = started.elapsed();
-
-    // The moments are the same in every run, as shares of a pull's time.
-    let mut state = 0x5eed_u64;
-    let (mut early, mut partial, mut complete) = (0, 0, 0);
-    for kill in 0..KILLS {
-        std::fs::remove_dir_all(&store).unwrap();
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        let moment = whole.mul_f64(((state >> 33) % 1000) as f64 / 1000.0);
-        let mut killed = child(&world, &store);
-        std::thread::sleep(moment);
-        killed.kill().unwrap();
-        killed.wait().unwrap();
-        match std::fs::read_dir(store.join("layers")) {
-            Err(_) => early += 1,
-            Ok(_) if names(&store.join("layers")).iter().any(|name| name.contains("partial")) => partial += 1,
-            Ok(_) => complete += 1,
+    let mut moments = Moments(0x5eed);
+    for layout in [Layout::TreeV1, Layout::ErofsV1] {
+        // In memory, where stores are in production, and where syncing does not wait for others.
+        let path = home.path().join(layout.as_str());
+        let started = Instant::now();
+        assert!(child(&world, layout, &path).wait().unwrap().success());
+        let whole = started.elapsed();
+        let honest = next(&world, layout, &path).await;
+        let mut partial = 0;
+        for kill in 0..KILLS / 2 {
+            std::fs::remove_dir_all(&path).unwrap();
+            let moment = whole.mul_f64(moments.next());
+            let mut killed = child(&world, layout, &path);
+            std::thread::sleep(moment);
+            killed.kill().unwrap();
+            killed.wait().unwrap();
+            partial += u32::from(path.exists() && !leftovers(&path).is_empty());
+            let measured = next(&world, layout, &path).await;
+            assert_eq!(measured, honest, "{layout:?}: kill {kill} after {moment:?} of {whole:?}");
+            assert_eq!(leftovers(&path), Vec::<PathBuf>::new(), "{layout:?}: kill {kill} after {moment:?}");
         }
-        let next = TreeStore::open(&store).unwrap();
-        let image = run(&world.reference("v1"), &world.client, &next, &Limits::default()).await;
-        assert_eq!(image.unwrap().measurement(), &honest, "kill {kill} after {moment:?}");
-        let left = names(&store.join("layers"));
-        assert!(left.len() == 4 && left.iter().all(|name| name.len() == 64), "kill {kill}: {left:?}");
+        println!("{layout:?}: {partial} of {} kills left a layer half-written", KILLS / 2);
+        assert!(partial > KILLS / 10, "{layout:?}: the moments miss the pull: {partial}");
     }
-    println!("{early} before the store was made, {partial} with a layer half-written, {complete} between or after");
-    assert!(partial > KILLS / 5, "the moments miss the pull: {partial} of {KILLS}");
-    assert!(whole > Duration::from_millis(5));
+}
+
+/// The same in every run: shares of a pull's time.
+struct Moments(u64);
+
+impl Moments {
+    fn next(&mut self) -> f64 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        ((self.0 >> 33) % 1000) as f64 / 1000.0
+    }
+}
+
+/// The next pull into the store: what it measures, with every layer in its place.
+async fn next(world: &World, layout: Layout, path: &Path) -> ImageMeasurement {
+    let (store, layers) = support::open(layout, path);
+    let image = run(&world.reference("v1"), &world.client, store.as_ref(), &Limits::default()).await.unwrap();
+    assert_eq!(names(&layers).len(), self::layers().len(), "{layout:?}: {:?}", names(&layers));
+    image.measurement().clone()
+}
+
+/// What is half-written below a directory.
+fn leftovers(dir: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        if path.to_str().unwrap().contains(".partial-") {
+            found.push(path);
+        } else if path.is_dir() && !path.is_symlink() && path.file_name().unwrap() != "fs" {
+            found.extend(leftovers(&path));
+        }
+    }
+    found
 }

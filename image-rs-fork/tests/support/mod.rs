@@ -8,13 +8,14 @@ pub(crate) mod signing;
 #[path = "../../src/layer/build.rs"]
 pub(crate) mod tar;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use image_rs_fork::registry::{HttpRegistry, ImageReference, Registry, RegistryConfig, Repository};
 use image_rs_fork::{
-    ImageError, ImagePolicy, LayerStore, Limits, MeasuredImage, NoKeys, NoProgress, SignaturePolicy, TreeStore, fetch,
-    pull,
+    ErofsStore, ImageError, ImagePolicy, LayerStore, Limits, MeasuredImage, NoKeys, NoProgress, SignaturePolicy,
+    TreeStore, Unenforced, fetch, pull,
 };
+use protocols::image::Layout;
 
 use self::docker_registry::DockerRegistry;
 
@@ -71,6 +72,17 @@ pub(crate) async fn run_with(
 ) -> Result<MeasuredImage, ImageError> {
     let verified = fetch(reference, registry).await?.verify(&ImagePolicy::host(signatures), registry).await?;
     pull(verified, registry, store, &NoKeys, limits, &NoProgress).await
+}
+
+/// A store in one layout, and the directory of its layers. What it mounts may be altered by others.
+pub(crate) fn open(layout: Layout, root: &Path) -> (Box<dyn LayerStore>, PathBuf) {
+    match layout {
+        Layout::TreeV1 => (Box::new(TreeStore::open(root).unwrap()), root.join("layers")),
+        Layout::ErofsV1 => {
+            let store = ErofsStore::open(root, None, Unenforced::Allowed).unwrap();
+            (Box::new(store), root.join(layout.as_str()).join("images"))
+        }
+    }
 }
 
 pub(crate) fn names(dir: &Path) -> Vec<String> {
