@@ -131,6 +131,10 @@ fn production_takes_nothing_simulated_unmeasured_or_in_the_clear() {
             other => panic!("{development}: {other:?}"),
         }
     }
+    let conf = "registries_conf = '''\n[[registry]]\nlocation = \"r.example\"\ninsecure = true\n'''\n";
+    let insecure = replaced(&production(), "[registry]\n", &format!("[registry]\n{conf}"));
+    let refused = Config::parse(insecure.as_bytes());
+    assert!(matches!(refused, Err(ConfigError::Production { field: "plain HTTP in [registry]" })), "{refused:?}");
     let simulated =
         replaced(&production(), "kind = \"tpm\"\ndevice = \"/dev/tpmrm0\"", "kind = \"simulated-snp\"\npki = \"/pki\"");
     assert!(matches!(Config::parse(simulated.as_bytes()), Err(ConfigError::Production { field: "attester" })));
