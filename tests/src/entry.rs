@@ -2,6 +2,7 @@
 //! fixed-seed smoke test call the same. None may panic; what is accepted must satisfy the parser's promise.
 
 mod blobs;
+mod signatures;
 
 use std::collections::BTreeMap;
 use std::sync::OnceLock;
@@ -27,6 +28,7 @@ use registry::{
 use serde_json::{Value, json};
 
 pub use self::blobs::{agree, erofs, gzip, tar, write_erofs, zstd};
+pub use self::signatures::{signature, signature_policy};
 
 /// One entry function by name.
 #[derive(Debug, Clone, Copy)]
@@ -56,6 +58,8 @@ pub const ALL: &[Entry] = &[
     Entry { name: "tar", read: tar, seeds: seeds::layers },
     Entry { name: "gzip", read: gzip, seeds: seeds::gzips },
     Entry { name: "zstd", read: zstd, seeds: seeds::zstds },
+    Entry { name: "signature_policy", read: signature_policy, seeds: signatures::policies },
+    Entry { name: "signature", read: signature, seeds: signatures::signatures },
     Entry { name: "erofs", read: erofs, seeds: seeds::layers },
 ];
 
@@ -327,7 +331,7 @@ mod seeds {
         vec![export(&records), export(&[])]
     }
 
-    fn key() -> &'static SigningKey {
+    pub(super) fn key() -> &'static SigningKey {
         static KEY: OnceLock<SigningKey> = OnceLock::new();
         // A fixed key keeps the inputs the same from run to run; it signs nothing else.
         KEY.get_or_init(|| SigningKey::EcdsaP256(p256::ecdsa::SigningKey::from_slice(&[7; 32]).unwrap()))
