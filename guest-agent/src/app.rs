@@ -9,9 +9,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use attester::{EventLog, InitFacts, Opened};
 use image_rs_fork::registry::{HttpRegistry, Registry};
-use image_rs_fork::{ImageError, TreeStore};
 use kbs_client::Client;
-use protocols::environment::Environment;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinHandle;
 
@@ -24,7 +22,7 @@ use crate::journal::{Journal, hash_file};
 use crate::launch::{Parts, Pipeline, Places};
 use crate::runtime::{Children, Runtime};
 use crate::server::Servers;
-use crate::{VERSION, courier, restart};
+use crate::{VERSION, courier, images, restart};
 
 /// How often ended orphans are looked for when a signal came while a command ran.
 const REAP_PAUSE: Duration = Duration::from_millis(200);
@@ -58,11 +56,9 @@ impl App {
         let state_dir = &config.state_dir;
         crate::paths::private_dir(state_dir).with_context(|| format!("state_dir {}", state_dir.display()))?;
         let lock = crate::paths::lock(state_dir).with_context(|| format!("state_dir {}", state_dir.display()))?;
-        let (image_dir, quota) = (config.image_dir.clone(), config.image_quota);
-        let store = crate::error::blocking(move || TreeStore::open_within(&image_dir, quota)).await?;
+        let opened = Arc::clone(&config);
+        let store = crate::error::blocking(move || images::open(&opened)).await?;
         let store = store.map_err(AgentError::from).map_err(coded)?;
-        // Layers in one, what containers write over them in the other.
-        enforce_memory(config.environment, &[&config.image_dir, state_dir]).map_err(AgentError::from).map_err(coded)?;
         let children = Arc::new(Children::default());
         Children::adopt().context("child subreaper")?;
         let runtime = Runtime::new(&config.runtime, state_dir, Arc::clone(&children)).context("state_dir")?;
@@ -92,7 +88,7 @@ impl App {
         let containers = Arc::new(Containers::default());
         let pipeline = Arc::new(Pipeline::new(Parts {
             registry,
-            store: Arc::new(store),
+            store,
             config: Arc::clone(&config),
             journal: Arc::clone(&journal),
             attestor: Arc::clone(&attestor),
@@ -146,29 +142,6 @@ impl App {
     }
 }
 
-/// Without dm-verity only guest memory keeps what was measured as it was measured: a production agent takes no other
-/// storage, one in development says so.
-fn enforce_memory(environment: Environment, dirs: &[&Path]) -> Result<(), ImageError> {
-    let mut elsewhere = Vec::new();
-    for dir in dirs {
-        if image_rs_fork::in_memory(dir)? {
-            continue;
-        }
-        if environment == Environment::Production {
-            return Err(ImageError::StoreUnenforced { path: dir.to_path_buf() });
-        }
-        elsewhere.push(dir.display().to_string());
-    }
-    if !elsewhere.is_empty() {
-        tracing::warn!(
-            dirs = elsewhere.join(", "),
-            code = %protocols::reason::STORE_UNENFORCED,
-            "what containers execute can be altered after it was measured; production refuses this"
-        );
-    }
-    Ok(())
-}
-
 async fn open_log(config: Arc<Config>) -> anyhow::Result<(EventLog, Opened)> {
     let open = move || -> anyhow::Result<_> {
         let attester = attester::open(&config.attester, config.environment, &config.state_dir)
@@ -205,23 +178,6 @@ async fn reap(children: Arc<Children>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn refused_path(dirs: &[&Path]) -> Option<std::path::PathBuf> {
-        match enforce_memory(Environment::Production, dirs) {
-            Ok(()) => None,
-            Err(ImageError::StoreUnenforced { path }) => Some(path),
-            Err(other) => panic!("{other}"),
-        }
-    }
-
-    #[test]
-    fn production_keeps_everything_in_guest_memory() {
-        let (memory, disk) = (Path::new("/dev/shm"), Path::new("/var/tmp"));
-        assert_eq!(refused_path(&[memory, memory]), None);
-        assert_eq!(refused_path(&[disk, memory]).as_deref(), Some(disk), "layers on a disk");
-        assert_eq!(refused_path(&[memory, disk]).as_deref(), Some(disk), "written files on a disk");
-        assert!(enforce_memory(Environment::Development, &[disk, disk]).is_ok());
-    }
 
     #[tokio::test]
     async fn a_production_agent_with_layers_on_a_disk_does_not_start() {

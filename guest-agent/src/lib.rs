@@ -15,6 +15,7 @@ mod courier;
 mod drain;
 pub mod error;
 pub mod gate;
+mod images;
 pub mod io;
 pub mod journal;
 pub mod launch;

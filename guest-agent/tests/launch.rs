@@ -20,6 +20,7 @@ use guest_agent::launch::{Asked, LaunchRequest};
 use protocols::event_log;
 use protocols::events::{Event, ExitReason, VerdictWord, hash_list, hash_str};
 use protocols::golden::ProcessPolicy;
+use protocols::image::Layout;
 use protocols::keys::{KeyKind, SigningKey};
 use protocols::reason;
 
@@ -35,6 +36,8 @@ struct Wanted {
     runtime: Option<(&'static str, &'static str)>,
     process: Option<ProcessPolicy>,
     delay: Duration,
+    /// The configured layout; empty: none is.
+    layout: &'static str,
 }
 
 /// Runs a test with an agent of its own.
@@ -53,7 +56,10 @@ fn with_agent<F: Future<Output = ()>>(wanted: Wanted, test: impl FnOnce(Scene) -
             None => runc(),
         };
         world.configure_with(&key.verifying_key(), |text| {
-            text.replace(&format!("path = \"{}\"", runc().display()), &format!("path = \"{}\"", path.display()))
+            let text =
+                text.replace(&format!("path = \"{}\"", runc().display()), &format!("path = \"{}\"", path.display()));
+            let images = format!("[images]\nlayout = \"{}\"\n", wanted.layout);
+            if wanted.layout.is_empty() { text } else { text.replace("[images]\n", &images) }
         });
         let config = Config::read(&world.path("agent.toml")).unwrap();
         let app = App::with_registry(config, Arc::new(registry)).await.unwrap();
@@ -130,11 +136,28 @@ impl Scene {
                 .unwrap_or_default();
             assert!(left.is_empty(), "{left:?}");
         }
-        let own = self.world.path("state").display().to_string();
         let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap();
-        assert!(!mounts.contains(&own), "{mounts}");
+        for place in ["state", "images"] {
+            assert!(!mounts.contains(&self.world.path(place).display().to_string()), "{mounts}");
+        }
         assert!(self.agent.remove(id).is_err(), "its entry is gone");
     }
+}
+
+#[test]
+fn the_same_image_and_golden_value_are_launched_in_the_other_layout_where_that_is_configured() {
+    with_agent(Wanted { script: "echo ran", layout: "tree-v1", ..Default::default() }, async |scene: Scene| {
+        scene.launch(Scene::request("one")).await.unwrap();
+        assert_eq!(scene.agent.wait("one").await.unwrap(), 0);
+        let events = scene.events().await;
+        let enforced = events.iter().find_map(|event| match event {
+            Event::Created(created) => Some(created.rootfs_enforced),
+            _ => None,
+        });
+        assert_eq!(enforced, Some(Layout::TreeV1));
+        scene.agent.remove("one").unwrap();
+        scene.nothing_left("one");
+    });
 }
 
 #[test]
@@ -165,6 +188,7 @@ fn an_accepted_launch_is_recorded_step_by_step() {
         assert_eq!(launch.args_h, hash_list(&["/bin/sh", "-c", "echo $BASE; exit 4"]));
         assert_eq!(launch.env_h, hash_list(&["PATH=/bin", "BASE=image"]));
         assert_eq!((launch.uid, launch.gid, launch.cwd_h), (0, 0, hash_str("/")));
+        assert_eq!((launch.rootfs, created.rootfs_enforced), (image.rootfs, Layout::ErofsV1));
         assert_eq!(created.runtime_h, launch.runtime);
         assert_eq!(created.runtime_h, guest_agent::journal::hash_file(&runc()).unwrap());
         assert_eq!((exit.status, exit.reason), (Some(4), ExitReason::Exited));

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use protocols::digest::Sha256Digest;
-use protocols::image::Platform;
+use protocols::image::{Layout, Platform};
 use protocols::reason::{self, Code, Refusal};
 use registry::{ReferenceError, RegistryError};
 
@@ -177,6 +177,14 @@ pub enum ImageError {
         /// Found now.
         actual: String,
     },
+    /// This kernel does not mount the store's layout.
+    #[error("this kernel does not mount the layout {}: {problem}", layout.as_str())]
+    StoreLayout {
+        /// The layout.
+        layout: Layout,
+        /// What it said.
+        problem: String,
+    },
     /// What was measured could be altered afterwards, by whoever has the storage.
     #[error("{} lies neither in guest memory nor beneath dm-verity", path.display())]
     StoreUnenforced {
@@ -210,6 +218,7 @@ impl ImageError {
             Self::StoreQuota { .. } => reason::STORE_QUOTA,
             Self::StoreIo { .. } => reason::STORE_IO,
             Self::StoreCorrupt { .. } => reason::STORE_CORRUPT,
+            Self::StoreLayout { .. } => reason::STORE_LAYOUT,
             Self::StoreUnenforced { .. } => reason::STORE_UNENFORCED,
         }
     }
@@ -250,6 +259,9 @@ impl ImageError {
                 (path.display().to_string(), format!("to be able to {doing}"), source.to_string())
             }
             Self::StoreCorrupt { subject, expected, actual } => (subject.clone(), expected.clone(), actual.clone()),
+            Self::StoreLayout { layout, problem } => {
+                (layout.as_str().to_owned(), "a layout this kernel mounts".to_owned(), problem.clone())
+            }
             Self::StoreUnenforced { path } => {
                 (path.display().to_string(), "a directory on tmpfs or ramfs".to_owned(), "other storage".to_owned())
             }

@@ -183,9 +183,21 @@ pub fn default_series(repository: &str, platform: &Platform, tag: &str) -> Strin
     format!("{repository} {platform} {tag}")
 }
 
-/// The statement to sign for a measured image.
+/// The statement to sign for an image that was measured in one layout.
 #[must_use]
 pub fn statement(image: &ImageMeasurement, issue: Issue) -> Statement<GoldenValue> {
+    statement_in(image, BTreeMap::new(), issue)
+}
+
+/// The statement to sign for an image with its root file system's digest in several layouts: guests of each of them
+/// can launch it.
+#[must_use]
+pub fn statement_in(
+    image: &ImageMeasurement,
+    mut rootfs: BTreeMap<Layout, Sha256Digest>,
+    issue: Issue,
+) -> Statement<GoldenValue> {
+    rootfs.insert(image.rootfs.layout, image.rootfs.digest);
     Statement {
         statement_type: STATEMENT_TYPE.to_owned(),
         subject: vec![Subject {
@@ -196,7 +208,7 @@ pub fn statement(image: &ImageMeasurement, issue: Issue) -> Statement<GoldenValu
         predicate: GoldenValue {
             config: image.config,
             layers: image.layers.clone(),
-            rootfs: BTreeMap::from([(image.rootfs.layout, image.rootfs.digest)]),
+            rootfs,
             platform: image.platform.clone(),
             process: issue.process,
             issuer: issue.issuer,

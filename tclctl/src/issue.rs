@@ -7,7 +7,7 @@ use image_rs_fork::{
     ImageError, ImagePolicy, KeyProvider, Limits, MeasureOnly, MeasuredImage, NoProgress, SignaturePolicy, fetch, pull,
 };
 use protocols::environment::Environment;
-use protocols::golden::{GoldenValue, Issue, ProcessPolicy, Statement, default_series, statement};
+use protocols::golden::{GoldenValue, Issue, ProcessPolicy, Statement, default_series, statement_in};
 use protocols::image::Platform;
 use protocols::time::Timestamp;
 use registry::oci::{Descriptor, DescriptorPlatform, Document};
@@ -213,8 +213,9 @@ pub(crate) fn issue(
         (None, Some(days)) => end_of_day(Timestamp::now(), days),
         (None, None) => issued_at.plus(YEAR),
     };
-    let statement = statement(
+    let statement = statement_in(
         image.measurement(),
+        image.rootfs_digests(),
         Issue {
             name: repository,
             issuer: issuer.to_owned(),

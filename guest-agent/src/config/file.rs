@@ -10,6 +10,7 @@ use image_rs_fork::{Limits, MAX_POLICY, SignaturePolicy};
 use kbs_client::{Attestor, AttestorConfig};
 use protocols::digest::Sha256Digest;
 use protocols::environment::Environment;
+use protocols::image::Layout;
 use protocols::kbs::InitData;
 use protocols::tcl::{MAX_RECORDS_PER_REQUEST, Mode};
 use serde::Deserialize;
@@ -55,6 +56,7 @@ pub(super) struct File {
 struct ImagesFile {
     signature_policy: Option<PathBuf>,
     signature_policy_json: Option<String>,
+    layout: Option<Layout>,
     quota_bytes: Option<u64>,
 }
 
@@ -158,6 +160,7 @@ impl File {
             registry: self.registry,
             signatures: check_signatures(self.images.signature_policy, self.images.signature_policy_json)?,
             limits: self.limits,
+            image_layout: self.images.layout,
             image_quota: self.images.quota_bytes,
             runtime: self.runtime.path,
             state_dir: self.state_dir,

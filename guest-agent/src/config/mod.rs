@@ -14,6 +14,7 @@ use image_rs_fork::{Limits, SignaturePolicy};
 use kbs_client::Attestor;
 use protocols::digest::Sha256Digest;
 use protocols::environment::Environment;
+use protocols::image::Layout;
 use protocols::kbs::InitData;
 use protocols::tcl::Mode;
 use verifier::TrustedSigners;
@@ -150,6 +151,8 @@ pub struct Config {
     pub signatures: SignaturePolicy,
     /// How large images may be.
     pub limits: Limits,
+    /// How layers lie in the store; none: `erofs-v1` where the kernel mounts it, else `tree-v1`.
+    pub image_layout: Option<Layout>,
     /// What the image store may take, in bytes; none: whatever its file system has.
     pub image_quota: Option<u64>,
     /// The OCI runtime's executable.

@@ -50,12 +50,11 @@ plain_http = ["127.0.0.1:5000"]
 [images]
 # Whoever signs golden values approves images here; no image signature is asked for beside theirs.
 signature_policy_json = '{{"default": [{{"type": "insecureAcceptAnything"}}]}}'
+layout = "tree-v1"
+quota_bytes = 1073741824
 
 [limits]
 layers = 7
-
-[images]
-quota_bytes = 1073741824
 
 [runtime]
 path = "/usr/bin/runc"
@@ -99,6 +98,7 @@ fn a_whole_configuration_is_read_as_it_is_written() {
     assert_eq!(local.golden_from, GoldenFrom::Registry);
     assert!(config.registry.allows_plain_http("127.0.0.1:5000"));
     assert_eq!(config.limits.layers, 7);
+    assert_eq!(config.image_layout, Some(Layout::TreeV1));
     assert_eq!(config.image_quota, Some(1 << 30));
     assert_eq!(config.listen.vsock, None);
     assert_eq!(

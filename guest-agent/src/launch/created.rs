@@ -92,7 +92,7 @@ impl MeasuredLaunch {
         let created = Created {
             seq: spec.seq,
             config_h: held.bundle.spec().config_h,
-            rootfs_enforced: loaded.measured.layout,
+            rootfs_enforced: held.layout(),
             runtime_h: runtime,
             argv_h: made.argv_h,
         };

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use image_rs_fork::MountedRootfs;
 use protocols::digest::{Sha256Digest, Sha384Digest};
 use protocols::events::{Launch, hash_str};
-use protocols::image::RootfsMeasurement;
+use protocols::image::{Layout, RootfsMeasurement};
 
 use super::AppraisedImage;
 use crate::bundle::{Bundle, Plan};
@@ -82,6 +82,11 @@ pub(super) struct Held {
 }
 
 impl Held {
+    /// The layout that is mounted.
+    pub(super) const fn layout(&self) -> Layout {
+        self.rootfs.layout()
+    }
+
     /// Unmounts and removes everything.
     pub(super) async fn release(self) {
         let released = blocking(move || {

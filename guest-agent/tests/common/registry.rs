@@ -17,7 +17,7 @@ use image_rs_fork::{
 use protocols::digest::Sha256Digest;
 use protocols::dsse::Envelope;
 use protocols::environment::Environment;
-use protocols::golden::{Issue, PAYLOAD_TYPE, ProcessPolicy, default_series, statement};
+use protocols::golden::{Issue, PAYLOAD_TYPE, ProcessPolicy, default_series, statement_in};
 use protocols::keys::SigningKey;
 use protocols::time::Timestamp;
 use serde_json::json;
@@ -156,7 +156,7 @@ impl MemoryRegistry {
             environment: Environment::Development,
             process,
         };
-        let payload = statement(image.measurement(), issue).payload().unwrap();
+        let payload = statement_in(image.measurement(), image.rootfs_digests(), issue).payload().unwrap();
         let envelope = Envelope::sign(PAYLOAD_TYPE, payload, key).to_bytes();
         let descriptor = image.descriptor();
         image_rs_fork::registry::golden::push(self, reference.repository(), descriptor, &envelope).await.unwrap();

@@ -102,7 +102,7 @@ impl ErofsStore {
     /// Mounts an empty layer in the way layers are mounted: says whether this kernel can.
     ///
     /// # Errors
-    /// What it said.
+    /// `store.layout` when it does not; `store.unenforced` when nothing may be mounted from here; `store.*`.
     pub fn probe(&self) -> Result<(), ImageError> {
         let partial = Partial::make(&self.inner.images, "probe", &self.inner.count)?;
         let diff_id = Sha256Digest::of(&[]);
@@ -111,7 +111,13 @@ impl ErofsStore {
         let written = streaming.push(&[0; 1024]).and_then(|()| streaming.end()).and_then(|()| streaming.finish(&[]));
         let (finished, output) = written.map_err(|e| e.into_image("an empty layer"))?;
         let (file, _) = output.into_parts();
-        self.inner.mounts.mount(&partial.path.join(IMAGE), &file, &finished.tree.root_hash).map(drop)
+        match self.inner.mounts.mount(&partial.path.join(IMAGE), &file, &finished.tree.root_hash) {
+            Ok(_) => Ok(()),
+            Err(ImageError::StoreIo { source, .. }) => {
+                Err(ImageError::StoreLayout { layout: Layout::ErofsV1, problem: source.to_string() })
+            }
+            Err(error) => Err(error),
+        }
     }
 }
 
