@@ -17,6 +17,7 @@ use image_rs_fork::{
     ImageError, ImagePolicy, LayerStore as _, Limits, NoKeys, NoProgress, SignaturePolicy, TreeStore, fetch, pull,
 };
 use protocols::digest::Sha256Digest;
+use protocols::image::Layout;
 use protocols::reason::{self, Class, Code};
 use serde_json::json;
 use support::image::{self, LayerBlob, gzip, gzip_member, plain, zstd};
@@ -303,16 +304,18 @@ async fn a_store_without_room() {
     image::push(&world.client, &world.repository, "v1", &[gzip(&archive([file("f", &[b'x'; 4 << 20])]))]).await;
     let small = world.home.path().join("small");
     std::fs::create_dir(&small).unwrap();
-    let mount = Command::new("mount").args(["-t", "tmpfs", "-o", "size=1m", "none"]).arg(&small).status().unwrap();
-    assert!(mount.success());
-    let store = TreeStore::open(&small).unwrap();
-    let result = run(&world.reference("v1"), &world.client, &store, &Limits::default()).await;
-    let left = names(&small.join("layers"));
-    drop(store);
-    assert!(Command::new("umount").arg(&small).status().unwrap().success());
-    let error = result.unwrap_err();
-    assert_eq!(error.code(), reason::STORE_FULL, "{error}");
-    assert_eq!(left, Vec::<String>::new());
+    for layout in [Layout::TreeV1, Layout::ErofsV1] {
+        let mount = Command::new("mount").args(["-t", "tmpfs", "-o", "size=1m", "none"]).arg(&small).status().unwrap();
+        assert!(mount.success());
+        let (store, layers) = support::open(layout, &small);
+        let result = run(&world.reference("v1"), &world.client, store.as_ref(), &Limits::default()).await;
+        let left = names(&layers);
+        drop(store);
+        assert!(Command::new("umount").arg(&small).status().unwrap().success());
+        let error = result.unwrap_err();
+        assert_eq!(error.code(), reason::STORE_FULL, "{layout:?}: {error}");
+        assert_eq!(left, Vec::<String>::new(), "{layout:?}");
+    }
 }
 
 #[tokio::test]

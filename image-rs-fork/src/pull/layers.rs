@@ -24,7 +24,7 @@ use crate::progress::{LayerEvent, LayerPlace, Progress};
 use crate::store::{LayerKey, LayerStore, LayerWriter, Room, StoredLayer};
 
 /// Chunks between receiving and unpacking one layer; each is what one read of the connection gives.
-const CHUNKS: usize = 2;
+const CHUNKS: usize = 1;
 /// How far above the lowest layer that is not complete another may be begun: each that waits for those below it
 /// keeps files open.
 const AHEAD: usize = 8;
