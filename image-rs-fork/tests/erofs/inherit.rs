@@ -89,7 +89,7 @@ fn what_a_layer_between_has_hidden_is_not_inherited() {
 fn overlayfs_hides_what_whiteouts_name() {
     let low = new().dir("d").file("d/a", "1").file("d/b", "1").file("f", "1").dir("o").file("o/x", "1");
     let high = new().file("d/.wh.a", "").file(".wh.f", "").file("o/.wh..wh..opq", "").file("o/y", "2");
-    let shown = ["d0755 1:2 /d", "f0644 1:2 /d/b 1", "d0755 0:0 /o", "f0644 1:2 /o/y 2"];
+    let shown = ["d0755 1:2 /d", "f0644 1:2 /d/b 1", "d0755 1:2 /o", "f0644 1:2 /o/y 2"];
     assert_eq!(merged(&stack(vec![low, high])), shown);
 }
 
