@@ -1,10 +1,12 @@
 //! Whole archives from disk, as large as they come: the folder that `TCL_CORPUS_LAYERS` names.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use crate::equal::{assert_lists_equal, unpack};
-use crate::layer::Layer;
+use crate::layer::{Layer, run};
 use crate::listing;
 
 /// `cargo xtask bench equal --layers DIR` runs it.
@@ -30,7 +32,50 @@ fn equals_tar(archive: &Path) -> usize {
     let layer = Layer::new(&fs::read(archive).unwrap()).unwrap();
     layer.check();
     let mounted = layer.mount();
-    let (have, want) = (listing::full(mounted.path()), listing::full(&unpacked));
+    let own = directories(archive);
+    let listed = |root: &Path| meaning(listing::full(root).into_iter().map(|line| timeless(line, &own)));
+    let (have, want) = (listed(mounted.path()), listed(&unpacked));
     assert_lists_equal(&have, &want);
     have.len()
+}
+
+/// The directories an archive has entries for, as a listing shows them.
+fn directories(archive: &Path) -> BTreeSet<String> {
+    let listed = run(Command::new("tar").arg("-tf").arg(archive));
+    let members = listed.lines().filter_map(|member| member.strip_suffix('/'));
+    members.map(|member| format!("/{}", member.trim_start_matches("./").trim_start_matches('.'))).collect()
+}
+
+/// Marks of removal in one form, `w PATH` and `opaque PATH`: archives have files for them, images what overlayfs wants.
+fn meaning(lines: impl Iterator<Item = String>) -> Vec<String> {
+    let mut meant = Vec::new();
+    for line in lines {
+        let words: Vec<&str> = line.split(' ').collect();
+        let (kind, path) = (words[0], words[if words[0] == "w" { 1 } else { 2 }]);
+        let (parent, name) = path.rsplit_once('/').unwrap();
+        match name.strip_prefix(".wh.") {
+            Some(".wh..opq") => meant.push(format!("opaque {parent}")),
+            Some(hidden) => meant.push(format!("w {parent}/{hidden}")),
+            None if kind == "w" => meant.push(format!("w {path}")),
+            None => {
+                let cut = line.replace(" trusted.overlay.opaque=y", "");
+                if cut != line {
+                    meant.push(format!("opaque {path}"));
+                }
+                meant.push(cut);
+            }
+        }
+    }
+    meant.sort();
+    meant
+}
+
+/// A directory without an entry of its own has no time in the archive: `tar` leaves the one at which it unpacked.
+fn timeless(line: String, own: &BTreeSet<String>) -> String {
+    let mut words: Vec<&str> = line.split(' ').collect();
+    if line.starts_with('d') && words.len() > 3 && !own.contains(words[2]) {
+        words.remove(3);
+        return words.join(" ");
+    }
+    line
 }
