@@ -213,7 +213,7 @@ mod tests {
     fn keys_are_read_by_what_stands_before_them() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("key");
-        fs::write(&file, [7; 32]).unwrap();
+        fs::write(&file, [0xff; 32]).unwrap();
         let status = |text: String| ring(&DecryptionArguments { decryption_key: vec![text] }).map_err(|f| f.status());
         assert!(status(format!("kbs:///a/b/c={}", file.display())).is_ok());
         assert_eq!(status(format!("kbs:///a/b={}", file.display())).unwrap_err(), 64);

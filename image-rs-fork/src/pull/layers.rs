@@ -288,9 +288,8 @@ impl<'a> Puller<'a> {
         let split = self.left.load(Ordering::Relaxed).min(self.parallel) < self.processors;
         let job = blocking(move || {
             let unpacked = blob::unpack(receive, &about, secret.as_ref(), &budget, &mut writers, split);
-            let unpacked = unpacked.map(|()| writers);
-            drop(permit);
-            unpacked
+            // Behind the writers: where nobody waits any more, what they wrote is removed before the permit is back.
+            unpacked.map(|()| (writers, permit))
         });
         let receiving = async move {
             let mut received = 0u64;
@@ -315,7 +314,7 @@ impl<'a> Puller<'a> {
         let (received, unpacked) = futures_util::future::join(receiving, job).await;
         // When receiving failed, the job was abandoned and has only that to tell.
         received?;
-        unpacked
+        unpacked.map(|(writers, _permit)| writers)
     }
 
     /// Completes a layer by those below it.

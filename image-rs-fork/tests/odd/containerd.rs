@@ -18,6 +18,7 @@ const DIFFERENT: &[(&str, &str)] = &[
     ("path-of-a-file-with-a-trailing-slash", "a file to some readers, a directory to others"),
     ("path-of-a-file-in-place-of-the-root", "left out there"),
     ("path-of-a-link-in-place-of-the-root", "left out there"),
+    ("links-that-make-a-path-too-deep", "no bound on the names of a path there"),
     ("path-through-a-link-through-a-file", "the kernel would not go through a file either"),
     ("pax-global-header-of-a-path", "left out there, applied by others"),
     ("pax-global-header-of-a-size", "left out there, applied by others"),
