@@ -47,7 +47,7 @@ fn layers() -> Vec<LayerBlob> {
     let layer = |name: &str, files: usize| {
         let mut items = vec![dir(name)];
         for n in 0..files {
-            let content: Vec<u8> = (0..3000).map(|at| (at * n >> 5) as u8).collect();
+            let content: Vec<u8> = (0..3000).map(|at: usize| (at.wrapping_mul(n) >> 5).to_le_bytes()[0]).collect();
             items.push(file(&format!("{name}/f{n}"), &content));
             items.push(symlink(&format!("{name}/s{n}"), "f0"));
         }

@@ -74,7 +74,7 @@ impl Registry for Counting<'_> {
 /// Three layers of different sizes, the first of them once more on top.
 fn layers() -> Vec<LayerBlob> {
     let layer = |name: &str, size: usize| {
-        let content: Vec<u8> = (0..size).map(|n| (n * n >> 7) as u8).collect();
+        let content: Vec<u8> = (0..size).map(|n| (n.wrapping_mul(n) >> 7).to_le_bytes()[0]).collect();
         gzip(&archive([file(name, &content), file("shared", name.as_bytes())]))
     };
     let (a, b, c) = (layer("a", 300_000), layer("b", 2_000_000), layer("c", 40_000));

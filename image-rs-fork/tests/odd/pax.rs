@@ -34,7 +34,7 @@ pub(crate) fn cases() -> Vec<Case> {
         format!("f0644 0:0 /s 1024 {}", &protocols::digest::Sha256Digest::of(&content).hex()[..8])
     };
     let long = "n".repeat(150);
-    let long_line = format!("f0644 0:0 /n*150 \"x\"");
+    let long_line = "f0644 0:0 /n*150 \"x\"".to_owned();
     let hidden = [file("inner", b"").bytes(), vec![0; 512]].concat();
     vec![
         tree(
