@@ -39,7 +39,7 @@ pub(crate) enum EnvironmentArgument {
 
 #[derive(Debug, Args)]
 pub(crate) struct MeasureArguments {
-    /// The image, in a registry or in an OCI layout (oci:DIR[:NAME]); an index gives one line per platform
+    /// The image, in a registry or in an OCI layout (oci:DIR or oci:DIR:NAME); an index gives one line per platform
     #[arg(value_name = "REF")]
     pub(crate) reference: String,
     /// The image's name where REF is in a layout

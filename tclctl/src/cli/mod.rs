@@ -126,7 +126,7 @@ pub(crate) struct RegistryArguments {
     /// registries.conf with mirrors, other locations and blocked registries
     #[arg(long, value_name = "FILE")]
     pub(crate) registries_conf: Option<PathBuf>,
-    /// http[s]://host:port that every request goes through; the environment is not asked
+    /// Proxy (http://host:port or https://host:port) that every request goes through; the environment is not asked
     #[arg(long, value_name = "URL")]
     pub(crate) registry_proxy: Option<String>,
 }

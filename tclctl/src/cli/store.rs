@@ -36,7 +36,7 @@ pub(crate) struct StoreArguments {
 
 #[derive(Debug, Args)]
 pub(crate) struct PullArguments {
-    /// registry/repository:tag or @sha256:digest, or oci:DIR[:NAME]
+    /// registry/repository:tag or @sha256:digest, oci:DIR or oci:DIR:NAME
     #[arg(value_name = "REF")]
     pub(crate) reference: String,
     /// The image's name where REF is in a layout
