@@ -65,7 +65,7 @@ pub(crate) async fn mount(arguments: &MountArguments, output: &Output) -> Result
         || {
             vec![
                 format!("{} at {}", measured.manifest, target.display()),
-                format!("  root file system {} ({layout}), measured now", measured.rootfs.digest),
+                format!("  root file system {} ({layout})", measured.rootfs.digest),
                 format!("  what keeps it so: {enforcement}"),
             ]
         },

@@ -14,6 +14,7 @@ use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, UnmountFlags, fsconfig_create, fsconfig_set_flag,
     fsconfig_set_string, fsmount, fsopen, move_mount, unmount,
 };
+use sys::DeviceError;
 use sys::device_mapper::{DeviceMapper, VerityTable};
 use sys::loop_device::LoopDevice;
 
@@ -33,8 +34,9 @@ pub(super) struct Mounts {
     memory: bool,
     unenforced: Unenforced,
     count: AtomicU64,
-    /// By device and inode number of the image, which nothing else has as long as it is mounted.
-    mounted: Mutex<HashMap<(u64, u64), Weak<LayerMount>>>,
+    /// By device and inode number of the image, which nothing else has as long as it is mounted, and by the root hash
+    /// that was asked for: another record of the same file gets no mount that was made for this one.
+    mounted: Mutex<HashMap<(u64, u64, [u8; 32]), Weak<LayerMount>>>,
 }
 
 /// A mounted layer; unmounted when nobody has it any more. What was stacked from it stays.
@@ -72,7 +74,7 @@ impl Mounts {
         }
         Ok(Self {
             dir: dir.to_owned(),
-            mapper: DeviceMapper::open().ok(),
+            mapper: mapper(),
             memory: in_memory(dir)?,
             unenforced,
             count: AtomicU64::new(0),
@@ -96,7 +98,7 @@ impl Mounts {
         let file = File::open(&path).and_then(|file| Ok((file.metadata()?, file)));
         let (data, file) = file.map_err(|e| store_error(&path, "mount a layer", e))?;
         // Not by its name: a layer that was found corrupt and stored anew must not get the mount it had before.
-        let key = (data.dev(), data.ino());
+        let key = (data.dev(), data.ino(), *root_hash.as_bytes());
         if let Some(mount) = mounted.get(&key).and_then(Weak::upgrade) {
             return Ok(mount);
         }
@@ -145,6 +147,18 @@ impl Mounts {
             .and_then(|to| move_mount(&mount, "", &to, "", flags))
             .map_err(|e| fail(e.into()))?;
         Ok(layer)
+    }
+}
+
+/// Device-mapper where there is one; why not is told where it is for another reason than that it is absent.
+fn mapper() -> Option<DeviceMapper> {
+    match DeviceMapper::open() {
+        Ok(mapper) => Some(mapper),
+        Err(DeviceError::Absent(_)) => None,
+        Err(error) => {
+            tracing::warn!(%error, "dm-verity cannot be used: layers must lie in guest memory");
+            None
+        }
     }
 }
 
