@@ -173,6 +173,16 @@ async fn a_stored_layer_is_used_again_also_after_a_restart() {
 }
 
 #[tokio::test]
+async fn a_layer_altered_between_pull_and_mount_is_not_mounted() {
+    let guest = Guest::new();
+    let layer = gzip(&archive([dir("d"), file("d/f", &[b'x'; 20_000])]));
+    let image = guest.image(std::slice::from_ref(&layer)).await;
+    flip(&guest.file(&layer), 4096 + 1030);
+    let refused = image.mount(&guest.home.path().join("rootfs")).unwrap_err();
+    assert_eq!(refused.code(), protocols::reason::STORE_CORRUPT, "{refused}");
+}
+
+#[tokio::test]
 async fn every_flipped_byte_of_a_stored_layer_is_found_and_the_layer_is_fetched_again() {
     let guest = Guest::new();
     let layer = gzip(&archive([dir("d"), file("d/f", &[b'x'; 20_000])]));

@@ -25,6 +25,7 @@ use crate::mount::{Enforcement, Unenforced};
 use crate::store_dir;
 use crate::tree::disk::{open_directory, store_error};
 use crate::tree::in_memory;
+use crate::verity::root_hash as measured;
 
 /// Where and how the layers of a store are mounted.
 #[derive(Debug)]
@@ -128,15 +129,25 @@ impl Mounts {
                 let device = mapper.verity(&table).map_err(|e| fail(std::io::Error::other(e)))?;
                 erofs(device.path()).map_err(|e| fail(e.into()))?
             }
-            None => match erofs(Path::new(&format!("/proc/self/fd/{}", file.as_raw_fd()))) {
-                Ok(mount) => mount,
-                // A kernel before 6.12, or a file on tmpfs.
-                Err(Errno::NOTBLK | Errno::INVAL | Errno::OPNOTSUPP) => {
-                    let device = LoopDevice::attach(file).map_err(|e| fail(std::io::Error::other(e)))?;
-                    erofs(device.path()).map_err(|e| fail(e.into()))?
+            None => {
+                // What was measured at the pull may have been altered since.
+                let data_blocks = LayerReader::open(file).map_err(fail)?.data_blocks();
+                let actual = measured(file, data_blocks, &SALT).map_err(fail)?;
+                if actual != Some(*root_hash) {
+                    let (subject, expected) = (image.display().to_string(), root_hash.to_string());
+                    let actual = actual.map_or_else(|| "no block".to_owned(), |hash| hash.to_string());
+                    return Err(ImageError::StoreCorrupt { subject, expected, actual });
                 }
-                Err(e) => return Err(fail(e.into())),
-            },
+                match erofs(Path::new(&format!("/proc/self/fd/{}", file.as_raw_fd()))) {
+                    Ok(mount) => mount,
+                    // A kernel before 6.12, or a file on tmpfs.
+                    Err(Errno::NOTBLK | Errno::INVAL | Errno::OPNOTSUPP) => {
+                        let device = LoopDevice::attach(file).map_err(|e| fail(std::io::Error::other(e)))?;
+                        erofs(device.path()).map_err(|e| fail(e.into()))?
+                    }
+                    Err(e) => return Err(fail(e.into())),
+                }
+            }
         };
         // Overlayfs of older kernels stacks only what is mounted somewhere.
         let path = self.dir.join(self.count.fetch_add(1, Ordering::Relaxed).to_string());
