@@ -27,6 +27,9 @@ use crate::tree::disk::{open_directory, store_error};
 use crate::tree::in_memory;
 use crate::verity::root_hash as measured;
 
+/// Device and inode number of an image file, and the root hash it was mounted under.
+type MountKey = (u64, u64, [u8; 32]);
+
 /// Where and how the layers of a store are mounted.
 #[derive(Debug)]
 pub(super) struct Mounts {
@@ -37,7 +40,7 @@ pub(super) struct Mounts {
     count: AtomicU64,
     /// By device and inode number of the image, which nothing else has as long as it is mounted, and by the root hash
     /// that was asked for: another record of the same file gets no mount that was made for this one.
-    mounted: Mutex<HashMap<(u64, u64, [u8; 32]), Weak<LayerMount>>>,
+    mounted: Mutex<HashMap<MountKey, Weak<LayerMount>>>,
 }
 
 /// A mounted layer; unmounted when nobody has it any more. What was stacked from it stays.
