@@ -179,7 +179,7 @@ async fn a_layer_altered_between_pull_and_mount_is_not_mounted() {
     let image = guest.image(std::slice::from_ref(&layer)).await;
     flip(&guest.file(&layer), 4096 + 1030);
     let refused = image.mount(&guest.home.path().join("rootfs")).unwrap_err();
-    assert_eq!(refused.code(), protocols::reason::STORE_CORRUPT, "{refused}");
+    assert_eq!(refused.code(), reason::STORE_CORRUPT, "{refused}");
 }
 
 #[tokio::test]
