@@ -126,8 +126,13 @@ impl App {
     pub async fn serve(self) -> anyhow::Result<()> {
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
-        let mut servers = Servers::start(&self.config.listen, &self.agent).await.context("listen")?;
+        let kata = self.config.kata.as_ref().map(|config| crate::kata::server(config, Arc::clone(&self.agent)));
+        let kata = kata.transpose().context("kata.listen")?;
+        let mut servers = Servers::start(&self.config.listen, &self.agent, kata).await.context("listen")?;
         tracing::info!(socket = %self.config.listen.unix.display(), "serving");
+        if let Some(config) = &self.config.kata {
+            tracing::info!(address = %config.listen, "serving the Kata agent protocol");
+        }
         tokio::select! {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}

@@ -163,6 +163,26 @@ pub enum AgentError {
     /// A task of the agent's own broke.
     #[error("the agent's own task ended: {0}")]
     Task(String),
+    /// The policy does not allow a call of the host.
+    #[error("the policy denies {request}: {why}")]
+    Denied {
+        /// The rule's name.
+        request: &'static str,
+        /// What the policy said, for the log alone.
+        why: String,
+    },
+    /// The agent does not offer a method.
+    #[error("{method} is not offered")]
+    NotOffered {
+        /// Which.
+        method: &'static str,
+    },
+    /// A call does not fit what the sandbox has come to.
+    #[error("the sandbox: {what}")]
+    Order {
+        /// What does not fit.
+        what: &'static str,
+    },
 }
 
 impl AgentError {
@@ -187,6 +207,9 @@ impl AgentError {
             Self::Runtime { step: RuntimeStep::Create, .. } => reason::RUNTIME_CREATE,
             Self::Runtime { step: RuntimeStep::Start, .. } => reason::RUNTIME_START,
             Self::Runtime { .. } | Self::Io { .. } | Self::Task(_) => reason::RUNTIME_CONTAINER,
+            Self::Denied { .. } => reason::POLICY_GATE,
+            Self::NotOffered { .. } => reason::KATA_METHOD,
+            Self::Order { .. } => reason::KATA_ORDER,
         }
     }
 

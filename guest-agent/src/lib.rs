@@ -18,6 +18,7 @@ pub mod gate;
 mod images;
 pub mod io;
 pub mod journal;
+pub mod kata;
 pub mod launch;
 mod paths;
 mod restart;

@@ -28,17 +28,18 @@ pub struct Servers {
 }
 
 impl Servers {
-    /// Starts to serve.
+    /// Starts to serve: the agent's own service, and the Kata service where there is one.
     ///
     /// # Errors
     /// A socket cannot be made.
-    pub async fn start(listen: &Listen, agent: &Arc<Agent>) -> anyhow::Result<Self> {
+    pub async fn start(listen: &Listen, agent: &Arc<Agent>, kata: Option<Server>) -> anyhow::Result<Self> {
         let allow = listen.vsock.as_ref().map(|vsock| vsock.allow.clone()).unwrap_or_default();
         let gate: Arc<dyn Gate> = Arc::new(ConfiguredGate::new(allow));
-        let mut servers = vec![server(Listener::new(unix(&listen.unix)?), agent, &gate, Caller::Root)];
+        let mut servers = vec![server(Listener::new(roots(root_socket(&listen.unix)?)), agent, &gate, Caller::Root)];
         if let Some(vsock) = &listen.vsock {
             servers.push(server(Listener::new(host(vsock.port)?), agent, &gate, Caller::Host));
         }
+        servers.extend(kata);
         for server in &mut servers {
             server.start().await?;
         }
@@ -65,8 +66,8 @@ fn server(listener: Listener, agent: &Arc<Agent>, gate: &Arc<dyn Gate>, caller: 
     Server::new().add_listener(listener).register_service(create_launcher(Arc::new(gated)))
 }
 
-/// Connections of the guest's root on a socket of mode 0600; any other peer is dropped.
-fn unix(path: &Path) -> io::Result<impl Stream<Item = io::Result<UnixStream>> + Send + 'static> {
+/// A socket of mode 0600.
+pub(crate) fn root_socket(path: &Path) -> io::Result<UnixListener> {
     if let Some(dir) = path.parent().filter(|dir| !dir.exists()) {
         crate::paths::private_dir(dir)?;
     }
@@ -78,10 +79,15 @@ fn unix(path: &Path) -> io::Result<impl Stream<Item = io::Result<UnixStream>> + 
     }
     let listener = UnixListener::bind(path)?;
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
-    Ok(futures_util::stream::unfold(listener, |listener| async move {
+    Ok(listener)
+}
+
+/// Connections of the guest's root; any other peer is dropped.
+pub(crate) fn roots(listener: UnixListener) -> impl Stream<Item = io::Result<UnixStream>> + Send + 'static {
+    futures_util::stream::unfold(listener, |listener| async move {
         let stream = next_root(&listener).await;
         Some((Ok(stream), listener))
-    }))
+    })
 }
 
 async fn next_root(listener: &UnixListener) -> UnixStream {
@@ -102,7 +108,7 @@ async fn next_root(listener: &UnixListener) -> UnixStream {
 }
 
 /// Connections of the host on a vsock port; any other peer is dropped.
-fn host(port: u32) -> io::Result<impl Stream<Item = io::Result<VsockStream>> + Send + 'static> {
+pub(crate) fn host(port: u32) -> io::Result<impl Stream<Item = io::Result<VsockStream>> + Send + 'static> {
     let listener = VsockListener::bind(VsockAddr::new(VMADDR_CID_ANY, port))?;
     Ok(futures_util::stream::unfold(listener, |listener| async move {
         let stream = next_host(&listener).await;
@@ -158,14 +164,14 @@ mod tests {
     async fn the_socket_is_roots_alone_and_replaces_a_stale_one() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("new/agent.sock");
-        drop(unix(&path).unwrap());
-        let again = unix(&path).unwrap();
+        drop(root_socket(&path).unwrap());
+        let again = root_socket(&path).unwrap();
         let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
         assert_eq!((mode(&path), mode(&dir.path().join("new"))), (0o600, 0o700));
         drop(again);
         let file = dir.path().join("file");
         std::fs::write(&file, "kept").unwrap();
-        assert!(unix(&file).is_err());
+        assert!(root_socket(&file).is_err());
         assert_eq!(std::fs::read(&file).unwrap(), b"kept");
     }
 

@@ -16,6 +16,7 @@ use protocols::tcl::{MAX_RECORDS_PER_REQUEST, Mode};
 use serde::Deserialize;
 use verifier::{SignerConfig, TrustedSigners};
 
+use super::kata::{self, KataFile};
 use super::{BootState, Config, ConfigError, GoldenFrom, Listen, Local, Modes, Receipts, Vsock};
 use crate::gate::METHODS;
 
@@ -49,6 +50,7 @@ pub(super) struct File {
     #[serde(default)]
     limits: Limits,
     runtime: RuntimeFile,
+    kata: Option<KataFile>,
 }
 
 #[derive(Default, Deserialize)]
@@ -163,13 +165,14 @@ impl File {
             image_layout: self.images.layout,
             image_quota: self.images.quota_bytes,
             runtime: self.runtime.path,
+            kata: self.kata.map(kata::check).transpose()?,
             state_dir: self.state_dir,
             image_dir: self.image_dir,
         })
     }
 }
 
-fn field(field: &'static str, what: impl ToString) -> ConfigError {
+pub(super) fn field(field: &'static str, what: impl ToString) -> ConfigError {
     ConfigError::Field { field, what: what.to_string() }
 }
 
@@ -194,7 +197,7 @@ fn check_signatures(path: Option<PathBuf>, json: Option<String>) -> Result<Signa
 }
 
 /// One byte above the limit is enough for the parser to refuse it.
-fn read_bounded(path: &Path, limit: usize) -> std::io::Result<Vec<u8>> {
+pub(super) fn read_bounded(path: &Path, limit: usize) -> std::io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     let limit = u64::try_from(limit).unwrap_or(u64::MAX).saturating_add(1);
     std::fs::File::open(path)?.take(limit).read_to_end(&mut bytes)?;

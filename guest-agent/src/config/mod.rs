@@ -1,6 +1,7 @@
 //! The configuration file, read whole and checked whole before anything starts. Its bytes are measured.
 
 mod file;
+mod kata;
 #[cfg(test)]
 pub(crate) mod tests;
 
@@ -18,6 +19,8 @@ use protocols::image::Layout;
 use protocols::kbs::InitData;
 use protocols::tcl::Mode;
 use verifier::TrustedSigners;
+
+pub use kata::{Kata, Pause};
 
 /// The largest configuration file, in bytes.
 const MAX_FILE: u64 = 256 * 1024;
@@ -157,6 +160,8 @@ pub struct Config {
     pub image_quota: Option<u64>,
     /// The OCI runtime's executable.
     pub runtime: PathBuf,
+    /// The Kata service, where the guest is a sandbox.
+    pub kata: Option<Kata>,
 }
 
 impl Config {

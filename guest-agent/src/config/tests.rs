@@ -224,3 +224,56 @@ fn a_file_that_is_not_there_or_too_large_is_named() {
     std::fs::write(&path, vec![b'#'; 300 * 1024]).unwrap();
     assert!(matches!(Config::read(&path), Err(ConfigError::Read { .. })));
 }
+
+/// A guest that is a sandbox, with its policy in `dir`.
+fn kata(dir: &Path) -> String {
+    let policy = dir.join("policy.rego");
+    std::fs::write(&policy, "package agent_policy\n").unwrap();
+    let digest = Sha256Digest::of(b"pause");
+    format!(
+        "{}\n[kata]\nlisten = \"vsock://-1:1024\"\npolicy = \"{}\"\npause_bundle = \"/pause\"\npause_digest = \"{digest}\"\n",
+        development(),
+        policy.display()
+    )
+}
+
+#[test]
+fn a_sandbox_has_its_policy_and_pause_bundle_and_nothing_more_than_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let text = kata(dir.path());
+    let config = Config::parse(text.as_bytes()).unwrap().kata.unwrap();
+    assert_eq!(config.listen.to_string(), "vsock://-1:1024");
+    assert_eq!(config.policy, "package agent_policy\n");
+    assert_eq!(config.pause, Pause { bundle: "/pause".into(), digest: Sha256Digest::of(b"pause") });
+    assert_eq!(config.run_dir, Path::new("/run/kata-containers"));
+    let named = [config.storage_drivers, config.kernel_modules, config.capabilities];
+    assert!(named.iter().all(BTreeSet::is_empty) && config.devices.is_empty());
+    let hybrid = text.replace("\"vsock://-1:1024\"", "\"unix:///run/kata.sock\"\nhybrid_vsock = true");
+    assert!(Config::parse(hybrid.as_bytes()).unwrap().kata.unwrap().hybrid_vsock);
+}
+
+#[test]
+fn a_sandbox_that_lacks_a_security_input_or_says_something_odd_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let text = kata(dir.path());
+    let policy = format!("policy = \"{}\"\n", dir.path().join("policy.rego").display());
+    let digest = format!("pause_digest = \"{}\"\n", Sha256Digest::of(b"pause"));
+    std::fs::write(dir.path().join("binary"), b"\xff").unwrap();
+    let binary = format!("policy = \"{}\"\n", dir.path().join("binary").display());
+    for (name, from, to) in [
+        ("no policy", policy.as_str(), ""),
+        ("a policy that is not there", &policy, "policy = \"/no/such.rego\"\n"),
+        ("a relative policy", &policy, "policy = \"policy.rego\"\n"),
+        ("a policy that is no text", &policy, &binary),
+        ("no pause bundle", "pause_bundle = \"/pause\"\n", ""),
+        ("no pause digest", &digest, ""),
+        ("a pause digest that is none", &digest, "pause_digest = \"sha256:00\"\n"),
+        ("no address", "listen = \"vsock://-1:1024\"\n", ""),
+        ("an address of another kind", "vsock://-1:1024", "tcp://0.0.0.0:1024"),
+        ("hybrid vsock on vsock", &digest, &format!("{digest}hybrid_vsock = true\n")),
+        ("a device that is none", &digest, &format!("{digest}devices = [\"/etc/shadow\"]\n")),
+        ("an unknown key", &digest, &format!("{digest}debug = true\n")),
+    ] {
+        assert!(Config::parse(replaced(&text, from, to).as_bytes()).is_err(), "{name}");
+    }
+}

@@ -1,0 +1,175 @@
+//! The policy gate: the only implementation of the agent's service, made by one table.
+//!
+//! Every line of the table is checked first and handled then; there is no other way to a handler. How a line is
+//! handled:
+//!
+//! * `task`: work that changes something, in a task of its own, so that a caller who leaves does not break it off.
+//! * `wait`: a long poll, given up with its caller.
+//! * `read`: as `wait`; what the policy denies looks like the end of the stream, as shims expect it.
+//! * `none`: not offered; still checked first, so that a denied caller learns nothing.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use protocols::rpc::kata::agent_ttrpc::AgentService;
+use protocols::rpc::kata::{agent as pb, csi, types};
+use serde_json::Value;
+use ttrpc::r#async::TtrpcContext;
+
+use super::policy::Policy;
+use super::{KataAgent, status};
+use crate::error::{AgentError, blocking};
+
+/// The service behind its policy.
+#[derive(Debug)]
+pub(super) struct Gated {
+    agent: Arc<KataAgent>,
+    policy: Arc<dyn Policy>,
+}
+
+impl Gated {
+    pub(super) const fn new(agent: Arc<KataAgent>, policy: Arc<dyn Policy>) -> Self {
+        Self { agent, policy }
+    }
+}
+
+/// A request as policies see it.
+fn json<R: serde::Serialize>(request: &R) -> Value {
+    // Generated messages have string keys and no number that JSON does not know.
+    serde_json::to_value(request).unwrap_or_default()
+}
+
+fn check<R>(policy: &dyn Policy, rule: &'static str, input: fn(&R) -> Value, request: &R) -> Result<(), AgentError> {
+    policy.check(rule, &|| input(request)).map_err(|why| AgentError::Denied { request: rule, why })
+}
+
+/// As [`check`], off the runtime's workers: a policy may look at every mount and variable of a container.
+async fn check_apart<R: Send + 'static>(
+    policy: Arc<dyn Policy>,
+    rule: &'static str,
+    input: fn(&R) -> Value,
+    request: R,
+) -> Result<R, AgentError> {
+    blocking(move || check(policy.as_ref(), rule, input, &request).map(|()| request)).await?
+}
+
+macro_rules! gated {
+    ($($kind:ident $method:ident($request:ident, $input:expr) -> $response:ty;)*) => {
+        /// Every method, with the message whose name its rule has.
+        #[cfg(test)]
+        const METHODS: &[(&str, &str)] = &[$((stringify!($method), stringify!($request))),*];
+
+        #[async_trait]
+        impl AgentService for Gated {
+            $(async fn $method(&self, _: &TtrpcContext, request: pb::$request) -> ttrpc::Result<$response> {
+                let answer: Result<$response, AgentError> = gated!(@$kind self, $method, $request, $input, request);
+                answer.map_err(|error| status::of(stringify!($method), &error))
+            })*
+        }
+    };
+    (@task $self:ident, $method:ident, $rule:ident, $input:expr, $request:ident) => {{
+        let (agent, policy) = (Arc::clone(&$self.agent), Arc::clone(&$self.policy));
+        let work = tokio::spawn(async move {
+            let request = check_apart(policy, stringify!($rule), $input, $request).await?;
+            agent.$method(request).await
+        });
+        work.await.unwrap_or_else(|error| Err(error.into()))
+    }};
+    (@wait $self:ident, $method:ident, $rule:ident, $input:expr, $request:ident) => {
+        match check_apart(Arc::clone(&$self.policy), stringify!($rule), $input, $request).await {
+            Ok(request) => $self.agent.$method(request).await,
+            Err(error) => Err(error),
+        }
+    };
+    (@read $self:ident, $method:ident, $rule:ident, $input:expr, $request:ident) => {
+        match check($self.policy.as_ref(), stringify!($rule), $input, &$request) {
+            Ok(()) => $self.agent.$method($request).await,
+            Err(error) => {
+                tracing::debug!(method = stringify!($method), %error, "a denied read is shown the end of the stream");
+                Ok(pb::ReadStreamResponse::default())
+            }
+        }
+    };
+    (@none $self:ident, $method:ident, $rule:ident, $input:expr, $request:ident) => {
+        check_apart(Arc::clone(&$self.policy), stringify!($rule), $input, $request)
+            .await
+            .and(Err(AgentError::NotOffered { method: stringify!($method) }))
+    };
+}
+
+gated! {
+    none create_container(CreateContainerRequest, json) -> pb::Empty;
+    none start_container(StartContainerRequest, json) -> pb::Empty;
+    none remove_container(RemoveContainerRequest, json) -> pb::Empty;
+    none exec_process(ExecProcessRequest, json) -> pb::Empty;
+    none signal_process(SignalProcessRequest, json) -> pb::Empty;
+    none wait_process(WaitProcessRequest, json) -> pb::WaitProcessResponse;
+    none update_container(UpdateContainerRequest, json) -> pb::Empty;
+    none update_ephemeral_mounts(UpdateEphemeralMountsRequest, json) -> pb::Empty;
+    none stats_container(StatsContainerRequest, json) -> pb::StatsContainerResponse;
+    none pause_container(PauseContainerRequest, json) -> pb::Empty;
+    none resume_container(ResumeContainerRequest, json) -> pb::Empty;
+    wait remove_stale_virtiofs_share_mounts(RemoveStaleVirtiofsShareMountsRequest, json) -> pb::Empty;
+    none write_stdin(WriteStreamRequest, json) -> pb::WriteStreamResponse;
+    none read_stdout(ReadStreamRequest, json) -> pb::ReadStreamResponse;
+    none read_stderr(ReadStreamRequest, json) -> pb::ReadStreamResponse;
+    none close_stdin(CloseStdinRequest, json) -> pb::Empty;
+    none tty_win_resize(TtyWinResizeRequest, json) -> pb::Empty;
+    none update_interface(UpdateInterfaceRequest, json) -> types::Interface;
+    none update_routes(UpdateRoutesRequest, json) -> pb::Routes;
+    none list_interfaces(ListInterfacesRequest, json) -> pb::Interfaces;
+    none list_routes(ListRoutesRequest, json) -> pb::Routes;
+    none add_arp_neighbors(AddARPNeighborsRequest, json) -> pb::Empty;
+    none get_ip_tables(GetIPTablesRequest, json) -> pb::GetIPTablesResponse;
+    none set_ip_tables(SetIPTablesRequest, json) -> pb::SetIPTablesResponse;
+    none get_metrics(GetMetricsRequest, json) -> pb::Metrics;
+    none mem_agent_memcg_set(MemAgentMemcgConfig, json) -> pb::Empty;
+    none mem_agent_compact_set(MemAgentCompactConfig, json) -> pb::Empty;
+    none create_sandbox(CreateSandboxRequest, json) -> pb::Empty;
+    none destroy_sandbox(DestroySandboxRequest, json) -> pb::Empty;
+    none online_cpu_mem(OnlineCPUMemRequest, json) -> pb::Empty;
+    none reseed_random_dev(ReseedRandomDevRequest, json) -> pb::Empty;
+    wait get_guest_details(GuestDetailsRequest, json) -> pb::GuestDetailsResponse;
+    none mem_hotplug_by_probe(MemHotplugByProbeRequest, json) -> pb::Empty;
+    none set_guest_date_time(SetGuestDateTimeRequest, json) -> pb::Empty;
+    none copy_file(CopyFileRequest, json) -> pb::Empty;
+    none get_oom_event(GetOOMEventRequest, json) -> pb::OOMEvent;
+    none add_swap(AddSwapRequest, json) -> pb::Empty;
+    none add_swap_path(AddSwapPathRequest, json) -> pb::Empty;
+    none get_volume_stats(VolumeStatsRequest, json) -> csi::VolumeStatsResponse;
+    none resize_volume(ResizeVolumeRequest, json) -> pb::Empty;
+    none set_policy(SetPolicyRequest, json) -> pb::Empty;
+    none get_diagnostic_data(GetDiagnosticDataRequest, json) -> pb::GetDiagnosticDataResponse;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `rpc Name(Request) returns` of the description the service is generated from.
+    fn described() -> Vec<(String, String)> {
+        let proto = include_str!("../../../protocols/protos/kata/agent.proto");
+        let rpc = |line: &str| {
+            let (name, rest) = line.trim().strip_prefix("rpc ")?.split_once('(')?;
+            Some((name.to_lowercase(), rest.split_once(')')?.0.to_owned()))
+        };
+        proto.lines().filter_map(rpc).collect()
+    }
+
+    #[test]
+    fn the_table_has_every_method_of_the_service_under_its_messages_rule() {
+        let mut described = described();
+        let table = METHODS.iter().map(|(method, rule)| (method.replace('_', ""), (*rule).to_owned()));
+        let mut table: Vec<_> = table.collect();
+        described.sort();
+        table.sort();
+        assert_eq!(described.len(), 42);
+        assert_eq!(table, described);
+    }
+
+    #[test]
+    fn a_rule_sees_the_fields_of_its_message() {
+        let request = pb::SignalProcessRequest { container_id: "c".to_owned(), signal: 9, ..Default::default() };
+        assert_eq!(json(&request), serde_json::json!({"container_id": "c", "exec_id": "", "signal": 9}));
+    }
+}
