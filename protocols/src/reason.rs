@@ -293,9 +293,9 @@ codes! {
     RUNTIME_UNAVAILABLE "runtime.unavailable" Fault "the configured OCI runtime can be opened and executed" "install runc or configure another runtime"
     RUNTIME_CONTAINER "runtime.container" Fault "the container is known and the request fits its state" "list the containers and their states"
     RUNTIME_INTERRUPTED "runtime.interrupted" Fault "the agent lived until the launch had ended" "the agent was ended in the middle of the launch: launch again"
+    AGENT_UNAVAILABLE "runtime.agent" Unavailable "the agent answers on its socket" "start guest-agent, or name its socket with --agent"
     KATA_METHOD "kata.method" Fault "the agent offers the method" "the method has no place in a confidential guest, or use a newer agent"
     KATA_MESSAGE "kata.message" Fault "the call is a well-formed message of its method" "the shim and the agent are of incompatible releases"
     KATA_ORDER "kata.order" Fault "a guest has one sandbox, which is made before everything in it" "the shim's calls are out of order"
     KATA_BUSY "kata.busy" Unavailable "the calls in flight are within their bounds" "the host has too many calls or too much data in flight: wait for answers"
-    AGENT_UNAVAILABLE "runtime.agent" Unavailable "the agent answers on its socket" "start guest-agent, or name its socket with --agent"
 }
