@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use image_rs_fork::Progress;
 use protocols::digest::Sha256Digest;
 use protocols::tcl::Mode;
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 
 use crate::container_id::ContainerId;
 use crate::error::AgentError;
@@ -18,11 +18,13 @@ use crate::io::Streams;
 pub enum State {
     /// Its launch goes on.
     Launching(Stage),
+    /// It is created and waits for its start.
+    Created,
     /// Its process runs.
     Running,
     /// Its process has ended with this status.
     Ended(u32),
-    /// Its launch was refused: it never ran.
+    /// Its launch was refused, or it could not be started: it never ran.
     Refused,
 }
 
@@ -54,6 +56,7 @@ impl State {
             Self::Launching(Stage::Appraise) => "appraise",
             Self::Launching(Stage::Measure) => "measure",
             Self::Launching(Stage::Create) => "create",
+            Self::Created => "created",
             Self::Running => "running",
             Self::Ended(_) | Self::Refused => "ended",
         }
@@ -64,6 +67,7 @@ impl State {
     pub const fn name(self) -> &'static str {
         match self {
             Self::Launching(_) => "launching",
+            Self::Created => "created",
             Self::Running => "running",
             Self::Ended(_) | Self::Refused => "ended",
         }
@@ -127,7 +131,11 @@ pub struct Container {
     waited: AtomicBool,
     drained: [AtomicBool; 2],
     launch: OnceLock<tokio::task::AbortHandle>,
+    start: Mutex<Option<oneshot::Sender<Started>>>,
 }
+
+/// Where the task that holds a created container tells whether it runs.
+pub(crate) type Started = oneshot::Sender<Result<(), AgentError>>;
 
 /// One of the two output streams.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -189,6 +197,16 @@ impl Container {
         }
     }
 
+    /// Learns how to ask for its start.
+    pub(crate) fn set_start(&self, start: oneshot::Sender<Started>) {
+        *self.start.lock().unwrap_or_else(PoisonError::into_inner) = Some(start);
+    }
+
+    /// Takes the one way to ask for its start.
+    pub(crate) fn take_start(&self) -> Option<oneshot::Sender<Started>> {
+        self.start.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
     /// Waits until its launch has come to an end, one way or the other.
     pub async fn launched(&self) {
         let _ = self.state.subscribe().wait_for(|state| !matches!(state, State::Launching(_))).await;
@@ -224,7 +242,7 @@ impl Container {
         }
     }
 
-    /// Its streams, once it runs.
+    /// Its streams, once it is created.
     ///
     /// # Errors
     /// [`AgentError::Container`] when its launch was refused.
@@ -277,6 +295,7 @@ impl Containers {
             waited: AtomicBool::new(false),
             drained: [AtomicBool::new(false), AtomicBool::new(false)],
             launch: OnceLock::new(),
+            start: Mutex::new(None),
         });
         map.insert(id, Arc::clone(&container));
         Ok(container)

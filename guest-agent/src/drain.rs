@@ -60,7 +60,7 @@ impl Agent {
     async fn stop_all(self: &Arc<Self>) {
         let mut stops = tokio::task::JoinSet::new();
         for container in self.containers.all() {
-            if container.state() != State::Running {
+            if !matches!(container.state(), State::Created | State::Running) {
                 continue;
             }
             let agent = Arc::clone(self);

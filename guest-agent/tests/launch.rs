@@ -332,3 +332,71 @@ fn a_drained_agent_has_stopped_and_recorded_everything() {
         scene.nothing_left("runs");
     });
 }
+
+#[test]
+fn a_created_container_runs_nothing_before_its_start() {
+    with_agent(Wanted { script: "echo up; exec sleep 600", ..Default::default() }, async |scene: Scene| {
+        scene.agent.create(Scene::request("held")).await.result.unwrap();
+        assert_eq!(scene.operations().await.last(), Some(&"Created"));
+        let early = scene.agent.read("held", OutputStream::Stdout, 10);
+        assert!(tokio::time::timeout(Duration::from_millis(300), early).await.is_err(), "nothing was written yet");
+        assert!(scene.agent.remove("held").is_err(), "it has not ended");
+        scene.agent.start("held").await.unwrap();
+        assert_eq!(scene.agent.read("held", OutputStream::Stdout, 10).await.unwrap(), b"up\n");
+        assert_eq!(scene.operations().await.last(), Some(&"Started"));
+        assert_eq!(scene.agent.start("held").await.unwrap_err().code(), reason::RUNTIME_CONTAINER);
+        scene.agent.remove_container("held", PATIENCE).await.unwrap();
+        let events = scene.events().await;
+        let [.., Event::Started(_), Event::Exit(exit)] = events.as_slice() else { panic!("{events:?}") };
+        assert_eq!((exit.status, exit.reason), (Some(137), ExitReason::Stopped));
+        scene.nothing_left("held");
+        assert!(scene.agent.remove_container("held", PATIENCE).await.is_err(), "it is not known any more");
+    });
+}
+
+#[test]
+fn a_created_container_that_is_killed_has_an_end_and_leaves_nothing() {
+    with_agent(Wanted { script: "touch /ran", ..Default::default() }, async |scene: Scene| {
+        for removed in [false, true] {
+            scene.agent.create(Scene::request("never")).await.result.unwrap();
+            if removed {
+                scene.agent.remove_container("never", Duration::ZERO).await.unwrap();
+            } else {
+                scene.agent.stop("never", 0, 1).await.unwrap();
+                assert_eq!(scene.agent.wait("never").await.unwrap(), 137);
+                let late = scene.agent.start("never").await.unwrap_err();
+                assert_eq!(late.code(), reason::RUNTIME_CONTAINER);
+                scene.agent.remove("never").unwrap();
+            }
+            let events = scene.events().await;
+            let [.., Event::Created(_), Event::Exit(exit)] = events.as_slice() else { panic!("{events:?}") };
+            assert_eq!((exit.status, exit.reason), (Some(137), ExitReason::Stopped));
+            scene.nothing_left("never");
+        }
+    });
+}
+
+#[test]
+fn a_start_that_fails_leaves_an_entry_to_remove_and_nothing_else() {
+    let failing = ("start", "echo '{\"level\":\"error\",\"msg\":\"no start today\"}' > \"$4\"\nexit 1");
+    with_agent(Wanted { script: "sleep 60", runtime: Some(failing), ..Default::default() }, async |scene: Scene| {
+        scene.agent.create(Scene::request("stuck")).await.result.unwrap();
+        assert_eq!(scene.agent.start("stuck").await.unwrap_err().code(), reason::RUNTIME_START);
+        assert!(scene.operations().await.ends_with(&["Created", "Failed"]));
+        assert!(scene.agent.wait("stuck").await.is_err(), "it never ran");
+        scene.agent.remove_container("stuck", PATIENCE).await.unwrap();
+        scene.nothing_left("stuck");
+    });
+}
+
+#[test]
+fn a_drained_agent_ends_what_waits_for_its_start() {
+    with_agent(Wanted { script: "true", ..Default::default() }, async |scene: Scene| {
+        scene.agent.create(Scene::request("held")).await.result.unwrap();
+        scene.agent.drain().await;
+        assert!(scene.operations().await.ends_with(&["Created", "Exit", "Seal"]));
+        assert_eq!(scene.agent.create(Scene::request("late")).await.result.unwrap_err().code(), reason::LOG_SEALED);
+        scene.agent.remove("held").unwrap();
+        scene.nothing_left("held");
+    });
+}

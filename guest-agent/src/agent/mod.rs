@@ -1,12 +1,13 @@
 //! What the service's methods do. Callers are not told apart here: the gate stands before all of it.
 
+mod launch;
+
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use protocols::digest::Sha256Digest;
 use protocols::environment::Environment;
-use protocols::events::{Exit, ExitReason, hash_str};
 use protocols::register::RegisterValue;
 use protocols::tcl::Mode;
 
@@ -15,17 +16,13 @@ use crate::containers::{Container, Containers, OutputStream, State};
 use crate::error::{AgentError, blocking};
 use crate::io::MAX_READ;
 use crate::journal::Journal;
-use crate::launch::{ContainerSpec, LaunchRequest, Pipeline, Places, Running, StartedContainer};
+use crate::launch::{Pipeline, Places};
 use crate::runtime::Runtime;
 
-/// How long an ended container's entry stays for a caller who never came back.
-const FORGET_AFTER: Duration = Duration::from_secs(300);
 /// The grace period of a stop that names none.
 const DEFAULT_GRACE: Duration = Duration::from_secs(10);
 /// How long a killed process may take to be gone and recorded.
 const KILL_TIME: Duration = Duration::from_secs(30);
-/// Status of a process whose end nobody saw.
-const UNKNOWN_STATUS: u32 = 255;
 /// Sizes of a challenge, in bytes.
 const CHALLENGE: std::ops::RangeInclusive<usize> = 16..=64;
 
@@ -65,90 +62,7 @@ pub struct LogExport {
     pub register: RegisterValue,
 }
 
-/// Takes a launch's entry back unless the launch has come through, whatever breaks it off.
-struct EntryGuard {
-    containers: Arc<Containers>,
-    container: Arc<Container>,
-    running: bool,
-}
-
-impl Drop for EntryGuard {
-    fn drop(&mut self) {
-        if !self.running {
-            self.container.set_state(State::Refused);
-            self.containers.remove(&self.container);
-        }
-    }
-}
-
 impl Agent {
-    /// Launches a container. The launch goes on when the caller stops waiting for it.
-    pub async fn launch(self: &Arc<Self>, request: LaunchRequest) -> Outcome {
-        if self.draining.load(Ordering::Relaxed) {
-            return Outcome { container: None, result: Err(AgentError::Draining) };
-        }
-        let container = match self.pipeline.begin(&request).await {
-            Ok(container) => container,
-            Err(error) => return Outcome { container: None, result: Err(error) },
-        };
-        let guard =
-            EntryGuard { containers: Arc::clone(&self.containers), container: Arc::clone(&container), running: false };
-        let agent = Arc::clone(self);
-        let task = tokio::spawn(async move {
-            let mut guard = guard;
-            let container = Arc::clone(&guard.container);
-            tracing::info!(id = %container.id, seq = container.seq, mode = %container.mode, "launching");
-            let started = agent.pipeline.run(&container, request).await;
-            match started {
-                Ok(started) => {
-                    guard.running = true;
-                    agent.supervise(container, started);
-                    Ok(())
-                }
-                Err(error) => {
-                    tracing::warn!(id = %container.id, code = %error.code(), %error, "launch refused");
-                    Err(error)
-                }
-            }
-        });
-        container.set_launch(task.abort_handle());
-        let result = task.await.unwrap_or_else(|error| Err(error.into()));
-        Outcome { container: Some(container), result }
-    }
-
-    /// Watches a running container until its entry is forgotten.
-    fn supervise(self: &Arc<Self>, container: Arc<Container>, started: StartedContainer) {
-        let StartedContainer { spec, streams, running } = started;
-        container.set_streams(streams);
-        container.set_state(State::Running);
-        tracing::info!(id = %container.id, "running");
-        let agent = Arc::clone(self);
-        tokio::spawn(async move {
-            agent.see_off(&container, &spec, running).await;
-            if !container.keep() {
-                tokio::time::sleep(FORGET_AFTER).await;
-                agent.containers.remove(&container);
-            }
-        });
-    }
-
-    async fn see_off(&self, container: &Container, spec: &ContainerSpec, running: Running) {
-        let (status, leftovers) = running.ended(spec, &self.runtime).await;
-        let reason = if container.stopped() { ExitReason::Stopped } else { ExitReason::Exited };
-        let exit = Exit { seq: Some(container.seq), cid_h: hash_str(container.id.as_str()), status, reason };
-        let recorded = self.journal.try_end(container.seq, exit.clone()).await;
-        // Also when it failed: what lies here may be what fills the disk.
-        leftovers.remove().await;
-        if recorded.is_err() {
-            // Until the log holds the end, nobody learns of it, and nobody else gets the id.
-            if let Err(error) = self.journal.end(container.seq, exit).await {
-                tracing::error!(id = %container.id, %error, "the exit cannot be recorded");
-            }
-        }
-        container.set_state(State::Ended(status.unwrap_or(UNKNOWN_STATUS)));
-        tracing::info!(id = %container.id, status, ?reason, "ended");
-    }
-
     /// Waits for a container's end and gives its status.
     ///
     /// # Errors
@@ -200,14 +114,19 @@ impl Agent {
         if signal > MAX_SIGNAL {
             return Err(AgentError::Request { field: "signal", what: "must be from 0 to 64" });
         }
-        match container.state() {
-            State::Running => {}
+        let created = match container.state() {
+            State::Created => true,
+            State::Running => false,
             State::Ended(_) => return Ok(()),
             State::Launching(_) | State::Refused => return Err(container.misfit("it does not run")),
-        }
+        };
         container.set_stopped();
         if signal != 0 {
             return self.signal(&container, signal).await;
+        }
+        if created {
+            // Nothing of the workload runs yet that could end by itself.
+            return self.kill(&container).await;
         }
         let grace = match grace_seconds {
             0 => DEFAULT_GRACE,
@@ -217,7 +136,12 @@ impl Agent {
         if tokio::time::timeout(grace, container.ended()).await.is_ok() {
             return Ok(());
         }
-        self.signal(&container, SIGKILL).await?;
+        self.kill(&container).await
+    }
+
+    /// Kills a container and waits until its end is recorded and nothing of it is left.
+    async fn kill(&self, container: &Container) -> Result<(), AgentError> {
+        self.signal(container, SIGKILL).await?;
         match tokio::time::timeout(KILL_TIME, container.ended()).await {
             Ok(_) => Ok(()),
             Err(_) => Err(container.misfit("it was killed and does not end")),
@@ -246,7 +170,9 @@ impl Agent {
                 self.containers.remove(&container);
                 Ok(())
             }
-            State::Launching(_) | State::Running => Err(container.misfit("it has not ended: stop it first")),
+            State::Launching(_) | State::Created | State::Running => {
+                Err(container.misfit("it has not ended: stop it first"))
+            }
         }
     }
 

@@ -34,7 +34,7 @@ struct Load {
     delivered: u64,
     /// Launches that go on.
     launching: u64,
-    /// Launches of which only the end is missing: their process runs, or their end could not be recorded yet.
+    /// Records still due from launches that are created: the start of those that wait for it, the end of all.
     ending: u64,
 }
 
@@ -67,11 +67,13 @@ impl Pipeline {
             state.open().iter().map(|(seq, open)| (*seq, same_id(open))).collect::<Vec<_>>()
         });
         let mut open = open.await?;
-        let (mut launching, mut running) = (0, 0);
+        let (mut launching, mut ending) = (0, 0);
         for container in self.containers.all() {
             match container.state() {
                 State::Launching(_) => launching += 1,
-                State::Running => running += 1,
+                // `Started` and its end.
+                State::Created => ending += 2,
+                State::Running => ending += 1,
                 State::Ended(_) | State::Refused => continue,
             }
             open.retain(|(seq, _)| *seq != container.seq);
@@ -86,7 +88,7 @@ impl Pipeline {
             count: self.journal.log().count(),
             delivered: *self.attestor.delivered().borrow(),
             launching,
-            ending: running + open.len() as u64,
+            ending: ending + open.len() as u64,
         };
         load.admits(receipts)
     }

@@ -39,15 +39,14 @@ pub struct CreatedContainer {
     spec: ContainerSpec,
     held: Held,
     init: Init,
-    streams: Streams,
 }
 
 /// A container whose process runs; the log holds it as `Started`.
 #[derive(Debug)]
 pub struct StartedContainer {
-    pub(crate) spec: ContainerSpec,
-    pub(crate) streams: Streams,
-    pub(crate) running: Running,
+    spec: ContainerSpec,
+    held: Held,
+    init: Init,
 }
 
 /// Why a launch came to nothing, and how its process ended where that ran.
@@ -65,20 +64,13 @@ impl From<AgentError> for Broken {
     }
 }
 
-/// What must be ended with a container.
-#[derive(Debug)]
-pub(crate) struct Running {
-    held: Held,
-    init: Init,
-}
-
 impl MeasuredLaunch {
     /// Has the runtime create the container from exactly the measured `config.json`, records it, and waits for
-    /// the receipt where that is asked.
+    /// the receipt where that is asked. Gives the container and its streams.
     ///
     /// # Errors
     /// [`AgentError::Config`], [`AgentError::Runtime`], and as for `measure`. Nothing of the container stays.
-    pub async fn create(self, ledger: &Ledger<'_>) -> Result<CreatedContainer, AgentError> {
+    pub async fn create(self, ledger: &Ledger<'_>) -> Result<(CreatedContainer, Streams), AgentError> {
         let Self { loaded, runtime } = self;
         let (spec, held) = (loaded.spec, loaded.held);
         let made = match make(&spec, &held, ledger.runtime).await {
@@ -106,7 +98,7 @@ impl MeasuredLaunch {
             Err(error) => Err(error),
         };
         match receipted {
-            Ok(()) => Ok(CreatedContainer { spec, held, init: made.init, streams: made.streams }),
+            Ok(()) => Ok((CreatedContainer { spec, held, init: made.init }, made.streams)),
             Err(error) => {
                 delete(ledger.runtime, &spec, Some(made.init)).await;
                 held.release().await;
@@ -123,14 +115,14 @@ impl CreatedContainer {
     /// [`AgentError::Runtime`], [`AgentError::Attester`]. Nothing of the container stays; a process that ran before
     /// has an exit.
     pub async fn start(self, ledger: &Ledger<'_>) -> Result<StartedContainer, Broken> {
-        let Self { spec, held, init, streams } = self;
+        let Self { spec, held, init } = self;
         if let Err(error) = ledger.runtime.start(&spec.id).await {
             delete(ledger.runtime, &spec, Some(init)).await;
             held.release().await;
             return Err(error.into());
         }
         match ledger.journal.record(Started { seq: spec.seq }).await {
-            Ok(_) => Ok(StartedContainer { spec, streams, running: Running { held, init } }),
+            Ok(_) => Ok(StartedContainer { spec, held, init }),
             Err(error) => {
                 let status = delete(ledger.runtime, &spec, Some(init)).await;
                 held.release().await;
@@ -142,11 +134,23 @@ impl CreatedContainer {
     }
 }
 
-impl Running {
+impl CreatedContainer {
+    /// Waits until somebody has killed it before its start.
+    pub(crate) async fn killed(&self) {
+        self.init.exited().await;
+    }
+
+    /// Removes it from the runtime without a start, and gives the status of the process that waited for it.
+    pub(crate) async fn ended(self, runtime: &Runtime) -> (Option<u32>, Leftovers) {
+        (delete(runtime, &self.spec, Some(self.init)).await, Leftovers { held: self.held })
+    }
+}
+
+impl StartedContainer {
     /// Waits for the process to end, removes the container from the runtime, and gives the exit status.
-    pub(crate) async fn ended(self, spec: &ContainerSpec, runtime: &Runtime) -> (Option<u32>, Leftovers) {
+    pub(crate) async fn ended(self, runtime: &Runtime) -> (Option<u32>, Leftovers) {
         let status = self.init.wait(runtime.children()).await;
-        delete(runtime, spec, None).await;
+        delete(runtime, &self.spec, None).await;
         (status, Leftovers { held: self.held })
     }
 }

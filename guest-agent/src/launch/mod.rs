@@ -22,7 +22,7 @@ use protocols::events::{Event, Failed, Image, PullImage, hash_str};
 use protocols::tcl::Mode;
 
 pub use appraised::AppraisedImage;
-pub(crate) use created::Running;
+pub(crate) use created::Leftovers;
 pub use created::{Broken, CreatedContainer, StartedContainer};
 pub use loaded::{ContainerSpec, LoadedContainer, Places};
 pub use measured::{Ledger, MeasuredLaunch};
@@ -34,6 +34,7 @@ use crate::config::{Config, Receipts};
 use crate::container_id::ContainerId;
 use crate::containers::{Container, Containers, Stage, State};
 use crate::error::AgentError;
+use crate::io::Streams;
 use crate::journal::Journal;
 use crate::runtime::Runtime;
 use decide::{Case, Decider};
@@ -127,26 +128,46 @@ impl Pipeline {
         self.containers.begin(id, || self.next_seq.fetch_add(1, Ordering::Relaxed), mode, request.keep)
     }
 
-    /// Runs the whole launch of an entry. When it fails, the log says so as far as it can, and nothing of the
-    /// container is left but its refused entry.
+    /// Runs the launch of an entry up to a container that waits for its start. When it fails, the log says so as
+    /// far as it can, and nothing of the container is left but its refused entry.
     ///
     /// # Errors
     /// The first check or step that failed.
-    pub async fn run(
+    pub async fn create(
         &self,
-        container: &Arc<Container>,
+        container: &Container,
         request: LaunchRequest,
-    ) -> Result<StartedContainer, AgentError> {
+    ) -> Result<(CreatedContainer, Streams), AgentError> {
         let image = self.measure(container, &request.reference).await?;
         // The first record of this launch: from here on its end is recorded too.
-        let Broken { error, exit } = match self.recorded(container, request, image).await {
-            Ok(started) => return Ok(started),
-            Err(broken) => broken,
-        };
+        match self.recorded(container, request, image).await {
+            Ok(created) => Ok(created),
+            Err(error) => Err(self.broken(container, error.into()).await),
+        }
+    }
+
+    /// Lets a created container run. When it fails, the log says so, and nothing of the container is left.
+    ///
+    /// # Errors
+    /// As for [`CreatedContainer::start`].
+    pub async fn start(
+        &self,
+        container: &Container,
+        created: CreatedContainer,
+    ) -> Result<StartedContainer, AgentError> {
+        match created.start(&self.ledger(container.mode)).await {
+            Ok(started) => Ok(started),
+            Err(broken) => Err(self.broken(container, broken).await),
+        }
+    }
+
+    /// Records why a launch came to nothing, and gives the reason.
+    async fn broken(&self, container: &Container, broken: Broken) -> AgentError {
+        let Broken { error, exit } = broken;
         let failed = || Failed { seq: container.seq, code: error.code() }.into();
         let end = exit.map_or_else(failed, |exit| Event::from(*exit));
         self.end(container, end).await;
-        Err(error)
+        error
     }
 
     /// Records the end of a launch that came to nothing, in the background if it must be tried again: until then
@@ -181,7 +202,7 @@ impl Pipeline {
         container: &Container,
         request: LaunchRequest,
         image: MeasuredImage,
-    ) -> Result<StartedContainer, Broken> {
+    ) -> Result<(CreatedContainer, Streams), AgentError> {
         let (seq, mode) = (container.seq, container.mode);
         let measured = image.measurement();
         let process = merge(&measured.process, request.process);
@@ -206,15 +227,19 @@ impl Pipeline {
         container.set_state(State::Launching(Stage::Measure));
         let spec = ContainerSpec { id: container.id.clone(), seq, terminal: request.terminal, stdin: request.stdin };
         let loaded = appraised.load(spec, self.places()).await?;
-        let ledger = Ledger {
+        let ledger = self.ledger(mode);
+        let launch = loaded.measure(&ledger).await?;
+        container.set_state(State::Launching(Stage::Create));
+        launch.create(&ledger).await
+    }
+
+    fn ledger(&self, mode: Mode) -> Ledger<'_> {
+        Ledger {
             journal: &self.journal,
             attestor: self.attestor.as_ref(),
             receipts: self.receipts(mode),
             runtime: &self.runtime,
-        };
-        let launch = loaded.measure(&ledger).await?;
-        container.set_state(State::Launching(Stage::Create));
-        launch.create(&ledger).await?.start(&ledger).await
+        }
     }
 
     fn mode(&self, asked: &str) -> Result<Mode, AgentError> {

@@ -80,6 +80,13 @@ impl Init {
         self.pid
     }
 
+    /// Waits until the process has ended, and leaves it to [`Init::wait`] to reap it.
+    pub(crate) async fn exited(&self) {
+        if let Ok(mut ready) = self.fd.readable().await {
+            ready.retain_ready();
+        }
+    }
+
     /// Waits until the process has ended, and reaps it: its exit status, or 128 + signal. `None` when it was
     /// not ours to wait for.
     pub async fn wait(self, children: &Children) -> Option<u32> {
