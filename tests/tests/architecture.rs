@@ -9,7 +9,8 @@ use cargo_metadata::{DependencyKind, Metadata, MetadataCommand, Package};
 
 /// Every edge that may exist between crates of ours, as ARCHITECTURE.md draws them.
 const ALLOWED: &[(&str, &[&str])] = &[
-    ("protocols", &[]),
+    ("kata-protocol", &[]),
+    ("protocols", &["kata-protocol"]),
     ("sys", &[]),
     ("simulated-tee", &["protocols"]),
     ("registry", &["protocols"]),

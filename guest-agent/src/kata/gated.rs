@@ -148,7 +148,7 @@ mod tests {
 
     /// `rpc Name(Request) returns` of the description the service is generated from.
     fn described() -> Vec<(String, String)> {
-        let proto = include_str!("../../../protocols/protos/kata/agent.proto");
+        let proto = include_str!("../../../protocols/kata/protos/kata/agent.proto");
         let rpc = |line: &str| {
             let (name, rest) = line.trim().strip_prefix("rpc ")?.split_once('(')?;
             Some((name.to_lowercase(), rest.split_once(')')?.0.to_owned()))
