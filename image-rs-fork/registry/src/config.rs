@@ -7,6 +7,7 @@ use serde::Deserialize;
 
 use crate::error::RegistryError;
 use crate::registries_conf::RegistriesConf;
+use crate::registries_d::RegistriesD;
 
 /// How registries are reached. Every member has a safe default: TLS everywhere, no credentials, no proxy,
 /// nothing from the environment.
@@ -18,6 +19,8 @@ pub struct RegistryConfig {
     /// The text of a `registries.conf`: mirrors, remapping, blocking. The text and not a path, so that it is
     /// measured with the configuration it stands in.
     pub registries_conf: RegistriesConf,
+    /// The text of a `registries.d` file in JSON: where OpenPGP signatures lie. Default nowhere.
+    pub registries_d_json: RegistriesD,
     /// A docker-style auth file (`{"auths": {…}}`).
     pub auth_file: Option<PathBuf>,
     /// Absolute directories in which credential helpers are looked for. Default none.
@@ -46,6 +49,7 @@ impl Default for RegistryConfig {
         Self {
             plain_http: Vec::new(),
             registries_conf: RegistriesConf::default(),
+            registries_d_json: RegistriesD::default(),
             auth_file: None,
             credential_helper_dirs: Vec::new(),
             roots: Vec::new(),
@@ -88,6 +92,9 @@ impl RegistryConfig {
         }
         if self.proxy.is_none() && !self.no_proxy.is_empty() {
             return refused("no_proxy without proxy".to_owned());
+        }
+        if let Some(host) = self.registries_d_json.plain_http().find(|host| !self.allows_plain_http(host)) {
+            return refused(format!("the lookaside at {host} needs plain HTTP, for which the host is not listed"));
         }
         Ok(())
     }

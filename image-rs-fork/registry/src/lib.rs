@@ -15,6 +15,7 @@ mod layout;
 pub mod oci;
 mod reference;
 mod registries_conf;
+mod registries_d;
 mod storage;
 
 pub use config::RegistryConfig;
@@ -25,6 +26,7 @@ pub use layout::{LayoutReference, OciLayout};
 pub use oci::Descriptor;
 pub use reference::{ImageReference, ReferenceError, Repository, Target};
 pub use registries_conf::{MAX_REGISTRIES_CONF, RegistriesConf, RegistriesConfError};
+pub use registries_d::{MAX_REGISTRIES_D, RegistriesD, RegistriesDError};
 pub use storage::{BlobStream, ManifestBytes, Registry, RegistryPush};
 
 /// The largest manifest or index we read, in bytes (the OCI distribution specification's own bound).

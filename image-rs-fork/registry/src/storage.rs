@@ -76,6 +76,27 @@ pub trait Registry: Send + Sync {
         artifact_type: &str,
     ) -> Result<Vec<Descriptor>, RegistryError>;
 
+    /// The place where OpenPGP signatures of the repository's images lie, for people; `None` where the configuration
+    /// names none, which no reader takes for a reason to look elsewhere.
+    fn lookaside(&self, _repository: &Repository) -> Option<String> {
+        None
+    }
+
+    /// Reads the `number`th OpenPGP signature of `digest` in the lookaside, counted from one; `None` where there is
+    /// none, or no lookaside.
+    ///
+    /// # Errors
+    /// [`RegistryError`]; [`RegistryError::TooLarge`] above `limit` bytes.
+    async fn lookaside_signature(
+        &self,
+        _repository: &Repository,
+        _digest: &Sha256Digest,
+        _number: usize,
+        _limit: usize,
+    ) -> Result<Option<Bytes>, RegistryError> {
+        Ok(None)
+    }
+
     /// Reads a whole small blob and checks its size and digest.
     ///
     /// # Errors

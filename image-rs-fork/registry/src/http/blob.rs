@@ -141,7 +141,7 @@ impl HttpBlob {
             return Err(failed.error);
         }
         let what = self.what();
-        self.session.wait(&mut self.backoff, &self.place, &what, failed).await
+        self.session.wait(&mut self.backoff, self.place.host(), &what, failed).await
     }
 
     fn late(&self) -> bool {

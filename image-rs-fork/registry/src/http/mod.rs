@@ -1,6 +1,7 @@
 //! The registry client over HTTP.
 
 mod blob;
+mod lookaside;
 mod push;
 mod retry;
 mod session;
@@ -9,11 +10,13 @@ mod tls;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use protocols::digest::Sha256Digest;
 use reqwest::Method;
 use reqwest::header::{CONTENT_TYPE, HeaderMap, LINK};
 
 use self::blob::HttpBlob;
+pub(crate) use self::session::host_of;
 use self::session::{Action, Call, Session, malformed};
 use crate::MAX_MANIFEST;
 use crate::auth::AuthFile;
@@ -230,5 +233,20 @@ impl Registry for HttpRegistry {
             }
         }
         self.referrers_at(&places.location, subject, artifact_type, false).await.map(ours)
+    }
+
+    fn lookaside(&self, repository: &Repository) -> Option<String> {
+        self.session.config.registries_d_json.place(repository).map(ToString::to_string)
+    }
+
+    async fn lookaside_signature(
+        &self,
+        repository: &Repository,
+        digest: &Sha256Digest,
+        number: usize,
+        limit: usize,
+    ) -> Result<Option<Bytes>, RegistryError> {
+        let Some(place) = self.session.config.registries_d_json.place(repository) else { return Ok(None) };
+        self.session.lookaside(&place.signature(repository, digest, number), limit).await
     }
 }

@@ -19,7 +19,7 @@ use crate::events::{Event, RegistryEvents, trace};
 use crate::reference::Repository;
 
 /// The most redirects of one request.
-const MAX_REDIRECTS: usize = 5;
+pub(super) const MAX_REDIRECTS: usize = 5;
 /// The largest answer of a token server, in bytes.
 const MAX_TOKEN: usize = 256 * 1024;
 /// The most header values kept; beyond, all are asked for anew.
@@ -46,7 +46,7 @@ type AuthorizationKey = (String, String, Action);
 pub(super) struct Session {
     pub(super) config: RegistryConfig,
     pub(super) events: Arc<dyn RegistryEvents>,
-    client: reqwest::Client,
+    pub(super) client: reqwest::Client,
     credentials: Credentials,
     authorizations: Mutex<HashMap<AuthorizationKey, Authorization>>,
 }
@@ -117,12 +117,12 @@ impl Session {
     pub(super) async fn wait(
         &self,
         backoff: &mut Backoff,
-        repository: &Repository,
+        host: &str,
         what: &str,
         failed: Failed,
     ) -> Result<(), RegistryError> {
         let Some(wait) = backoff.next(failed.again) else { return Err(failed.error) };
-        let (host, what) = (repository.host().to_owned(), what.to_owned());
+        let (host, what) = (host.to_owned(), what.to_owned());
         self.tell(&Event::Retry { host, what, reason: failed.error.to_string(), wait });
         tokio::time::sleep(wait).await;
         Ok(())
@@ -140,7 +140,7 @@ impl Session {
         loop {
             match self.attempt(call).await {
                 Ok(response) => return Ok(response),
-                Err(failed) => self.wait(&mut backoff, call.repository, &call.what, failed).await?,
+                Err(failed) => self.wait(&mut backoff, call.repository.host(), &call.what, failed).await?,
             }
         }
     }
@@ -156,7 +156,7 @@ impl Session {
             };
             match attempt.await {
                 Ok(fetched) => return Ok(fetched),
-                Err(failed) => self.wait(&mut backoff, call.repository, &call.what, failed).await?,
+                Err(failed) => self.wait(&mut backoff, call.repository.host(), &call.what, failed).await?,
             }
         }
     }
@@ -229,7 +229,7 @@ impl Session {
         self.config.request().saturating_add(Duration::from_secs(bytes >> 16))
     }
 
-    async fn within(
+    pub(super) async fn within(
         &self,
         allowance: Duration,
         what: &str,
@@ -251,7 +251,7 @@ impl Session {
     }
 
     /// TLS, or plain HTTP to a listed host; nothing else is ever connected to.
-    fn check_scheme(&self, url: &Url, what: &'static str) -> Result<(), RegistryError> {
+    pub(super) fn check_scheme(&self, url: &Url, what: &'static str) -> Result<(), RegistryError> {
         let host = host_of(url);
         match url.scheme() {
             "https" => Ok(()),
@@ -372,7 +372,13 @@ impl Session {
     }
 
     /// Reads a whole answer of at most `limit` bytes.
-    async fn bounded(&self, mut response: Response, host: &str, what: &str, limit: usize) -> Result<Bytes, Failed> {
+    pub(super) async fn bounded(
+        &self,
+        mut response: Response,
+        host: &str,
+        what: &str,
+        limit: usize,
+    ) -> Result<Bytes, Failed> {
         let too_large =
             || RegistryError::TooLarge { host: host.to_owned(), what: what.to_owned(), limit: limit as u64 };
         if response.content_length().is_some_and(|length| length > limit as u64) {
@@ -419,7 +425,7 @@ fn same_origin(a: &Url, b: &Url) -> bool {
 }
 
 /// `host[:port]` as a configuration would write it.
-pub(super) fn host_of(url: &Url) -> String {
+pub(crate) fn host_of(url: &Url) -> String {
     let host = url.host_str().unwrap_or_default();
     url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))
 }
@@ -433,7 +439,7 @@ pub(super) fn malformed(call: &Call<'_>, reason: &str) -> RegistryError {
 }
 
 /// An answer that is not 2xx. Servers in trouble and servers that ask for patience are asked again.
-fn status_error(host: String, what: String, response: &Response) -> Failed {
+pub(super) fn status_error(host: String, what: String, response: &Response) -> Failed {
     let status = response.status();
     let reason = format!("status {}", status.as_u16());
     match status {
