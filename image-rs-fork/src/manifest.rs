@@ -20,6 +20,7 @@ pub(crate) const MAX_CONFIG: u64 = 4 * 1024 * 1024;
 pub struct ImagePolicy {
     platform: Platform,
     signatures: SignaturePolicy,
+    now: Timestamp,
 }
 
 /// The platform this program was built for.
@@ -34,16 +35,16 @@ pub fn host_platform() -> Platform {
 }
 
 impl ImagePolicy {
-    /// Images for `platform` only, and only those that `signatures` accepts.
+    /// Images for `platform` only, and only those that `signatures` accepts at the time `now`.
     #[must_use]
-    pub const fn for_platform(platform: Platform, signatures: SignaturePolicy) -> Self {
-        Self { platform, signatures }
+    pub const fn for_platform(platform: Platform, signatures: SignaturePolicy, now: Timestamp) -> Self {
+        Self { platform, signatures, now }
     }
 
-    /// Images for the platform this program was built for, and only those that `signatures` accepts.
+    /// Images for the platform this program was built for, and only those that `signatures` accepts at the time `now`.
     #[must_use]
-    pub fn host(signatures: SignaturePolicy) -> Self {
-        Self::for_platform(host_platform(), signatures)
+    pub fn host(signatures: SignaturePolicy, now: Timestamp) -> Self {
+        Self::for_platform(host_platform(), signatures, now)
     }
 
     /// The platform.
@@ -137,12 +138,13 @@ impl FetchedManifest {
         let reference = asked.pinned(found.digest);
         let (manifest, bytes) = match parse(&reference, &found)? {
             Document::Manifest(manifest) => {
-                policy.signatures.enforce(&asked, &[subject(&found)], registry).await?;
+                policy.signatures.enforce(&asked, &[subject(&found)], registry, policy.now).await?;
                 (manifest, found)
             }
             Document::Index(index) => {
                 let chosen = resolve(&reference, &index, policy, registry).await?;
-                policy.signatures.enforce(&asked, &[subject(&found), subject(&chosen)], registry).await?;
+                let subjects = [subject(&found), subject(&chosen)];
+                policy.signatures.enforce(&asked, &subjects, registry, policy.now).await?;
                 let Document::Manifest(manifest) = parse(&reference, &chosen)? else {
                     return Err(refused(&reference, &chosen.digest, "an index inside an index"));
                 };

@@ -13,6 +13,7 @@ use image_rs_fork::{ImageError, ImagePolicy, KeyProvider, Limits, MeasuredImage,
 use protocols::digest::Sha256Digest;
 use protocols::encoding::{b64, un_b64};
 use protocols::reason::{self, Code};
+use protocols::time::Timestamp;
 use serde_json::{Value, json};
 use support::image::{self, LayerBlob, gzip, plain, zstd};
 use support::tar::{archive, file};
@@ -88,7 +89,10 @@ async fn pull_with(world: &World, tag: &str, keys: &dyn KeyProvider) -> Result<M
     let reference = world.reference(tag);
     let verified = fetch(&reference, &world.client)
         .await?
-        .verify(&ImagePolicy::host(image_rs_fork::SignaturePolicy::insecure_accept_anything()), &world.client)
+        .verify(
+            &ImagePolicy::host(image_rs_fork::SignaturePolicy::insecure_accept_anything(), Timestamp::now()),
+            &world.client,
+        )
         .await?;
     pull(verified, &world.client, &world.store, keys, &Limits::default(), &NoProgress).await
 }

@@ -89,8 +89,10 @@ async fn a_stored_layer_is_measured_again_and_not_fetched() {
     std::fs::remove_file(world.server.blob_file(&Sha256Digest::of(&layer.blob).hex())).unwrap();
     let told = Told::default();
     let found = fetch(&world.reference("v1"), &world.client).await.unwrap();
-    let verified =
-        found.verify(&ImagePolicy::host(SignaturePolicy::insecure_accept_anything()), &world.client).await.unwrap();
+    let verified = found
+        .verify(&ImagePolicy::host(SignaturePolicy::insecure_accept_anything(), Timestamp::now()), &world.client)
+        .await
+        .unwrap();
     pull(verified, &world.client, &world.store, &NoKeys, &Limits::default(), &told).await.unwrap();
     let size = layer.blob.len();
     assert_eq!(*told.0.lock().unwrap(), [format!("start 1 {size}"), format!("bytes {size}"), "layer true".to_owned()]);
@@ -292,8 +294,11 @@ async fn an_index_leads_to_the_platforms_manifest() {
         [("amd64", None, 0), ("arm64", None, 1), ("arm64", Some("v8"), 1), ("s390x", None, 2)]
     {
         let found = fetch(&world.reference("all"), &world.client).await.unwrap();
-        let policy =
-            ImagePolicy::for_platform(platform(architecture, variant), SignaturePolicy::insecure_accept_anything());
+        let policy = ImagePolicy::for_platform(
+            platform(architecture, variant),
+            SignaturePolicy::insecure_accept_anything(),
+            Timestamp::now(),
+        );
         let verified = found.verify(&policy, &world.client).await.unwrap();
         assert_eq!(verified.descriptor().digest, entries[expected].digest);
         assert_eq!(verified.reference().digest(), Some(&index.digest), "pinned to what the tag stood for");
@@ -301,8 +306,11 @@ async fn an_index_leads_to_the_platforms_manifest() {
     }
     for (architecture, variant) in [("riscv64", None), ("arm64", Some("v9"))] {
         let found = fetch(&world.reference("all"), &world.client).await.unwrap();
-        let policy =
-            ImagePolicy::for_platform(platform(architecture, variant), SignaturePolicy::insecure_accept_anything());
+        let policy = ImagePolicy::for_platform(
+            platform(architecture, variant),
+            SignaturePolicy::insecure_accept_anything(),
+            Timestamp::now(),
+        );
         let error = found.verify(&policy, &world.client).await.unwrap_err();
         assert_eq!(error.code(), reason::IMAGE_PLATFORM, "{error}");
         assert!(error.to_string().contains("linux/amd64, linux/arm64, linux/s390x"), "{error}");
@@ -315,8 +323,10 @@ async fn a_tag_that_moves_after_it_was_resolved_changes_nothing() {
     let first = image::push(&world.client, &world.repository, "v1", &[gzip(&archive([file("f", b"first")]))]).await;
     let found = fetch(&world.reference("v1"), &world.client).await.unwrap();
     image::push(&world.client, &world.repository, "v1", &[gzip(&archive([file("f", b"second")]))]).await;
-    let verified =
-        found.verify(&ImagePolicy::host(SignaturePolicy::insecure_accept_anything()), &world.client).await.unwrap();
+    let verified = found
+        .verify(&ImagePolicy::host(SignaturePolicy::insecure_accept_anything(), Timestamp::now()), &world.client)
+        .await
+        .unwrap();
     let image = pull(verified, &world.client, &world.store, &NoKeys, &Limits::default(), &image_rs_fork::NoProgress)
         .await
         .unwrap();

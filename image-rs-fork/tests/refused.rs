@@ -19,6 +19,7 @@ use image_rs_fork::{
 use protocols::digest::Sha256Digest;
 use protocols::image::Layout;
 use protocols::reason::{self, Class, Code};
+use protocols::time::Timestamp;
 use serde_json::json;
 use support::image::{self, LayerBlob, gzip, gzip_member, plain, zstd};
 use support::tar::{archive, dir, file, hardlink, open_archive, pax, symlink};
@@ -443,8 +444,10 @@ async fn a_policy_is_asked_before_any_layer_is_fetched() {
     let pushed = image::push(&world.client, &world.repository, "v1", std::slice::from_ref(&layer)).await;
     std::fs::remove_file(world.server.blob_file(&Sha256Digest::of(&layer.blob).hex())).unwrap();
     let verified = fetch(&world.reference("v1"), &world.client).await.unwrap();
-    let verified =
-        verified.verify(&ImagePolicy::host(SignaturePolicy::insecure_accept_anything()), &world.client).await.unwrap();
+    let verified = verified
+        .verify(&ImagePolicy::host(SignaturePolicy::insecure_accept_anything(), Timestamp::now()), &world.client)
+        .await
+        .unwrap();
     assert_eq!(verified.descriptor().digest, pushed.digest);
     assert!(pull(verified, &world.client, &world.store, &NoKeys, &Limits::default(), &NoProgress).await.is_err());
     // A member that is unknown changes nothing, and neither does an extra gzip member of nothing.

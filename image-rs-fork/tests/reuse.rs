@@ -11,6 +11,7 @@ use async_trait::async_trait;
 use image_rs_fork::registry::{BlobStream, Descriptor, ManifestBytes, Registry, RegistryError, Repository, Target};
 use image_rs_fork::{ImagePolicy, LayerEvent, LayerPlace, Limits, MeasuredImage, NoKeys, Progress, fetch, pull};
 use protocols::digest::Sha256Digest;
+use protocols::time::Timestamp;
 use support::image::{self, LayerBlob, gzip, plain};
 use support::tar::{archive, file};
 use support::{World, run};
@@ -151,7 +152,10 @@ impl Progress for Told {
 async fn told(world: &World, limits: &Limits) -> Vec<(usize, LayerEvent)> {
     let found = fetch(&world.reference("v1"), &world.client).await.unwrap();
     let verified = found
-        .verify(&ImagePolicy::host(image_rs_fork::SignaturePolicy::insecure_accept_anything()), &world.client)
+        .verify(
+            &ImagePolicy::host(image_rs_fork::SignaturePolicy::insecure_accept_anything(), Timestamp::now()),
+            &world.client,
+        )
         .await
         .unwrap();
     let told = Told::default();

@@ -10,6 +10,7 @@ use image_rs_fork::{ImageError, ImagePolicy, Limits, MeasuredImage, SignaturePol
 use protocols::digest::Sha256Digest;
 use protocols::encoding;
 use protocols::reason;
+use protocols::time::Timestamp;
 use serde_json::{Value, json};
 use support::image::{self, LayerBlob, gzip};
 use support::signing::{
@@ -279,7 +280,7 @@ async fn of_an_index_either_itself_or_the_chosen_manifest_is_signed() {
     let index = json!({"schemaVersion": 2, "mediaType": oci::INDEX, "manifests": entries});
     let index = image::push_document(client, repository, "all", oci::INDEX, &index).await;
     let policy = SignaturePolicy::parse(signer.policy(None).to_string().as_bytes()).unwrap();
-    let policy = ImagePolicy::host(policy);
+    let policy = ImagePolicy::host(policy, Timestamp::now());
     let verify = async || fetch(&world.reference("all"), client).await.unwrap().verify(&policy, client).await;
     let digest = |at: usize| entries[at]["digest"].as_str().unwrap().parse::<Sha256Digest>().unwrap();
     let (ours, theirs) = if image::architecture() == "amd64" { (0, 1) } else { (1, 0) };
@@ -372,7 +373,7 @@ async fn an_outage_is_no_absence_of_signatures() {
     let policy = SignaturePolicy::parse(signer.policy(None).to_string().as_bytes()).unwrap();
     let fetched = fetch(&image.world.reference("v1"), &image.world.client).await.unwrap();
     image.world.server.stop();
-    let error = fetched.verify(&ImagePolicy::host(policy), &image.world.client).await.unwrap_err();
+    let error = fetched.verify(&ImagePolicy::host(policy, Timestamp::now()), &image.world.client).await.unwrap_err();
     assert_eq!(error.code(), reason::IMAGE_REGISTRY, "{error}");
 }
 

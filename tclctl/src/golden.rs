@@ -31,9 +31,9 @@ fn coded(error: RegistryError) -> Failure {
 
 /// Prints the payload that would be signed, one line per platform manifest.
 pub(crate) async fn measure(arguments: &MeasureArguments, output: &Output) -> Result<(), Failure> {
-    let (registry, reference) = issue::source(&arguments.registry, &arguments.reference, arguments.named.as_deref())?;
-    let keys = encryption::ring(&arguments.decryption)?;
-    let signatures = issue::signatures(&arguments.signatures)?;
+    let (registry, reference) = issue::source(&arguments.source)?;
+    let keys = encryption::ring(&arguments.source.access.decryption)?;
+    let signatures = issue::signatures(&arguments.source.access.signatures)?;
     let mut lines = Vec::new();
     let mut values = Vec::new();
     for manifest in issue::manifests(&*registry, &reference).await? {
@@ -63,11 +63,11 @@ pub(crate) async fn measure(arguments: &MeasureArguments, output: &Output) -> Re
 pub(crate) async fn push(arguments: &GoldenPushArguments, output: &Output) -> Result<(), Failure> {
     let key = private_key(&arguments.key)?;
     let reference = issue::reference(&arguments.reference)?;
-    let registry = issue::client(&arguments.registry, &reference)?;
-    let keys = encryption::ring(&arguments.decryption)?;
+    let registry = issue::client(&arguments.access.registry, &reference)?;
+    let keys = encryption::ring(&arguments.access.decryption)?;
     let mut lines = Vec::new();
     let mut values = Vec::new();
-    let signatures = issue::signatures(&arguments.signatures)?;
+    let signatures = issue::signatures(&arguments.access.signatures)?;
     for manifest in issue::manifests(&registry, &reference).await? {
         let image = issue::measure(&registry, &manifest, &signatures, &keys).await?;
         let statement = issue::issue(&image, &arguments.issuer, arguments.version, &arguments.issue)?;

@@ -12,10 +12,11 @@ use protocols::image::Platform;
 use protocols::time::Timestamp;
 use registry::oci::{Descriptor, DescriptorPlatform, Document};
 use registry::{
-    HttpRegistry, ImageReference, LayoutReference, OciLayout, RegistriesConf, Registry, RegistryConfig, RegistryError,
+    HttpRegistry, ImageReference, LayoutReference, OciLayout, RegistriesConf, RegistriesD, Registry, RegistryConfig,
+    RegistryError,
 };
 
-use crate::cli::{EnvironmentArgument, IssueArguments, PolicyArguments, RegistryArguments};
+use crate::cli::{EnvironmentArgument, IssueArguments, PolicyArguments, RegistryArguments, SourceArguments};
 use crate::outcome::Failure;
 
 const YEAR: u64 = 365 * 86_400;
@@ -39,6 +40,7 @@ pub(crate) fn client(arguments: &RegistryArguments, reference: &ImageReference) 
         auth_file: arguments.auth_file.clone(),
         roots: arguments.registry_root.clone(),
         registries_conf: arguments.registries_conf.as_deref().map(registries_conf).transpose()?.unwrap_or_default(),
+        registries_d_json: arguments.registries_d.as_deref().map(registries_d).transpose()?.unwrap_or_default(),
         proxy: arguments.registry_proxy.clone(),
         credential_helper_dirs: ["/usr/local/bin", "/usr/bin"].map(Into::into).to_vec(),
         ..RegistryConfig::default()
@@ -51,19 +53,21 @@ fn registries_conf(path: &Path) -> Result<RegistriesConf, Failure> {
     RegistriesConf::parse(&text).map_err(|e| Failure::Usage(format!("{}: {e}", path.display())))
 }
 
+fn registries_d(path: &Path) -> Result<RegistriesD, Failure> {
+    let text = fs::read_to_string(path).map_err(|e| Failure::Usage(format!("{}: {e}", path.display())))?;
+    RegistriesD::parse(&text).map_err(|e| Failure::Usage(format!("{}: {e}", path.display())))
+}
+
 /// The image that is meant and where its bytes are: a registry, or the layout that `oci:DIR[:NAME]` names. An
-/// image in a layout takes the name `named`, which no registry has been asked about.
-pub(crate) fn source(
-    arguments: &RegistryArguments,
-    text: &str,
-    named: Option<&str>,
-) -> Result<(Box<dyn Registry>, ImageReference), Failure> {
+/// image in a layout takes the name `--as` gives it, which no registry has been asked about.
+pub(crate) fn source(arguments: &SourceArguments) -> Result<(Box<dyn Registry>, ImageReference), Failure> {
+    let SourceArguments { reference: text, named, access } = arguments;
     let Some(layout) = LayoutReference::parse(text) else {
         if named.is_some() {
             return Err(Failure::Usage("--as names an image in a layout (oci:DIR), not in a registry".to_owned()));
         }
         let reference = reference(text)?;
-        return Ok((Box::new(client(arguments, &reference)?), reference));
+        return Ok((Box::new(client(&access.registry, &reference)?), reference));
     };
     let coded = |error: RegistryError| Failure::by_command(error.refusal());
     let opened = OciLayout::open(&layout.dir).map_err(coded)?;
@@ -178,7 +182,7 @@ pub(crate) async fn measure(
     keys: &dyn KeyProvider,
 ) -> Result<MeasuredImage, Failure> {
     let coded = |error: ImageError| Failure::by_command(error.refusal());
-    let policy = ImagePolicy::for_platform(manifest.platform.clone(), signatures.clone());
+    let policy = ImagePolicy::for_platform(manifest.platform.clone(), signatures.clone(), Timestamp::now());
     // By way of the index where there is one: its signature counts too.
     let fetched = fetch(&manifest.asked, registry).await.map_err(coded)?;
     let mut verified = fetched.verify(&policy, registry).await.map_err(coded)?;

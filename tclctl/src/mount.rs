@@ -5,6 +5,7 @@ use std::path::Path;
 use image_rs_fork::{ImagePolicy, KeyProvider, Limits, MeasuredImage, NoProgress, SignaturePolicy};
 use protocols::image::Layout;
 use protocols::reason::{self, Refusal};
+use protocols::time::Timestamp;
 use registry::ImageReference;
 use rustix::mount::{MountFlags, UnmountFlags, mount_bind, mount_remount, unmount};
 use serde_json::json;
@@ -84,7 +85,7 @@ async fn assemble(
     let found = image_rs_fork::fetch(&pinned, &documents).await.map_err(|error| coded(&error))?;
     // Signatures were asked for at the pull, by `--policy`; here is no registry that has them.
     let signatures = SignaturePolicy::insecure_accept_anything();
-    let policy = ImagePolicy::for_platform(record.platform.clone(), signatures);
+    let policy = ImagePolicy::for_platform(record.platform.clone(), signatures, Timestamp::now());
     let verified = found.verify(&policy, &documents).await.map_err(|error| coded(&error))?;
     let layers = OnlyStored::new(store.layers());
     let measured = image_rs_fork::pull(verified, &documents, &layers, keys, &Limits::default(), &NoProgress).await;

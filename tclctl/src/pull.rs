@@ -7,6 +7,7 @@ use std::sync::{Mutex, PoisonError};
 use image_rs_fork::{ImagePolicy, LayerEvent, LayerPlace, Limits, MeasuredImage, Progress};
 use indicatif::{HumanBytes, MultiProgress, ProgressBar, ProgressStyle};
 use protocols::digest::Sha256Digest;
+use protocols::time::Timestamp;
 use registry::oci::{Document, Manifest};
 use serde_json::{Value, json};
 
@@ -19,17 +20,17 @@ use crate::store::{Recorder, Store, coded};
 
 /// Pulls, records what was pulled, and tells it.
 pub(crate) async fn pull(arguments: &PullArguments, output: &Output) -> Result<(), Failure> {
-    let (registry, reference) = issue::source(&arguments.registry, &arguments.reference, arguments.named.as_deref())?;
+    let (registry, reference) = issue::source(&arguments.source)?;
     let (root, quota) = (&arguments.store.store, arguments.quota);
     let store = match arguments.layout {
         Some(layout) => Store::open(root, layout.into(), quota)?,
         None => Store::open_suitable(root, quota, output)?,
     };
     let _held = store.hold_mounted()?;
-    let keys = encryption::ring(&arguments.decryption)?;
+    let keys = encryption::ring(&arguments.source.access.decryption)?;
     let source = Recorder::new(&*registry);
     let found = image_rs_fork::fetch(&reference, &source).await.map_err(|error| coded(&error))?;
-    let policy = ImagePolicy::host(issue::signatures(&arguments.signatures)?);
+    let policy = ImagePolicy::host(issue::signatures(&arguments.source.access.signatures)?, Timestamp::now());
     let verified = found.verify(&policy, &source).await.map_err(|error| coded(&error))?;
     let watch = Watch::new(!output.json() && std::io::stderr().is_terminal());
     let written = written();

@@ -20,6 +20,7 @@ use protocols::golden::{GoldenValue, RevocationList, Statement};
 use protocols::jws;
 use protocols::snp::Report;
 use protocols::tcl::{RECEIPT_TYP, Receipt};
+use protocols::time::Timestamp;
 use protocols::tpm::{Attest, Public, Signature};
 use registry::oci::Document;
 use registry::{
@@ -28,7 +29,7 @@ use registry::{
 use serde_json::{Value, json};
 
 pub use self::blobs::{agree, erofs, gzip, tar, write_erofs, zstd};
-pub use self::signatures::{signature, signature_policy};
+pub use self::signatures::{openpgp, registries_d, signature, signature_policy};
 
 /// One entry function by name.
 #[derive(Debug, Clone, Copy)]
@@ -60,6 +61,8 @@ pub const ALL: &[Entry] = &[
     Entry { name: "zstd", read: zstd, seeds: seeds::zstds },
     Entry { name: "signature_policy", read: signature_policy, seeds: signatures::policies },
     Entry { name: "signature", read: signature, seeds: signatures::signatures },
+    Entry { name: "openpgp", read: openpgp, seeds: signatures::openpgps },
+    Entry { name: "registries_d", read: registries_d, seeds: signatures::registries_ds },
     Entry { name: "erofs", read: erofs, seeds: seeds::layers },
 ];
 
@@ -169,7 +172,7 @@ pub fn encryption(bytes: &[u8]) {
     layer.annotations = annotations;
     let image = OneLayer::with(layer, b"");
     let reference: ImageReference = "fuzz.example/app:1".parse().unwrap();
-    let policy = ImagePolicy::host(SignaturePolicy::insecure_accept_anything());
+    let policy = ImagePolicy::host(SignaturePolicy::insecure_accept_anything(), Timestamp::now());
     let pulled = runtime().block_on(async {
         let verified = fetch(&reference, &image).await?.verify(&policy, &image).await?;
         pull(verified, &image, &MeasureOnly, keys, &Limits::default(), &NoProgress).await
@@ -224,7 +227,7 @@ fn with_checksums(bytes: &[u8]) -> Vec<u8> {
 fn pull_layer(bytes: &[u8]) {
     let image = OneLayer::new(bytes);
     let reference: ImageReference = "fuzz.example/app:1".parse().unwrap();
-    let policy = ImagePolicy::host(SignaturePolicy::insecure_accept_anything());
+    let policy = ImagePolicy::host(SignaturePolicy::insecure_accept_anything(), Timestamp::now());
     let limits = Limits { image_bytes: 1 << 20, layer_bytes: 1 << 20, entries: 1000, ..Limits::default() };
     let pulled = runtime().block_on(async {
         let verified = fetch(&reference, &image).await?.verify(&policy, &image).await?;

@@ -203,7 +203,8 @@ impl Decider {
         (judged, Some(reference))
     }
 
-    fn now(&self) -> Timestamp {
+    /// The time expiry is judged by.
+    pub(super) fn now(&self) -> Timestamp {
         self.clock.saw(self.attestor.last_time());
         self.clock.now(Timestamp::now())
     }

@@ -189,7 +189,8 @@ impl Pipeline {
         let reference: ImageReference = reference.parse().map_err(image_rs_fork::ImageError::from)?;
         let registry = self.registry.as_ref();
         let fetched = fetch(&reference, registry).await?;
-        let verified = fetched.verify(&ImagePolicy::host(self.config.signatures.clone()), registry).await?;
+        let verified =
+            fetched.verify(&ImagePolicy::host(self.config.signatures.clone(), self.decider.now()), registry).await?;
         container.set_state(State::Launching(Stage::Pull));
         let keys = BrokerKeys::new(self.attestor.as_ref());
         let image = pull(verified, registry, self.store.as_ref(), &keys, &self.config.limits, &container.pull).await?;

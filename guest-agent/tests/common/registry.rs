@@ -143,7 +143,7 @@ impl MemoryRegistry {
     /// Signs what the image measures.
     pub(crate) async fn sign(&self, key: &SigningKey, version: u64, process: Option<ProcessPolicy>) {
         let reference: ImageReference = REFERENCE.parse().unwrap();
-        let policy = ImagePolicy::host(SignaturePolicy::insecure_accept_anything());
+        let policy = ImagePolicy::host(SignaturePolicy::insecure_accept_anything(), Timestamp::now());
         let manifest = fetch(&reference, self).await.unwrap().verify(&policy, self).await.unwrap();
         let image = pull(manifest, self, &MeasureOnly, &NoKeys, &Limits::default(), &NoProgress).await.unwrap();
         let issue = Issue {

@@ -168,3 +168,26 @@ fn subjects(payload: &[u8]) -> Result<Vec<Subject>, String> {
     }
     Ok(statement.subject)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ARTIFACT: &[u8] = include_bytes!("../../../tests/data/vectors/sigstore/artifact.txt");
+
+    fn check(bundle: &[u8], key: &[u8], artifact: &[u8]) -> Result<Claim, super::super::Rejection> {
+        let keys = [SigstoreKey::parse(key).unwrap()];
+        Bundle::parse(bundle).unwrap().check(&keys, &Sha256Digest::of(artifact), artifact)
+    }
+
+    #[test]
+    fn the_bundles_of_the_conformance_suite_are_judged_as_it_says() {
+        let bundle = include_bytes!("../../../tests/data/vectors/sigstore/bundle.json");
+        let key = include_bytes!("../../../tests/data/vectors/sigstore/key.pub");
+        assert_eq!(check(bundle, key, ARTIFACT), Ok(Claim { reference: None }));
+        assert_eq!(check(bundle, key, b"another"), Err(super::super::Rejection::WrongKey));
+        let bundle = include_bytes!("../../../tests/data/vectors/sigstore/wrong-key-bundle.json");
+        let key = include_bytes!("../../../tests/data/vectors/sigstore/wrong-key.pub");
+        assert_eq!(check(bundle, key, ARTIFACT), Err(super::super::Rejection::WrongKey));
+    }
+}

@@ -5,13 +5,14 @@ use std::path::{Path, PathBuf};
 
 use protocols::encoding;
 use serde::Deserialize;
-use serde::de::IgnoredAny;
 
 use super::error::PolicyError;
 use super::identity::{IdentityFile, SignedIdentity};
 use super::json::{Unique, given, named};
 use super::key::SigstoreKey;
+use super::openpgp::Certificate;
 use super::scope::docker_scope;
+use super::signed_by::SignedBy;
 use super::sigstore::Sigstore;
 use super::{MAX_POLICY, Requirement, SignaturePolicy};
 
@@ -45,7 +46,7 @@ enum RequirementFile {
     InsecureAcceptAnything {},
     Reject {},
     SigstoreSigned(Box<SigstoreFile>),
-    SignedBy(IgnoredAny),
+    SignedBy(Box<SignedByFile>),
 }
 
 #[derive(Deserialize)]
@@ -73,6 +74,20 @@ struct SigstoreFile {
     rekor_public_key_data: bool,
     #[serde(default, deserialize_with = "named")]
     rekor_public_key_datas: bool,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct SignedByFile {
+    key_type: String,
+    #[serde(default, deserialize_with = "given")]
+    key_path: Option<PathBuf>,
+    #[serde(default, deserialize_with = "given")]
+    key_paths: Option<Vec<PathBuf>>,
+    #[serde(default, deserialize_with = "given")]
+    key_data: Option<String>,
+    #[serde(default, deserialize_with = "given")]
+    signed_identity: Option<IdentityFile>,
 }
 
 /// The members that say where keys are.
@@ -128,8 +143,32 @@ fn requirement(place: &str, file: RequirementFile, read: ReadKey<'_>) -> Result<
         RequirementFile::InsecureAcceptAnything {} => Ok(Requirement::AcceptAnything),
         RequirementFile::Reject {} => Ok(Requirement::Reject),
         RequirementFile::SigstoreSigned(file) => sigstore(place, *file, read).map(Requirement::Sigstore),
-        RequirementFile::SignedBy(_) => Err(rule(place, "signedBy is not supported")),
+        RequirementFile::SignedBy(file) => signed_by(place, *file, read).map(Requirement::SignedBy),
     }
+}
+
+fn signed_by(place: &str, file: SignedByFile, read: ReadKey<'_>) -> Result<SignedBy, PolicyError> {
+    if file.key_type != "GPGKeys" {
+        return Err(rule(place, format!("keyType `{}` is not supported: write GPGKeys", file.key_type)));
+    }
+    let identity = SignedIdentity::of(file.signed_identity).map_err(|problem| rule(place, problem))?;
+    if identity.is_any() {
+        return Err(rule(place, "matchDigest is for sigstoreSigned: an OpenPGP signature always carries a name"));
+    }
+    let sources = KeySources { path: file.key_path, paths: file.key_paths, data: file.key_data, datas: None };
+    let mut keys: Vec<Certificate> = Vec::new();
+    for (source, bytes) in key_bytes(place, sources, read)? {
+        keys.extend(Certificate::parse_all(&bytes).map_err(|problem| rule(place, format!("{source}: {problem}")))?);
+    }
+    if keys.len() > MAX_KEYS {
+        return Err(rule(place, format!("more than {MAX_KEYS} keys in the key files")));
+    }
+    let mut seen = BTreeSet::new();
+    // One of two copies could lack the revocation.
+    if let Some(twice) = keys.iter().find(|key| !seen.insert(key.fingerprint())) {
+        return Err(rule(place, format!("OpenPGP key {} is there twice", twice.fingerprint())));
+    }
+    Ok(SignedBy { keys, identity })
 }
 
 fn sigstore(place: &str, file: SigstoreFile, read: ReadKey<'_>) -> Result<Sigstore, PolicyError> {

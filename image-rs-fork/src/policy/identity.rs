@@ -61,6 +61,11 @@ impl SignedIdentity {
         })
     }
 
+    /// Whether a signature that names nothing would do.
+    pub(super) fn is_any(&self) -> bool {
+        *self == Self::Digest
+    }
+
     /// Whether a signature that carries the name `signed` speaks of the image asked for as `image`.
     pub(super) fn accepts(&self, image: &Name, signed: Option<&str>) -> bool {
         if *self == Self::Digest {

@@ -5,13 +5,16 @@
 //! described in `docs/signatures.md`.
 
 mod bundle;
+mod collect;
 mod error;
 mod file;
 mod identity;
 mod json;
 mod key;
+mod openpgp;
 mod payload;
 mod scope;
+mod signed_by;
 mod sigstore;
 #[cfg(test)]
 mod tests;
@@ -24,11 +27,14 @@ use std::path::Path;
 use std::sync::Arc;
 
 use protocols::digest::Sha256Digest;
+use protocols::time::Timestamp;
 use registry::{ImageReference, Registry};
 
+use self::collect::{Collecting, Found, Scheme, collect};
 pub use self::error::PolicyError;
 use self::scope::Name;
-use self::sigstore::{Collecting, Found, Scheme, Sigstore, collect};
+use self::signed_by::SignedBy;
+use self::sigstore::Sigstore;
 use crate::error::ImageError;
 
 /// The largest policy, in bytes.
@@ -61,6 +67,42 @@ enum Requirement {
     AcceptAnything,
     Reject,
     Sigstore(Sigstore),
+    SignedBy(SignedBy),
+}
+
+impl Requirement {
+    /// Where its signatures lie, the likeliest place first.
+    const fn schemes(&self) -> &'static [Scheme] {
+        match self {
+            Self::AcceptAnything | Self::Reject => &[],
+            Self::Sigstore(_) => &[Scheme::Tag, Scheme::Bundle],
+            Self::SignedBy(_) => &[Scheme::Lookaside],
+        }
+    }
+
+    /// Whether one signature satisfies it at `now`.
+    fn check(&self, image: &Name, subject: &Subject<'_>, found: &Found, now: Timestamp) -> Result<(), Rejection> {
+        match (self, found) {
+            (_, Found::Unreadable(problem)) => Err(Rejection::Unreadable(problem.clone())),
+            (Self::Sigstore(sigstore), Found::Simple { payload, signature }) => {
+                sigstore.check_payload(image, subject, payload, signature)
+            }
+            (Self::Sigstore(sigstore), Found::Bundle(bundle)) => sigstore.check_bundle(image, subject, bundle),
+            (Self::SignedBy(signed_by), Found::OpenPgp(message)) => signed_by.check(image, subject, message, now),
+            _ => Err(Rejection::WrongKey),
+        }
+    }
+}
+
+impl fmt::Display for Requirement {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::AcceptAnything => f.write_str("any image"),
+            Self::Reject => f.write_str("no image"),
+            Self::Sigstore(sigstore) => sigstore.fmt(f),
+            Self::SignedBy(signed_by) => signed_by.fmt(f),
+        }
+    }
 }
 
 /// A manifest or index that a signature may speak of.
@@ -77,6 +119,14 @@ enum Rejection {
     OtherDigest,
     OtherIdentity(String),
     NoIdentity,
+    /// The signature holds, and its key was revoked.
+    Revoked,
+    /// The signature holds; it or its key has ended, or not begun.
+    Expired(String),
+    /// The signature holds; its key is not for signing.
+    KeyUse,
+    /// An algorithm or a length that can be forged.
+    Weak(String),
     Unreadable(String),
 }
 
@@ -87,6 +137,10 @@ impl fmt::Display for Rejection {
             Self::OtherDigest => f.write_str("other digest"),
             Self::OtherIdentity(name) => write!(f, "signed as {}", quoted(name)),
             Self::NoIdentity => f.write_str("names no repository"),
+            Self::Revoked => f.write_str("the key was revoked"),
+            Self::Expired(problem) => f.write_str(problem),
+            Self::KeyUse => f.write_str("the key is not for signing"),
+            Self::Weak(problem) => write!(f, "too weak: {problem}"),
             Self::Unreadable(problem) => f.write_str(&quoted(problem)),
         }
     }
@@ -133,12 +187,14 @@ impl SignaturePolicy {
     }
 
     /// Asks whether the image may be used. `subjects` are the document the reference stands for and, where that
-    /// is an index, the platform's manifest in it: a signature of either speaks of what will run.
+    /// is an index, the platform's manifest in it: a signature of either speaks of what will run. `now` is what
+    /// expired keys and signatures are judged by.
     pub(crate) async fn enforce(
         &self,
         reference: &ImageReference,
         subjects: &[Subject<'_>],
         registry: &dyn Registry,
+        now: Timestamp,
     ) -> Result<(), ImageError> {
         let image = Name::of(reference);
         let requirements = self.requirements(&image);
@@ -155,10 +211,12 @@ impl SignaturePolicy {
         }
         let mut collected: HashMap<(Sha256Digest, Scheme), Vec<Found>> = HashMap::new();
         for requirement in requirements {
-            let Requirement::Sigstore(sigstore) = requirement else { continue };
+            if matches!(requirement, Requirement::AcceptAnything) {
+                continue;
+            }
             let mut rejections = Vec::new();
             let mut accepted = false;
-            for (scheme, subject) in places(subjects) {
+            for (scheme, subject) in places(requirement, subjects) {
                 let key = (subject.digest, scheme);
                 if let Entry::Vacant(place) = collected.entry(key) {
                     let found = collect(registry, reference.repository(), &subject.digest, scheme).await;
@@ -172,7 +230,7 @@ impl SignaturePolicy {
                     place.insert(found);
                 }
                 for found in collected.get(&key).into_iter().flatten() {
-                    match sigstore.check(&image, &subject, found) {
+                    match requirement.check(&image, &subject, found, now) {
                         Ok(()) => accepted = true,
                         Err(rejection) => rejections.push(rejection),
                     }
@@ -182,7 +240,12 @@ impl SignaturePolicy {
                 }
             }
             if !accepted {
-                return Err(refused(sigstore.to_string(), summary(&rejections)));
+                let actual = if rejections.is_empty() {
+                    nothing(requirement, reference, registry)
+                } else {
+                    summary(&rejections)
+                };
+                return Err(refused(requirement.to_string(), actual));
             }
         }
         Ok(())
@@ -190,15 +253,23 @@ impl SignaturePolicy {
 }
 
 /// Every place signatures may lie in, the likeliest first.
-fn places<'s>(subjects: &'s [Subject<'s>]) -> impl Iterator<Item = (Scheme, Subject<'s>)> {
-    [Scheme::Tag, Scheme::Bundle].into_iter().flat_map(|scheme| subjects.iter().map(move |it| (scheme, *it)))
+fn places<'s>(requirement: &Requirement, subjects: &'s [Subject<'s>]) -> impl Iterator<Item = (Scheme, Subject<'s>)> {
+    requirement.schemes().iter().flat_map(|scheme| subjects.iter().map(move |it| (*scheme, *it)))
+}
+
+/// That there is no signature, and where it was looked for.
+fn nothing(requirement: &Requirement, reference: &ImageReference, registry: &dyn Registry) -> String {
+    match requirement {
+        Requirement::SignedBy(_) => match registry.lookaside(reference.repository()) {
+            Some(place) => format!("no signature in {}", quoted(&place)),
+            None => "no signature: the configuration names no lookaside for this repository".to_owned(),
+        },
+        _ => "no signature".to_owned(),
+    }
 }
 
 /// `2 signatures: wrong key, or altered; other digest`.
 fn summary(rejections: &[Rejection]) -> String {
-    if rejections.is_empty() {
-        return "no signature".to_owned();
-    }
     let mut reasons: Vec<(String, usize)> = Vec::new();
     for reason in rejections.iter().map(ToString::to_string) {
         match reasons.iter_mut().find(|(known, _)| *known == reason) {

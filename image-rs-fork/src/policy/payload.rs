@@ -8,6 +8,8 @@ use super::json::Unique;
 
 /// The largest payload we read, in bytes.
 pub(super) const MAX_PAYLOAD: u64 = 64 * 1024;
+/// `critical.type` of OpenPGP signatures.
+pub(super) const OPENPGP: &str = "atomic container signature";
 /// `critical.type` of sigstore's signatures.
 pub(super) const SIGSTORE: &str = "cosign container image signature";
 

@@ -1,23 +1,13 @@
-//! `sigstoreSigned`: signatures by key, from cosign's tag and from bundles that refer to the manifest.
+//! `sigstoreSigned`: signatures by key.
 
 use std::fmt;
 
-use protocols::digest::Sha256Digest;
-use protocols::encoding;
-use registry::oci::{Document, Manifest};
-use registry::{Descriptor, ManifestBytes, Registry, RegistryError, Repository, Target};
-
-use super::bundle::{self, Bundle};
+use super::bundle::Bundle;
 use super::identity::SignedIdentity;
 use super::key::SigstoreKey;
-use super::payload::{MAX_PAYLOAD, Payload, SIGSTORE};
+use super::payload::{Payload, SIGSTORE};
 use super::scope::Name;
-use super::{MAX_SIGNATURES, Rejection, Subject};
-
-/// Media type of a payload in the tag scheme.
-const SIMPLE_SIGNING: &str = "application/vnd.dev.cosign.simplesigning.v1+json";
-/// The annotation with the payload's signature.
-const ANNOTATION: &str = "dev.cosignproject.cosign/signature";
+use super::{Rejection, Subject};
 
 /// A `sigstoreSigned` requirement.
 #[derive(Debug, Clone)]
@@ -33,180 +23,35 @@ impl fmt::Display for Sigstore {
     }
 }
 
-/// Where signatures lie.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) enum Scheme {
-    /// The tag `sha256-<hex>.sig`.
-    Tag,
-    /// Referrers of the manifest.
-    Bundle,
-}
-
-/// One signature as it was found, unverified.
-#[derive(Debug)]
-pub(super) enum Found {
-    /// From the tag.
-    Simple { payload: Vec<u8>, signature: Vec<u8> },
-    /// From a referrer.
-    Bundle(Bundle),
-    /// Something in a signature's place.
-    Unreadable(String),
-}
-
 impl Sigstore {
-    /// Whether one signature satisfies the requirement. Nothing in it is read before its signature holds.
-    pub(super) fn check(&self, image: &Name, subject: &Subject<'_>, found: &Found) -> Result<(), Rejection> {
-        let reference = match found {
-            Found::Unreadable(problem) => return Err(Rejection::Unreadable(problem.clone())),
-            Found::Simple { payload, signature } => {
-                if !self.keys.iter().any(|key| key.verifies(payload, signature)) {
-                    return Err(Rejection::WrongKey);
-                }
-                let payload = Payload::parse(payload, SIGSTORE).map_err(Rejection::Unreadable)?;
-                if payload.digest != subject.digest {
-                    return Err(Rejection::OtherDigest);
-                }
-                Some(payload.reference)
-            }
-            Found::Bundle(bundle) => bundle.check(&self.keys, &subject.digest, subject.bytes)?.reference,
-        };
+    /// Whether one signature of cosign's tag satisfies the requirement. The payload is not read before its signature
+    /// holds.
+    pub(super) fn check_payload(
+        &self,
+        image: &Name,
+        subject: &Subject<'_>,
+        payload: &[u8],
+        signature: &[u8],
+    ) -> Result<(), Rejection> {
+        if !self.keys.iter().any(|key| key.verifies(payload, signature)) {
+            return Err(Rejection::WrongKey);
+        }
+        let payload = Payload::parse(payload, SIGSTORE).map_err(Rejection::Unreadable)?;
+        if payload.digest != subject.digest {
+            return Err(Rejection::OtherDigest);
+        }
+        self.named(image, Some(payload.reference))
+    }
+
+    /// Whether one bundle satisfies the requirement.
+    pub(super) fn check_bundle(&self, image: &Name, subject: &Subject<'_>, bundle: &Bundle) -> Result<(), Rejection> {
+        self.named(image, bundle.check(&self.keys, &subject.digest, subject.bytes)?.reference)
+    }
+
+    fn named(&self, image: &Name, reference: Option<String>) -> Result<(), Rejection> {
         if self.identity.accepts(image, reference.as_deref()) {
             return Ok(());
         }
         Err(reference.map_or(Rejection::NoIdentity, Rejection::OtherIdentity))
-    }
-}
-
-/// Everything of one scheme that speaks of `digest`, as the registry has it. Nothing there is an empty list; an
-/// outage is an error and never an absence.
-pub(super) async fn collect(
-    registry: &dyn Registry,
-    repository: &Repository,
-    digest: &Sha256Digest,
-    scheme: Scheme,
-) -> Result<Vec<Found>, Collecting> {
-    match scheme {
-        Scheme::Tag => by_tag(registry, repository, digest).await,
-        Scheme::Bundle => by_referrers(registry, repository, digest).await,
-    }
-}
-
-/// Why signatures could not be collected.
-#[derive(Debug)]
-pub(super) enum Collecting {
-    Registry(RegistryError),
-    /// More than [`MAX_SIGNATURES`].
-    TooMany(usize),
-}
-
-impl From<RegistryError> for Collecting {
-    fn from(error: RegistryError) -> Self {
-        Self::Registry(error)
-    }
-}
-
-async fn by_tag(
-    registry: &dyn Registry,
-    repository: &Repository,
-    digest: &Sha256Digest,
-) -> Result<Vec<Found>, Collecting> {
-    let tag = Target::Tag(format!("sha256-{}.sig", digest.hex()));
-    let found = match registry.manifest(repository, &tag).await {
-        Err(RegistryError::NotFound { .. }) => return Ok(Vec::new()),
-        found => found?,
-    };
-    let manifest = match manifest(&found) {
-        Ok(manifest) => manifest,
-        Err(problem) => return Ok(vec![Found::Unreadable(problem)]),
-    };
-    let layers: Vec<&Descriptor> = manifest.layers.iter().filter(|it| it.media_type == SIMPLE_SIGNING).collect();
-    if layers.len() > MAX_SIGNATURES {
-        return Err(Collecting::TooMany(layers.len()));
-    }
-    let mut all = Vec::with_capacity(layers.len());
-    for layer in layers {
-        let signature = layer.annotations.get(ANNOTATION).and_then(|text| encoding::un_b64(text).ok());
-        let Some(signature) = signature else {
-            all.push(Found::Unreadable("a payload without a signature beside it".to_owned()));
-            continue;
-        };
-        all.push(match bytes(registry, repository, layer, MAX_PAYLOAD).await? {
-            Ok(payload) => Found::Simple { payload, signature },
-            Err(problem) => Found::Unreadable(problem),
-        });
-    }
-    Ok(all)
-}
-
-async fn by_referrers(
-    registry: &dyn Registry,
-    repository: &Repository,
-    digest: &Sha256Digest,
-) -> Result<Vec<Found>, Collecting> {
-    let listed = registry.referrers(repository, digest, bundle::MEDIA_TYPE).await?;
-    if listed.len() > MAX_SIGNATURES {
-        return Err(Collecting::TooMany(listed.len()));
-    }
-    let mut all = Vec::with_capacity(listed.len());
-    for descriptor in &listed {
-        all.push(match referrer(registry, repository, descriptor, digest).await? {
-            Ok(bundle) => Found::Bundle(bundle),
-            Err(problem) => Found::Unreadable(problem),
-        });
-    }
-    Ok(all)
-}
-
-async fn referrer(
-    registry: &dyn Registry,
-    repository: &Repository,
-    descriptor: &Descriptor,
-    subject: &Sha256Digest,
-) -> Result<Result<Bundle, String>, RegistryError> {
-    let found = registry.manifest(repository, &Target::Digest(descriptor.digest)).await?;
-    if found.digest != descriptor.digest {
-        return Ok(Err("a referrer with another digest than it is listed with".to_owned()));
-    }
-    let manifest = match manifest(&found) {
-        Ok(manifest) => manifest,
-        Err(problem) => return Ok(Err(problem)),
-    };
-    if manifest.subject.as_ref().map(|it| &it.digest) != Some(subject) {
-        return Ok(Err("a bundle that refers to another manifest".to_owned()));
-    }
-    let [layer] = manifest.layers.as_slice() else {
-        return Ok(Err(format!("an artifact of {} layers, not one bundle", manifest.layers.len())));
-    };
-    if layer.media_type != bundle::MEDIA_TYPE {
-        return Ok(Err(format!("a layer of media type {}", layer.media_type)));
-    }
-    let bytes = bytes(registry, repository, layer, bundle::MAX_BUNDLE).await?;
-    Ok(bytes.and_then(|bytes| Bundle::parse(&bytes)))
-}
-
-fn manifest(found: &ManifestBytes) -> Result<Box<Manifest>, String> {
-    match Document::parse(&found.bytes) {
-        Ok(Document::Manifest(manifest)) => Ok(manifest),
-        Ok(Document::Index(_)) => Err("an index in the place of signatures".to_owned()),
-        Err(e) => Err(format!("a manifest of signatures that cannot be read: {e}")),
-    }
-}
-
-/// A small blob. What is wrong with its bytes is that signature's fault alone; everything else is an error.
-async fn bytes(
-    registry: &dyn Registry,
-    repository: &Repository,
-    descriptor: &Descriptor,
-    limit: u64,
-) -> Result<Result<Vec<u8>, String>, RegistryError> {
-    match registry.small_blob(repository, descriptor, limit).await {
-        Ok(bytes) => Ok(Ok(bytes)),
-        Err(
-            error @ (RegistryError::TooLarge { .. }
-            | RegistryError::Size { .. }
-            | RegistryError::Digest { .. }
-            | RegistryError::NotFound { .. }),
-        ) => Ok(Err(error.to_string())),
-        Err(error) => Err(error),
     }
 }

@@ -4,10 +4,14 @@ use super::*;
 
 const KEY: &str = "-----BEGIN PUBLIC KEY-----\nMCowBQYDK2VwAyEAwxa6OSTaVjwhscMiTrePsbQnfpfEiur+lIGcvsOT0fQ=\n-----END PUBLIC KEY-----\n";
 
+const GPG: &[u8] = include_bytes!("../../../tests/data/vectors/openpgp/key.gpg");
+
 fn parse(json: &str) -> Result<SignaturePolicy, PolicyError> {
     SignaturePolicy::parse_with(json.as_bytes(), |path| match path.to_str() {
         Some("/key.pub") => Ok(KEY.into()),
         Some("/text") => Ok(b"text".to_vec()),
+        Some("/key.gpg") => Ok(GPG.into()),
+        Some("/twice.gpg") => Ok([GPG, GPG].concat()),
         _ => Err(std::io::ErrorKind::NotFound.into()),
     })
 }
@@ -26,6 +30,9 @@ fn what_the_manual_has_and_we_support_is_taken() {
         with(r#"{"type":"sigstoreSigned","keyPaths":["/key.pub","/key.pub"],"signedIdentity":{"type":"matchExact"}}"#),
         with(&format!(r#"{{"type":"sigstoreSigned","keyData":"{data}"}}"#)),
         with(&format!(r#"{{"keyDatas":["{data}"],"type":"sigstoreSigned"}}"#)),
+        with(r#"{"type":"signedBy","keyType":"GPGKeys","keyPath":"/key.gpg"}"#),
+        with(r#"{"type":"signedBy","keyType":"GPGKeys","keyPaths":["/key.gpg"],"signedIdentity":{"type":"matchExact"}}"#),
+        with(&format!(r#"{{"type":"signedBy","keyType":"GPGKeys","keyData":"{}"}}"#, protocols::encoding::b64(GPG))),
         // Debian and Fedora ship such files.
         r#"{"default":[{"type":"reject"}],"transports":{"docker-daemon":{"":[{"type":"insecureAcceptAnything"}]}}}"#.to_owned(),
         r#"{"default":[{"type":"reject"}],"transports":{"docker":{"":[{"type":"reject"}],"*.example":[{"type":"reject"}]}}}"#
@@ -71,6 +78,22 @@ fn what_is_unknown_repeated_empty_or_unsupported_is_refused() {
         (
             "an unknown identity",
             with(r#"{"type":"sigstoreSigned","keyPath":"/key.pub","signedIdentity":{"type":"any"}}"#),
+        ),
+        ("no key type", with(r#"{"type":"signedBy","keyPath":"/key.gpg"}"#)),
+        ("another key type", with(r#"{"type":"signedBy","keyType":"X509Certificates","keyPath":"/key.gpg"}"#)),
+        ("no OpenPGP key", with(r#"{"type":"signedBy","keyType":"GPGKeys","keyPath":"/key.pub"}"#)),
+        ("an OpenPGP key twice", with(r#"{"type":"signedBy","keyType":"GPGKeys","keyPath":"/twice.gpg"}"#)),
+        ("no OpenPGP key at all", with(r#"{"type":"signedBy","keyType":"GPGKeys"}"#)),
+        (
+            "two sources of OpenPGP",
+            with(r#"{"type":"signedBy","keyType":"GPGKeys","keyPath":"/key.gpg","keyPaths":["/key.gpg"]}"#),
+        ),
+        ("a member of the other kind", with(r#"{"type":"signedBy","keyType":"GPGKeys","keyDatas":[]}"#)),
+        (
+            "an OpenPGP signature without a name",
+            with(
+                r#"{"type":"signedBy","keyType":"GPGKeys","keyPath":"/key.gpg","signedIdentity":{"type":"matchDigest"}}"#,
+            ),
         ),
         ("a base layer", with(r#"{"type":"signedBaseLayer","baseLayerIdentity":{"type":"matchExact"}}"#)),
         ("an unknown transport", scopes(&format!(r#"{{"dockr":{{"":{reject}}}}}"#))),

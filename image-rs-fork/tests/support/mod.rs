@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)] // tests fail loudly
 
 pub(crate) mod docker_registry;
+pub(crate) mod gnupg;
 pub(crate) mod image;
 pub(crate) mod signing;
 #[path = "../../src/layer/build.rs"]
@@ -16,6 +17,7 @@ use image_rs_fork::{
     TreeStore, Unenforced, fetch, pull,
 };
 use protocols::image::Layout;
+use protocols::time::Timestamp;
 
 use self::docker_registry::DockerRegistry;
 
@@ -70,7 +72,8 @@ pub(crate) async fn run_with(
     store: &dyn LayerStore,
     limits: &Limits,
 ) -> Result<MeasuredImage, ImageError> {
-    let verified = fetch(reference, registry).await?.verify(&ImagePolicy::host(signatures), registry).await?;
+    let verified =
+        fetch(reference, registry).await?.verify(&ImagePolicy::host(signatures, Timestamp::now()), registry).await?;
     pull(verified, registry, store, &NoKeys, limits, &NoProgress).await
 }
 

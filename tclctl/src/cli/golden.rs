@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
 
-use super::{DecryptionArguments, PolicyArguments, RegistryArguments};
+use super::{AccessArguments, RegistryArguments, SourceArguments};
 
 /// What goes into a golden value beside the image.
 #[derive(Debug, Args)]
@@ -39,12 +39,8 @@ pub(crate) enum EnvironmentArgument {
 
 #[derive(Debug, Args)]
 pub(crate) struct MeasureArguments {
-    /// The image, in a registry or in an OCI layout (oci:DIR or oci:DIR:NAME); an index gives one line per platform
-    #[arg(value_name = "REF")]
-    pub(crate) reference: String,
-    /// The image's name where REF is in a layout
-    #[arg(long = "as", value_name = "NAME")]
-    pub(crate) named: Option<String>,
+    #[command(flatten)]
+    pub(crate) source: SourceArguments,
     /// The signer's name in the measured configuration
     #[arg(long, default_value = "unnamed")]
     pub(crate) issuer: String,
@@ -53,12 +49,6 @@ pub(crate) struct MeasureArguments {
     pub(crate) version: u64,
     #[command(flatten)]
     pub(crate) issue: IssueArguments,
-    #[command(flatten)]
-    pub(crate) decryption: DecryptionArguments,
-    #[command(flatten)]
-    pub(crate) signatures: PolicyArguments,
-    #[command(flatten)]
-    pub(crate) registry: RegistryArguments,
 }
 
 #[derive(Debug, Subcommand)]
@@ -104,11 +94,7 @@ pub(crate) struct GoldenPushArguments {
     #[command(flatten)]
     pub(crate) issue: IssueArguments,
     #[command(flatten)]
-    pub(crate) decryption: DecryptionArguments,
-    #[command(flatten)]
-    pub(crate) signatures: PolicyArguments,
-    #[command(flatten)]
-    pub(crate) registry: RegistryArguments,
+    pub(crate) access: AccessArguments,
 }
 
 #[derive(Debug, Args)]

@@ -111,6 +111,31 @@ pub(crate) struct PolicyArguments {
     pub(crate) policy: Option<PathBuf>,
 }
 
+/// An image whose layers are read.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct SourceArguments {
+    /// The image, in a registry (registry/repository:tag or @sha256:digest) or in an OCI layout (oci:DIR or
+    /// oci:DIR:NAME)
+    #[arg(value_name = "REF")]
+    pub(crate) reference: String,
+    /// The image's name where REF is in a layout
+    #[arg(long = "as", value_name = "NAME")]
+    pub(crate) named: Option<String>,
+    #[command(flatten)]
+    pub(crate) access: AccessArguments,
+}
+
+/// What it takes to read an image's layers.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct AccessArguments {
+    #[command(flatten)]
+    pub(crate) decryption: DecryptionArguments,
+    #[command(flatten)]
+    pub(crate) signatures: PolicyArguments,
+    #[command(flatten)]
+    pub(crate) registry: RegistryArguments,
+}
+
 /// How the registry is reached.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct RegistryArguments {
@@ -126,6 +151,9 @@ pub(crate) struct RegistryArguments {
     /// registries.conf with mirrors, other locations and blocked registries
     #[arg(long, value_name = "FILE")]
     pub(crate) registries_conf: Option<PathBuf>,
+    /// registries.d file in JSON: where OpenPGP signatures lie
+    #[arg(long, value_name = "FILE")]
+    pub(crate) registries_d: Option<PathBuf>,
     /// Proxy (http://host:port or https://host:port) that every request goes through; the environment is not asked
     #[arg(long, value_name = "URL")]
     pub(crate) registry_proxy: Option<String>,

@@ -6,7 +6,7 @@ use clap::{Args, ValueEnum};
 use protocols::digest::Sha256Digest;
 use protocols::image::Layout;
 
-use super::{DecryptionArguments, PolicyArguments, RegistryArguments};
+use super::{DecryptionArguments, SourceArguments};
 
 /// How layers are kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -36,12 +36,8 @@ pub(crate) struct StoreArguments {
 
 #[derive(Debug, Args)]
 pub(crate) struct PullArguments {
-    /// registry/repository:tag or @sha256:digest, oci:DIR or oci:DIR:NAME
-    #[arg(value_name = "REF")]
-    pub(crate) reference: String,
-    /// The image's name where REF is in a layout
-    #[arg(long = "as", value_name = "NAME")]
-    pub(crate) named: Option<String>,
+    #[command(flatten)]
+    pub(crate) source: SourceArguments,
     #[command(flatten)]
     pub(crate) store: StoreArguments,
     /// How layers are kept; erofs where the kernel can mount it, else tree
@@ -50,12 +46,6 @@ pub(crate) struct PullArguments {
     /// The most bytes of layers in the store: those that are not mounted give way, the longest unused first
     #[arg(long, value_name = "BYTES")]
     pub(crate) quota: Option<u64>,
-    #[command(flatten)]
-    pub(crate) decryption: DecryptionArguments,
-    #[command(flatten)]
-    pub(crate) signatures: PolicyArguments,
-    #[command(flatten)]
-    pub(crate) registry: RegistryArguments,
 }
 
 #[derive(Debug, Args)]

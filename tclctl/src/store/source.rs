@@ -69,6 +69,20 @@ impl Registry for Recorder<'_> {
         self.registry.referrers(repository, subject, artifact_type).await
     }
 
+    fn lookaside(&self, repository: &Repository) -> Option<String> {
+        self.registry.lookaside(repository)
+    }
+
+    async fn lookaside_signature(
+        &self,
+        repository: &Repository,
+        digest: &Sha256Digest,
+        number: usize,
+        limit: usize,
+    ) -> Result<Option<Bytes>, RegistryError> {
+        self.registry.lookaside_signature(repository, digest, number, limit).await
+    }
+
     async fn small_blob(
         &self,
         repository: &Repository,

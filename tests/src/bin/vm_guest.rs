@@ -8,6 +8,7 @@
 //!     vm_guest flip FILE OFFSET                            inverts one byte
 //!     vm_guest leftovers                                   fails while loop or mapped devices are left
 
+use protocols::time::Timestamp;
 use std::fs::File;
 use std::os::fd::AsFd as _;
 use std::os::unix::fs::FileExt as _;
@@ -87,7 +88,7 @@ fn image(layout: &Path, store: &Path, folder: &Path) -> Result<()> {
     let layout = OciLayout::open(layout)?;
     let reference = layout.reference(None)?;
     let store = ErofsStore::open(store, None, Unenforced::Refused)?;
-    let policy = ImagePolicy::host(SignaturePolicy::insecure_accept_anything());
+    let policy = ImagePolicy::host(SignaturePolicy::insecure_accept_anything(), Timestamp::now());
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let image = runtime.block_on(async {
         let verified = fetch(&reference, &layout).await?.verify(&policy, &layout).await?;

@@ -5,9 +5,11 @@ use bytes::Bytes;
 use image_rs_fork::{ImageError, ImagePolicy, SignaturePolicy, fetch};
 use protocols::digest::Sha256Digest;
 use protocols::keys::SigningKey;
+use protocols::time::Timestamp;
 use protocols::{dsse, encoding};
 use registry::{
-    BlobStream, Descriptor, ImageReference, ManifestBytes, Registry, RegistryError, Repository, Target, oci,
+    BlobStream, Descriptor, HttpRegistry, ImageReference, ManifestBytes, RegistriesD, Registry, RegistryConfig,
+    RegistryError, Repository, Target, oci,
 };
 use serde_json::{Value, json};
 
@@ -15,11 +17,44 @@ use super::seeds::key;
 use super::{OneLayer, Whole, runtime};
 
 const BUNDLE: &str = "application/vnd.dev.sigstore.bundle.v0.3+json";
+/// A public key, and a signature by it of an image that is none of ours.
+const OPENPGP_KEY: &[u8] = include_bytes!("../../data/vectors/openpgp/key.gpg");
+const OPENPGP_SIGNATURES: [&[u8]; 2] = [
+    include_bytes!("../../data/vectors/openpgp/skopeo-signature"),
+    include_bytes!("../../data/vectors/openpgp/uncompressed-signature"),
+];
 const IN_TOTO: &str = "application/vnd.in-toto+json";
 
 /// A signature policy; key files it names cannot be read.
 pub fn signature_policy(bytes: &[u8]) {
     let _ = SignaturePolicy::parse_with(bytes, |_| Err(std::io::ErrorKind::NotFound.into()));
+}
+
+/// An OpenPGP key, and an OpenPGP message in a lookaside.
+///
+/// # Panics
+/// When an image is taken that nobody has signed.
+pub fn openpgp(bytes: &[u8]) {
+    let _ = SignaturePolicy::parse(&signed_by(bytes));
+    let policy = SignaturePolicy::parse(&signed_by(OPENPGP_KEY)).unwrap();
+    let registry = Lookaside { image: OneLayer::new(b""), signature: Bytes::copy_from_slice(bytes) };
+    let reference: ImageReference = "fuzz.example/app:1".parse().unwrap();
+    let policy = ImagePolicy::host(policy, Timestamp::now());
+    let error = runtime().block_on(async { fetch(&reference, &registry).await?.verify(&policy, &registry).await });
+    let error = error.expect_err("the key has only signed another image");
+    assert!(matches!(error, ImageError::Signature { .. }), "{error}");
+}
+
+/// A `registries.d`, and where it leads.
+pub fn registries_d(bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    let Ok(conf) = RegistriesD::parse(text) else { return };
+    let config = RegistryConfig { registries_d_json: conf, ..RegistryConfig::default() };
+    // Plain HTTP to a host that is not listed is refused here.
+    let Ok(client) = HttpRegistry::new(config) else { return };
+    for repository in ["r.example/team/app", "docker.io/app", "a.b.example:5000/app"] {
+        let _ = client.lookaside(&repository.parse().unwrap());
+    }
 }
 
 /// A simple signing payload and an in-toto statement, both properly signed, and a bundle as it is.
@@ -46,7 +81,7 @@ fn contains(bytes: &[u8], text: &str) -> bool {
 
 fn taken(registry: Signed) -> bool {
     let reference: ImageReference = "fuzz.example/app:1".parse().unwrap();
-    let policy = ImagePolicy::host(SignaturePolicy::parse(&policy()).unwrap());
+    let policy = ImagePolicy::host(SignaturePolicy::parse(&policy()).unwrap(), Timestamp::now());
     let verified =
         runtime().block_on(async { fetch(&reference, &registry).await?.verify(&policy, &registry).await.map(|_| ()) });
     if let Err(error) = &verified {
@@ -143,6 +178,65 @@ impl Registry for Signed {
     async fn referrers(&self, _: &Repository, _: &Sha256Digest, _: &str) -> Result<Vec<Descriptor>, RegistryError> {
         Ok(self.referrer.iter().map(|bytes| Descriptor::of(oci::MANIFEST, bytes)).collect())
     }
+}
+
+fn signed_by(key: &[u8]) -> Vec<u8> {
+    json!({"default": [{"type": "signedBy", "keyType": "GPGKeys", "keyData": encoding::b64(key)}]})
+        .to_string()
+        .into_bytes()
+}
+
+/// A registry in memory with one image, and one OpenPGP signature beside it.
+struct Lookaside {
+    image: OneLayer,
+    signature: Bytes,
+}
+
+#[async_trait]
+impl Registry for Lookaside {
+    async fn manifest(&self, repository: &Repository, target: &Target) -> Result<ManifestBytes, RegistryError> {
+        self.image.manifest(repository, target).await
+    }
+
+    async fn blob(
+        &self,
+        repository: &Repository,
+        digest: &Sha256Digest,
+        size: u64,
+    ) -> Result<Box<dyn BlobStream>, RegistryError> {
+        self.image.blob(repository, digest, size).await
+    }
+
+    async fn referrers(&self, _: &Repository, _: &Sha256Digest, _: &str) -> Result<Vec<Descriptor>, RegistryError> {
+        Ok(Vec::new())
+    }
+
+    async fn lookaside_signature(
+        &self,
+        _: &Repository,
+        _: &Sha256Digest,
+        number: usize,
+        _: usize,
+    ) -> Result<Option<Bytes>, RegistryError> {
+        Ok((number == 1).then(|| self.signature.clone()))
+    }
+}
+
+/// A key and signatures by it.
+pub(super) fn openpgps() -> Vec<Vec<u8>> {
+    [&[OPENPGP_KEY][..], &OPENPGP_SIGNATURES].concat().into_iter().map(<[u8]>::to_vec).collect()
+}
+
+/// Well-formed `registries.d` texts.
+pub(super) fn registries_ds() -> Vec<Vec<u8>> {
+    let text = json!({
+        "default-docker": {"sigstore": "file:///var/lib/signatures", "use-sigstore-attachments": true},
+        "docker": {
+            "r.example/team": {"lookaside": "https://s.example/a", "lookaside-staging": "file:///s"},
+            "*.example": {"lookaside": "https://other.example:8443"},
+        },
+    });
+    vec![text.to_string().into_bytes()]
 }
 
 /// Well-formed policies.
