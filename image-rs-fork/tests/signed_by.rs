@@ -177,8 +177,8 @@ async fn what_somebody_else_signed_or_signed_of_something_else_is_refused() {
         ("two_signatures", twice, "OpenPGP packets", Refuses),
         ("two_messages", nested, "OpenPGP packets", Refuses),
         ("a_detached_signature", detached, "not a signed message", Refuses),
-        ("a_clear_signature", clear, "cannot be read", Takes),
-        ("an_armoured_message", armoured, "cannot be read", Takes),
+        ("a_clear_signature", clear, "cannot be read", Refuses),
+        ("an_armoured_message", armoured, "cannot be read", Refuses),
         ("a_sha1_signature", sha1, "too weak: made with SHA-1", Takes),
         ("a_decompression_bomb", huge, "larger than", Takes),
         ("a_huge_file", too_large, "larger than 4194304 bytes", Refuses),
@@ -193,7 +193,8 @@ async fn what_somebody_else_signed_or_signed_of_something_else_is_refused() {
     }
     // A gap in the numbers ends the list; one that counts is enough, in whatever company.
     let good = sign("signer@example", &[], &good);
-    signed.put(&[b"x".to_vec(), good.clone()]);
+    let stranger = sign("stranger@example", &[], &payload(digest, &name));
+    signed.put(&[stranger, good.clone()]);
     signed.taken("one of two", &gnupg, &name, &policy).await;
     std::fs::remove_file(signed.lookaside.of(NAME, digest).join("signature-1")).unwrap();
     signed.refused("a_removed_signature", &gnupg, &policy, "no signature in", Refuses).await;
@@ -262,7 +263,7 @@ async fn a_subkey_signs_if_its_flags_its_own_word_and_its_owner_say_so() {
 
     // The owner takes the flag back.
     let edit = |commands: &str, name: &str| {
-        let arguments = ["--no-batch", "--command-fd", "0", "--expert", "--edit-key", "owner@example"];
+        let arguments = ["--no-tty", "--command-fd", "0", "--expert", "--edit-key", "owner@example"];
         gnupg.gpg(&arguments, commands.as_bytes());
         by(&gnupg.export("owner@example", name), None)
     };
