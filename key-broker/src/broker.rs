@@ -210,6 +210,9 @@ impl Broker {
                 self.alarm(&refusal, &delivery.log, count, now).await?;
                 return Err(BrokerError::from(refusal).holding(count));
             }
+            if let Some(refusal) = self.unlisted_pause(&grown.pauses) {
+                return Err(BrokerError::from(refusal).holding(count));
+            }
             if let Some(receipt) = self.commit(nonce, grown, held, &delivery.log, now).await? {
                 return Ok(receipt);
             }
@@ -226,7 +229,7 @@ impl Broker {
         log: &LogBinding,
         now: Timestamp,
     ) -> Result<Option<(LogState, String)>, BrokerError> {
-        let Grown { held: count, state, new, passes: _ } = grown;
+        let Grown { held: count, state, new, passes: _, pauses: _ } = grown;
         let previous = match held {
             Some(held) if new.is_empty() => return Ok(Some((state, held.receipt))),
             Some(held) => Some(Sha256Digest::of(held.receipt.as_bytes())),
@@ -261,6 +264,14 @@ impl Broker {
             }
         }
         Ok(None)
+    }
+
+    /// A bundle that runs without a golden value and that policy does not list.
+    fn unlisted_pause(&self, pauses: &[(u64, Sha256Digest)]) -> Option<Refusal> {
+        let listed = self.settings.pause.as_ref()?;
+        let (seq, bundle) = pauses.iter().find(|(_, bundle)| !listed.contains(bundle))?;
+        let subject = format!("launch {seq}");
+        Some(Refusal::new(reason::POLICY_PAUSE, subject, "a pause bundle that policy lists", bundle.to_string()))
     }
 
     async fn alarm(&self, refusal: &Refusal, log: &LogBinding, held: u64, now: Timestamp) -> Result<(), BrokerError> {

@@ -67,6 +67,9 @@ pub struct Config {
 pub struct PolicyConfig {
     /// Register kinds that count, exactly.
     pub registers: Vec<RegisterKind>,
+    /// Pause bundles that may run without a golden value; absent: any in development, none in production.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pause: Option<Vec<Sha256Digest>>,
 }
 
 /// `[tpm]`.
@@ -183,6 +186,8 @@ pub struct Settings {
     pub signers: TrustedSigners,
     /// What evidence and logs are judged by.
     pub evidence: EvidencePolicy,
+    /// Pause bundles that may run without a golden value; `None`, in development alone: any.
+    pub pause: Option<Vec<Sha256Digest>>,
     /// How registries are reached.
     pub registry: RegistryConfig,
     /// SHA-256 over the canonical JSON of everything that decides.
@@ -259,6 +264,10 @@ impl Config {
             admin,
             signers,
             evidence,
+            pause: match environment {
+                Environment::Development => self.policy.pause,
+                Environment::Production => Some(self.policy.pause.unwrap_or_default()),
+            },
             registry: self.registry,
             policy,
         })

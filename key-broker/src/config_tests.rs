@@ -72,6 +72,18 @@ fn the_guides_configuration_is_read_whole() {
     assert!(settings.admin.is_some());
     assert_eq!(settings.registry.plain_http, ["127.0.0.1:5000"]);
     assert_eq!(settings.evidence.snp.measurements, ExpectedMeasurement::AnyMeasurement);
+    assert_eq!(settings.pause, None);
+}
+
+#[test]
+fn pause_bundles_are_listed_by_digest_and_decide() {
+    let files = Files::new();
+    let digest = Sha256Digest::of(b"bundle");
+    let listed =
+        files.settings(|text| text.replace("[policy]\n", &format!("[policy]\npause = [\"{digest}\"]\n"))).unwrap();
+    assert_eq!(listed.pause, Some(vec![digest]));
+    assert_ne!(listed.policy, files.settings(|text| text).unwrap().policy);
+    assert!(files.refused(|text| text.replace("[policy]\n", "[policy]\npause = [\"sha256:0\"]\n")).contains("digest"));
 }
 
 #[test]
@@ -109,6 +121,7 @@ fn production_is_the_default_and_trusts_nothing_simulated() {
     let real = files.settings(|text| production(text).replace("simulated = true", "simulated = false")).unwrap();
     assert_eq!(real.evidence.environment, Environment::Production);
     assert_eq!(real.evidence.snp.measurements, ExpectedMeasurement::Listed(Vec::new()));
+    assert_eq!(real.pause, Some(Vec::new()));
     let root = "\n[[snp.root]]\npath = \"/nowhere\"\nsimulated = true\n";
     let with_root = |text: String| production(text).replace("simulated = true", "simulated = false") + root;
     assert!(files.refused(with_root).contains("snp.root"));

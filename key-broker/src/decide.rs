@@ -212,11 +212,14 @@ fn measured(state: &LogState, request: &DecideRequest) -> Result<(), BrokerError
         return refuse("an Image record of it, and nothing after".to_owned(), "no such launch is open in the log");
     };
     let image = &request.image;
-    if launch.manifest != image.manifest || launch.config != image.config || launch.rootfs != image.rootfs {
-        return refuse(format!("the image its log measured, {}", launch.manifest), "another image");
+    let Some(known) = launch.image() else {
+        return refuse("an Image record of it".to_owned(), "the pause container, on which nothing is decided");
+    };
+    if known.manifest != image.manifest || known.config != image.config || launch.rootfs != image.rootfs {
+        return refuse(format!("the image its log measured, {}", known.manifest), "another image");
     }
     // Revocations and golden values are looked for at the reference: it is not for the asking side to choose anew.
-    if launch.ref_h != hash_str(&request.reference) {
+    if known.ref_h != hash_str(&request.reference) {
         return refuse("the reference its log names".to_owned(), "another reference");
     }
     Ok(())

@@ -1,8 +1,10 @@
 //! A delivery held against what is stored of its guest. Pure: the store's content comes in as arguments.
 
+use std::collections::BTreeMap;
+
 use protocols::digest::Sha256Digest;
 use protocols::event_log::Record;
-use protocols::events::{Event, Golden, VerdictWord};
+use protocols::events::{Event, Exit, Failed, Golden, VerdictWord};
 use protocols::guest::GuestId;
 use protocols::reason::{self, Refusal};
 use protocols::tcl::{Delivery, MAX_RECORDS_PER_REQUEST, Mode};
@@ -19,6 +21,8 @@ pub(crate) struct Grown {
     pub(crate) new: Vec<Vec<u8>>,
     /// What they say this attestor passed: launch number and golden value.
     pub(crate) passes: Vec<(u64, Sha256Digest)>,
+    /// Bundles that they say ran, or may still run, without a golden value: launch number and bundle.
+    pub(crate) pauses: Vec<(u64, Sha256Digest)>,
 }
 
 /// A delivery that does not fit.
@@ -90,11 +94,12 @@ pub(crate) fn grow(stored: Option<LogState>, repeated: &[Vec<u8>], delivery: &De
             LogState::start(&parse(first, 0)?)?
         }
     };
-    let mut passes = Vec::new();
+    let (mut passes, mut pauses) = (Vec::new(), Pauses::default());
     for bytes in new {
         let record = parse(bytes, place)?;
         state.push(&record)?;
         passes.extend(remote_pass(&record));
+        pauses.take(&record)?;
         place = place.saturating_add(1);
     }
     // The records are those held and the head is not: this guest's register holds another history.
@@ -105,7 +110,13 @@ pub(crate) fn grow(stored: Option<LogState>, repeated: &[Vec<u8>], delivery: &De
     // register that something else extended. Of a guest that is not held the evidence says nothing yet.
     state.ends_at(&delivery.log.head).map_err(|refusal| Misfit { refusal, alarm: held > 0 })?;
     let new = delivery.records.iter().skip(overlapping).map(|record| record.0.clone()).collect();
-    Ok(Grown { held, state, new, passes })
+    Ok(Grown {
+        held,
+        state,
+        new,
+        passes,
+        pauses: pauses.0.into_iter().map(|(seq, (bundle, _))| (seq, bundle)).collect(),
+    })
 }
 
 fn parse(bytes: &[u8], place: u64) -> Result<Record, Refusal> {
@@ -125,6 +136,34 @@ fn remote_pass(record: &Record) -> Option<(u64, Sha256Digest)> {
             seq, mode: Mode::Remote, verdict: VerdictWord::Pass, golden: Some(golden), ..
         })) => Some((seq, golden.payload)),
         _ => None,
+    }
+}
+
+/// The pause launches of a delivery, each with its bundle and whether it was created. One that failed before that
+/// never ran: an agent whose bundle was refused can go on delivering.
+#[derive(Debug, Default)]
+struct Pauses(BTreeMap<u64, (Sha256Digest, bool)>);
+
+impl Pauses {
+    fn take(&mut self, record: &Record) -> Result<(), Refusal> {
+        match Event::of(record, 0).map_err(|error| error.refusal())? {
+            Event::Pause(pause) => {
+                let bundle = pause.bundle().map_err(|error| error.refusal())?;
+                self.0.insert(pause.seq, (bundle, false));
+            }
+            Event::Created(created) => {
+                if let Some((_, is_created)) = self.0.get_mut(&created.seq) {
+                    *is_created = true;
+                }
+            }
+            Event::Failed(Failed { seq, .. }) | Event::Exit(Exit { seq: Some(seq), .. }) => {
+                if self.0.get(&seq).is_some_and(|(_, is_created)| !is_created) {
+                    self.0.remove(&seq);
+                }
+            }
+            _ => {}
+        }
+        Ok(())
     }
 }
 

@@ -7,7 +7,7 @@ mod support;
 use kbs_client::{ClientError, Question, ReceiptState};
 use key_broker::store::Store as _;
 use protocols::environment::Environment;
-use protocols::events::{Floor, Golden, GoldenRef, TimeSource, VerdictWord};
+use protocols::events::{Exit, ExitReason, Floor, Golden, GoldenRef, TimeSource, VerdictWord, hash_str};
 use protocols::golden::{PAYLOAD_TYPE, REVOCATION_PREDICATE_TYPE, RevocationList, STATEMENT_TYPE, Statement};
 use protocols::keys::{KeyKind, SigningKey};
 use protocols::reason;
@@ -483,6 +483,54 @@ async fn a_pass_that_was_never_given_is_refused_and_an_alarm() {
     guest.push_image(2, &image());
     guest.push(Golden { mode: Mode::Local, ..pass(2, golden) });
     guest.deliver(&session).await.unwrap();
+}
+
+/// What runs without a golden value is only what policy lists.
+#[tokio::test]
+async fn the_pause_container_runs_only_from_a_bundle_that_policy_lists() {
+    let bundle = Guest::boot(&World::new().await.tpm, 1).push_pause(1);
+    let listing = async |environment: &str, listed: Option<protocols::digest::Sha256Digest>| {
+        let listed = listed.map(|digest| format!("\npause = [\"{digest}\"]")).unwrap_or_default();
+        let registers = "registers = [\"tpm-listed\"]";
+        World::edited(tempfile::tempdir().unwrap(), environment, |text| {
+            text.replace(registers, &format!("{registers}{listed}"))
+        })
+        .await
+    };
+    let cases = [
+        ("development", None, true),
+        ("development", Some(bundle), true),
+        ("development", Some(digest("another")), false),
+        ("production", None, false),
+        ("production", Some(bundle), true),
+    ];
+    for (environment, listed, runs) in cases {
+        let world = listing(environment, listed).await;
+        let (client, mut guest) = match environment {
+            "development" => (world.client(), Guest::boot(&world.tpm, 1)),
+            _ => {
+                let guest = Guest::boot_as(&world.tpm, 1, Environment::Production, false);
+                (world.client_pinning(&world.key_pem, Environment::Production), guest)
+            }
+        };
+        let session = guest.attest(&client).await.unwrap();
+        guest.push_pause(1);
+        let receipted = guest.deliver(&session).await;
+        if runs {
+            receipted.unwrap();
+            guest.push_pod(1);
+            guest.deliver(&session).await.unwrap();
+            continue;
+        }
+        assert_eq!(code(receipted), "policy.pause", "{environment} {listed:?}");
+        // One that was created all the same is never receipted; one that failed before goes down in the history.
+        let mut created = guest.clone();
+        created.push_pod(1);
+        created.push(Exit { seq: Some(1), cid_h: hash_str("pod"), status: Some(0), reason: ExitReason::Exited });
+        assert_eq!(code(created.deliver(&session).await), "policy.pause");
+        guest.push_failed(1);
+        guest.deliver(&session).await.unwrap();
+    }
 }
 
 /// The registry goes back to no list, or to an older one that has not expired: the attestor remembers.

@@ -9,6 +9,7 @@ use crate::digest::{Sha256Digest, Sha384Digest};
 use crate::environment::Environment;
 use crate::event_log::{LogError, Record};
 use crate::image::{Layout, RootfsMeasurement};
+use crate::jcs;
 use crate::reason::Code;
 use crate::register::{HashAlg, RegisterKind, RegisterValue};
 use crate::tcl::Mode;
@@ -181,6 +182,50 @@ impl GoldenRef {
     }
 }
 
+/// The pod's pause container is about to be launched: from a bundle of the guest image, without a golden value.
+///
+/// It stands where another launch has `Image` and `Golden`. Agent and attestor pin [`Pause::bundle`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Pause {
+    /// Launch number.
+    pub seq: u64,
+    /// Measured root file system.
+    pub rootfs: RootfsMeasurement,
+    /// Arguments as a list.
+    pub args_h: Sha384Digest,
+    /// Environment as a list.
+    pub env_h: Sha384Digest,
+    /// SHA-384 of the working directory.
+    pub cwd_h: Sha384Digest,
+    /// Numeric user.
+    pub uid: u32,
+    /// Numeric group.
+    pub gid: u32,
+}
+
+impl Pause {
+    /// What configuration and policy pin: SHA-256 of the canonical JSON of every field but `seq`.
+    ///
+    /// # Errors
+    /// [`LogError::Malformed`] when the fields have no canonical form.
+    pub fn bundle(&self) -> Result<Sha256Digest, LogError> {
+        #[derive(Serialize)]
+        struct Bundle<'p> {
+            rootfs: &'p RootfsMeasurement,
+            args_h: &'p Sha384Digest,
+            env_h: &'p Sha384Digest,
+            cwd_h: &'p Sha384Digest,
+            uid: u32,
+            gid: u32,
+        }
+        let Self { seq: _, rootfs, args_h, env_h, cwd_h, uid, gid } = self;
+        let bundle = Bundle { rootfs, args_h, env_h, cwd_h, uid: *uid, gid: *gid };
+        let what = "the bundle has no canonical form";
+        Ok(Sha256Digest::of(&jcs::canonical(&bundle).map_err(|_| LogError::Malformed { record: 0, what })?))
+    }
+}
+
 /// Everything about to run, extended before anything executes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -237,6 +282,79 @@ pub struct Created {
 pub struct Started {
     /// Launch number.
     pub seq: u64,
+}
+
+/// Another process is about to run in a started container.
+///
+/// Probes run the same process every few seconds: it is recorded when its count in this container is a power of two
+/// ([`Exec::is_due`]). Anything that differs, if only in one variable of the environment, is another process.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Exec {
+    /// The container's launch number.
+    pub seq: u64,
+    /// SHA-384 of the container's id.
+    pub cid_h: Sha384Digest,
+    /// Arguments as a list.
+    pub args_h: Sha384Digest,
+    /// Environment as a list.
+    pub env_h: Sha384Digest,
+    /// SHA-384 of the working directory.
+    pub cwd_h: Sha384Digest,
+    /// Numeric user.
+    pub uid: u32,
+    /// Numeric group.
+    pub gid: u32,
+    /// SHA-384 of the final OCI process's canonical JSON, after every edit: by it processes are told apart.
+    pub process_h: Sha384Digest,
+    /// How often this process was asked for in this container, this time included; a power of two.
+    pub n: u64,
+}
+
+impl Exec {
+    /// Whether the `n`th exec of the same process in a container is recorded.
+    #[must_use]
+    pub const fn is_due(n: u64) -> bool {
+        n.is_power_of_two()
+    }
+}
+
+/// What the host put into the guest.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Copied {
+    /// A file: SHA-256 of its finished bytes.
+    File(Sha256Digest),
+    /// A symbolic link: SHA-384 of its target.
+    Symlink(Sha384Digest),
+    /// A directory.
+    Directory,
+}
+
+/// A file, link or directory from the host is about to appear in the guest: a file when its last byte is there.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CopyFile {
+    /// SHA-384 of the path as asked for.
+    pub path_h: Sha384Digest,
+    /// What it is.
+    pub content: Copied,
+    /// Permission bits, 0 for a link.
+    pub mode: u32,
+    /// Numeric owner.
+    pub uid: i32,
+    /// Numeric group.
+    pub gid: i32,
+}
+
+/// Another policy is about to gate the host's requests.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Policy {
+    /// SHA-256 of the text in force so far; null when the agent starts.
+    pub old: Option<Sha256Digest>,
+    /// SHA-256 of the text from now on.
+    pub new: Sha256Digest,
 }
 
 /// The launch ended before its process ran.
@@ -353,9 +471,13 @@ events! {
     Image DOMAIN;
     PullImage COCO_DOMAIN;
     Golden DOMAIN;
+    Pause DOMAIN;
     Launch DOMAIN;
     Created DOMAIN;
     Started DOMAIN;
+    Exec DOMAIN;
+    CopyFile DOMAIN;
+    Policy DOMAIN;
     Failed DOMAIN;
     Exit DOMAIN;
     Restart DOMAIN;

@@ -245,6 +245,7 @@ codes! {
     POLICY_MODE "policy.mode" Refused "the measured configuration permits this mode" "use a permitted mode"
     POLICY_BOOT_STATE "policy.boot_state" Refused "the guest booted in a state the measured configuration names" "local mode needs secure or measured boot; use remote mode otherwise"
     POLICY_GATE "policy.gate" Refused "the policy gate allows this request" "the measured configuration must allow the method for this caller"
+    POLICY_PAUSE "policy.pause" Refused "the pause container's bundle is one that configuration and policy pin" "pin the digest of the guest image's pause bundle, or use the guest image that has the pinned one"
     POLICY_REGISTER "policy.register" Refused "the measurement register is of a kind the policy names" "use a platform with such a register"
     POLICY_ENVIRONMENT "policy.environment" Refused "nothing simulated or of development is shown to a production configuration" "use real hardware evidence, or a development configuration"
     EVIDENCE_MALFORMED "evidence.malformed" Refused "the evidence is well formed" "the attester and the attestor are of incompatible releases"

@@ -13,6 +13,9 @@
 //! - In local mode a pass is not below what this log accepted before in its series (`golden.rollback`), nor of
 //!   other bytes at that version (`golden.conflict`): an agent must hold one lock from judging locally to recording
 //!   it, and take that lock to record a remote pass too.
+//! - The pause container goes `Pause`, `Launch` without a manifest, and on as any other: its root file system and
+//!   process are those of `Pause`. Which bundle may do so is for whoever judges to say (`policy.pause`).
+//! - `Exec` is of a started container, its count a power of two. Each `Policy` names the one before it.
 //! - `Restart` and `Seal` name the number of records before them. What was open at a `Restart` can only end.
 //! - After `Seal` launches end and the agent may restart, nothing else (`log.sealed`).
 //! - At most 1,024 launches are open at one time and at most 4,096 series were accepted, so that the state an
@@ -26,7 +29,7 @@ use std::collections::BTreeMap;
 
 use protocols::digest::{Sha256Digest, Sha384Digest};
 use protocols::event_log::{self, MR_RTMR3, Record};
-use protocols::events::{Event, Init};
+use protocols::events::{Event, Init, Pause};
 use protocols::image::RootfsMeasurement;
 use protocols::reason::{self, Code, Refusal};
 use protocols::register::{HashAlg, RegisterKind, RegisterValue};
@@ -48,7 +51,7 @@ pub const MAX_SERIES: usize = 4096;
 pub enum Stage {
     /// `Image` was recorded.
     Measured,
-    /// `Golden` with `pass`.
+    /// `Golden` with `pass`, or `Pause`.
     Passed,
     /// `Golden` with a reason code: only `Failed` may follow.
     Refused,
@@ -72,24 +75,53 @@ pub struct Container {
     pub runtime: Sha256Digest,
 }
 
-/// One launch that has not ended.
+/// An image, as its `Image` names it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct OpenLaunch {
-    /// How far it has come.
-    pub stage: Stage,
+pub struct OpenImage {
     /// SHA-384 of the reference.
     pub ref_h: Sha384Digest,
     /// Platform manifest.
     pub manifest: Sha256Digest,
     /// Config blob.
     pub config: Sha256Digest,
-    /// Measured root file system.
-    pub rootfs: RootfsMeasurement,
     /// Whether its `PullImage` was recorded.
     pub pulled: bool,
+}
+
+/// What a launch is of.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Subject {
+    /// An image, which needs a golden value.
+    Image(OpenImage),
+    /// The guest's own pause bundle, which needs none.
+    Pause(Pause),
+}
+
+/// One launch that has not ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OpenLaunch {
+    /// How far it has come.
+    pub stage: Stage,
+    /// What it is of.
+    pub subject: Subject,
+    /// Measured root file system.
+    pub rootfs: RootfsMeasurement,
     /// Its container, from `Launch` on.
     pub container: Option<Container>,
+}
+
+impl OpenLaunch {
+    /// The image; `None` for the pause container.
+    #[must_use]
+    pub const fn image(&self) -> Option<&OpenImage> {
+        match &self.subject {
+            Subject::Image(image) => Some(image),
+            Subject::Pause(_) => None,
+        }
+    }
 }
 
 /// What the records taken so far say. Only checked records lead to one. It can be stored: whoever reads it
@@ -105,6 +137,7 @@ pub struct LogState {
     agent_h: Sha256Digest,
     restarts: u64,
     sealed: bool,
+    policy: Option<Sha256Digest>,
     open: BTreeMap<u64, OpenLaunch>,
     ended: Ended,
     accepted: BTreeMap<Sha384Digest, (u64, Sha256Digest)>,
@@ -146,6 +179,7 @@ impl LogState {
             agent_h: init.agent_h,
             restarts: 0,
             sealed: false,
+            policy: None,
             open: BTreeMap::new(),
             ended: Ended::default(),
             accepted: BTreeMap::new(),
@@ -226,6 +260,12 @@ impl LogState {
     #[must_use]
     pub const fn sealed(&self) -> bool {
         self.sealed
+    }
+
+    /// SHA-256 of the policy text that gates requests; `None` before it was recorded in this life of the agent.
+    #[must_use]
+    pub const fn policy(&self) -> Option<Sha256Digest> {
+        self.policy
     }
 
     /// Launches that have not ended, by number.

@@ -5,8 +5,8 @@ use protocols::dsse::Envelope;
 use protocols::environment::Environment;
 use protocols::event_log::{MR_RTMR3, Record};
 use protocols::events::{
-    Created, Event, Exit, ExitReason, Floor, Golden, GoldenRef, Image, Init, Launch, PullImage, Started, TimeSource,
-    VerdictWord, hash_list, hash_str,
+    Copied, CopyFile, Created, Event, Exec, Exit, ExitReason, Floor, Golden, GoldenRef, Image, Init, Launch, Pause,
+    Policy, PullImage, Started, TimeSource, VerdictWord, hash_list, hash_str,
 };
 use protocols::golden::{self, Issue, PAYLOAD_TYPE};
 use protocols::image::{ImageMeasurement, ImageProcess, Layout, Platform, RootfsMeasurement};
@@ -160,6 +160,45 @@ pub(crate) fn launch(seq: u64) -> Vec<Event> {
         Started { seq }.into(),
         Exit { seq: Some(seq), cid_h: cid(seq), status: Some(0), reason: ExitReason::Exited }.into(),
     ]
+}
+
+/// The events of the pause container's launch: Pause, Launch, Created, Started, Exit.
+pub(crate) fn pause_launch(seq: u64) -> Vec<Event> {
+    let rootfs = image().rootfs;
+    let (args_h, env_h, cwd_h) = (hash_list(&["/pause"]), hash_list::<&str>(&[]), hash_str("/"));
+    let mut events = vec![Pause { seq, rootfs, args_h, env_h, cwd_h, uid: 0, gid: 0 }.into()];
+    events.extend(launch(seq).into_iter().skip(3).map(|event| match event {
+        Event::Launch(launch) => Launch { image_manifest: None, args_h, env_h, cwd_h, ..launch }.into(),
+        other => other,
+    }));
+    events
+}
+
+/// The `n`th exec of one process in container `seq`.
+pub(crate) fn exec(seq: u64, n: u64) -> Event {
+    Exec {
+        seq,
+        cid_h: cid(seq),
+        args_h: hash_list(&["probe"]),
+        env_h: hash_list::<&str>(&[]),
+        cwd_h: hash_str("/"),
+        uid: 0,
+        gid: 0,
+        process_h: Sha384Digest::of(b"process"),
+        n,
+    }
+    .into()
+}
+
+/// A file from the host.
+pub(crate) fn copy_file() -> Event {
+    let content = Copied::File(digest("hosts"));
+    CopyFile { path_h: hash_str("/run/hosts"), content, mode: 0o644, uid: 0, gid: 0 }.into()
+}
+
+/// Policy `new` in place of `old`.
+pub(crate) fn policy(old: Option<&str>, new: &str) -> Event {
+    Policy { old: old.map(digest), new: digest(new) }.into()
 }
 
 /// Records of register 4 with SHA-384: `Init` and `events`.

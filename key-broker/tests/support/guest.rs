@@ -1,10 +1,13 @@
 //! A guest: a TPM whose PCR 14 holds its event log, and the steps an agent takes.
 
 use kbs_client::{Challenged, Client, ClientError, Question, ReceiptState, Session, VerifiedReceipt, VerifiedVerdict};
-use protocols::digest::Sha384Digest;
+use protocols::digest::{Sha256Digest, Sha384Digest};
 use protocols::environment::Environment;
 use protocols::event_log::Record;
-use protocols::events::{Event, Exit, ExitReason, Failed, Image, Init, hash_str};
+use protocols::events::{
+    Copied, CopyFile, Created, Event, Exec, Exit, ExitReason, Failed, Image, Init, Launch, Pause, Policy, Started,
+    hash_list, hash_str,
+};
 use protocols::guest::GuestId;
 use protocols::image::{ImageMeasurement, ProcessRequest};
 use protocols::kbs::{Tee, TeeEvidence, tpm_nonce};
@@ -82,6 +85,56 @@ impl Guest {
 
     pub(crate) fn push_failed(&mut self, seq: u64) {
         self.push(Failed { seq, code: reason::GOLDEN_MISSING });
+    }
+
+    /// The pause container's launch, up to where the agent waits for the receipt; its bundle's digest.
+    pub(crate) fn push_pause(&mut self, seq: u64) -> Sha256Digest {
+        let rootfs = super::image().rootfs;
+        let (args_h, none_h, cwd_h) = (hash_list(&["/pause"]), hash_list::<&str>(&[]), hash_str("/"));
+        let pause = Pause { seq, rootfs, args_h, env_h: none_h, cwd_h, uid: 0, gid: 0 };
+        let bundle = pause.bundle().unwrap();
+        self.push(pause);
+        self.push(Launch {
+            seq,
+            cid_h: hash_str("pod"),
+            image_manifest: None,
+            rootfs,
+            args_h,
+            env_h: none_h,
+            cwd_h,
+            uid: 0,
+            gid: 0,
+            caps_h: none_h,
+            mounts_h: none_h,
+            oci_h: Sha384Digest::of(b"spec"),
+            policy_h: digest("policy"),
+            runtime: digest("runtime"),
+        });
+        bundle
+    }
+
+    /// The pause container runs; then a process in it, a file and a policy from the host.
+    pub(crate) fn push_pod(&mut self, seq: u64) {
+        let (none_h, cwd_h) = (hash_list::<&str>(&[]), hash_str("/"));
+        self.push(Created {
+            seq,
+            config_h: digest("config.json"),
+            rootfs_enforced: super::image().rootfs.layout,
+            runtime_h: digest("runtime"),
+            argv_h: none_h,
+        });
+        self.push(Started { seq });
+        self.push(CopyFile {
+            path_h: hash_str("/hosts"),
+            content: Copied::File(digest("hosts")),
+            mode: 0o644,
+            uid: 0,
+            gid: 0,
+        });
+        self.push(Policy { old: None, new: digest("policy") });
+        let process_h = Sha384Digest::of(b"process");
+        let cid_h = hash_str("pod");
+        self.push(Exec { seq, cid_h, args_h: none_h, env_h: none_h, cwd_h, uid: 0, gid: 0, process_h, n: 1 });
     }
 
     pub(crate) fn push_exit(&mut self) {

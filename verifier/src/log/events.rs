@@ -1,12 +1,14 @@
 //! What each event may follow, and what it changes.
 
+use protocols::digest::Sha256Digest;
 use protocols::events::{
-    Created, Event, Exit, ExitReason, Golden, GoldenRef, Image, Launch, PullImage, Restart, VerdictWord, hash_str,
+    Created, Event, Exec, Exit, ExitReason, Golden, GoldenRef, Image, Launch, Pause, Policy, PullImage, Restart,
+    VerdictWord, hash_str,
 };
 use protocols::reason::{self, Refusal};
 use protocols::tcl::Mode;
 
-use super::{Container, LogState, MAX_OPEN, MAX_SERIES, OpenLaunch, Stage, malformed, refusal};
+use super::{Container, LogState, MAX_OPEN, MAX_SERIES, OpenImage, OpenLaunch, Stage, Subject, malformed, refusal};
 
 impl LogState {
     /// Applies one event, or refuses it and changes nothing.
@@ -14,19 +16,23 @@ impl LogState {
         let may_follow_seal =
             matches!(event, Event::Failed(_) | Event::Exit(_) | Event::Restart(_) | Event::Seal(_) | Event::Init(_));
         if self.sealed && !may_follow_seal {
-            return Err(refusal(reason::LOG_SEALED, self.count, "no launch after Seal", event.operation()));
+            return Err(refusal(reason::LOG_SEALED, self.count, "only ends after Seal", event.operation()));
         }
         match event {
             Event::Init(_) => Err(malformed(self.count, "Init as record 0 only", "a second Init")),
             Event::Image(image) => self.image(&image),
             Event::PullImage(pull) => self.pull_image(&pull),
             Event::Golden(golden) => self.golden(&golden),
+            Event::Pause(pause) => self.pause(pause),
             Event::Launch(launch) => self.launch(&launch),
             Event::Created(created) => self.created(&created),
             Event::Started(started) => {
                 self.at(started.seq, &[Stage::Created], "Started after Created")?.stage = Stage::Started;
                 Ok(())
             }
+            Event::Exec(exec) => self.exec(&exec),
+            Event::CopyFile(_) => Ok(()),
+            Event::Policy(policy) => self.replace_policy(&policy),
             Event::Failed(failed) => self.failed(failed.seq),
             Event::Exit(exit) => self.exit(&exit),
             Event::Restart(restart) => self.restart(&restart),
@@ -67,33 +73,41 @@ impl LogState {
         Err(malformed(self.count, format!("{event} of {} records", self.count), format!("of {n} records")))
     }
 
-    fn image(&mut self, image: &Image) -> Result<(), Refusal> {
-        self.unused(image.seq)?;
+    /// Begins launch `seq`.
+    fn begin(&mut self, seq: u64, launch: OpenLaunch) -> Result<(), Refusal> {
+        self.unused(seq)?;
         if self.open.len() >= MAX_OPEN {
             let expected = format!("at most {MAX_OPEN} launches that have not ended");
             return Err(malformed(self.count, expected, "one more"));
         }
-        let launch = OpenLaunch {
-            stage: Stage::Measured,
-            ref_h: image.ref_h,
-            manifest: image.manifest,
-            config: image.config,
-            rootfs: image.rootfs,
-            pulled: false,
-            container: None,
-        };
-        self.open.insert(image.seq, launch);
+        self.open.insert(seq, launch);
         Ok(())
+    }
+
+    fn image(&mut self, image: &Image) -> Result<(), Refusal> {
+        let subject = OpenImage { ref_h: image.ref_h, manifest: image.manifest, config: image.config, pulled: false };
+        let subject = Subject::Image(subject);
+        let launch = OpenLaunch { stage: Stage::Measured, subject, rootfs: image.rootfs, container: None };
+        self.begin(image.seq, launch)
+    }
+
+    fn pause(&mut self, pause: Pause) -> Result<(), Refusal> {
+        let (seq, rootfs) = (pause.seq, pause.rootfs);
+        let launch = OpenLaunch { stage: Stage::Passed, subject: Subject::Pause(pause), rootfs, container: None };
+        self.begin(seq, launch)
     }
 
     fn pull_image(&mut self, pull: &PullImage) -> Result<(), Refusal> {
         let ref_h = hash_str(&pull.image);
-        let pulled = self.open.values_mut().find(|launch| {
-            launch.stage == Stage::Measured && !launch.pulled && launch.manifest == pull.digest && launch.ref_h == ref_h
+        let measured = self.open.values_mut().filter(|launch| launch.stage == Stage::Measured);
+        let mut images = measured.filter_map(|launch| match &mut launch.subject {
+            Subject::Image(image) => Some(image),
+            Subject::Pause(_) => None,
         });
+        let pulled = images.find(|image| !image.pulled && image.manifest == pull.digest && image.ref_h == ref_h);
         match pulled {
-            Some(launch) => {
-                launch.pulled = true;
+            Some(image) => {
+                image.pulled = true;
                 Ok(())
             }
             None => {
@@ -106,9 +120,8 @@ impl LogState {
     fn golden(&mut self, golden: &Golden) -> Result<(), Refusal> {
         let place = self.count;
         let launch = self.at(golden.seq, &[Stage::Measured], "Golden after Image")?;
-        if launch.manifest != golden.manifest {
-            let expected = format!("Golden of manifest {}", launch.manifest);
-            return Err(malformed(place, expected, golden.manifest.to_string()));
+        if launch.image().is_none_or(|image| image.manifest != golden.manifest) {
+            return Err(malformed(place, "Golden of the manifest that Image names", golden.manifest.to_string()));
         }
         let stage = match (golden.verdict, &golden.golden) {
             (VerdictWord::Refused(_), _) => Stage::Refused,
@@ -158,9 +171,15 @@ impl LogState {
         let place = self.count;
         let twin = self.open.values().filter_map(|open| open.container.as_ref()).any(|c| c.cid_h == launch.cid_h);
         let open = self.at(launch.seq, &[Stage::Passed], "Launch after a Golden that passed")?;
-        if launch.image_manifest != Some(open.manifest) {
-            let actual = launch.image_manifest.map_or_else(|| "null".to_owned(), |manifest| manifest.to_string());
-            return Err(malformed(place, format!("Launch of manifest {}", open.manifest), actual));
+        match &open.subject {
+            Subject::Image(image) if launch.image_manifest != Some(image.manifest) => {
+                let actual = launch.image_manifest.map_or_else(|| "null".to_owned(), |manifest| manifest.to_string());
+                return Err(malformed(place, format!("Launch of manifest {}", image.manifest), actual));
+            }
+            Subject::Pause(pause) if !is_of_pause(launch, pause) => {
+                return Err(malformed(place, "Launch without a manifest, of the process that Pause names", "another"));
+            }
+            Subject::Image(_) | Subject::Pause(_) => {}
         }
         if launch.rootfs != open.rootfs {
             let expected = format!("Launch of root file system {}", open.rootfs.digest);
@@ -185,6 +204,28 @@ impl LogState {
             return Err(malformed(place, expected, created.rootfs_enforced.as_str()));
         }
         open.stage = Stage::Created;
+        Ok(())
+    }
+
+    fn exec(&mut self, exec: &Exec) -> Result<(), Refusal> {
+        let place = self.count;
+        let open = self.at(exec.seq, &[Stage::Started], "Exec between Started and Exit")?;
+        if open.container.as_ref().is_none_or(|container| container.cid_h != exec.cid_h) {
+            return Err(malformed(place, "Exec in the container that Launch names", exec.cid_h.to_string()));
+        }
+        if !Exec::is_due(exec.n) {
+            return Err(malformed(place, "a count that is a power of two", exec.n.to_string()));
+        }
+        Ok(())
+    }
+
+    fn replace_policy(&mut self, policy: &Policy) -> Result<(), Refusal> {
+        if self.policy.is_some() && self.policy != policy.old {
+            let shown = |digest: Option<_>| digest.map_or_else(|| "null".to_owned(), |d: Sha256Digest| d.to_string());
+            let expected = format!("Policy in place of {}", shown(self.policy));
+            return Err(malformed(self.count, expected, shown(policy.old)));
+        }
+        self.policy = Some(policy.new);
         Ok(())
     }
 
@@ -236,9 +277,17 @@ impl LogState {
         self.config = restart.config;
         self.agent_h = restart.agent_h;
         self.restarts += 1;
+        // A restarted agent takes its policy from the beginning.
+        self.policy = None;
         for launch in self.open.values_mut() {
             launch.stage = Stage::Orphaned;
         }
         Ok(())
     }
+}
+
+/// Whether the launch is of no image and runs what `pause` names. The root file system is compared for all launches.
+fn is_of_pause(launch: &Launch, pause: &Pause) -> bool {
+    let process = (launch.args_h, launch.env_h, launch.cwd_h, launch.uid, launch.gid);
+    launch.image_manifest.is_none() && process == (pause.args_h, pause.env_h, pause.cwd_h, pause.uid, pause.gid)
 }

@@ -1,11 +1,17 @@
 use proptest::prelude::{Strategy, prop, prop_assert, prop_assert_eq, proptest};
 use protocols::digest::Sha256Digest;
 use protocols::event_log;
-use protocols::events::{Exit, ExitReason, Failed, GoldenRef, Restart, Seal, Started, VerdictWord};
+use protocols::events::{
+    Copied, CopyFile, Exec, Exit, ExitReason, Failed, GoldenRef, Launch, Pause, Restart, Seal, Started, VerdictWord,
+    hash_list, hash_str,
+};
+use protocols::image::Layout;
 use protocols::tcl::Mode;
 
 use super::*;
-use crate::testing::{ISSUER, SERIES, cid, digest, golden_ref, image, init, launch, records};
+use crate::testing::{
+    ISSUER, SERIES, cid, copy_file, digest, exec, golden_ref, image, init, launch, pause_launch, policy, records,
+};
 
 const IMAGE: usize = 0;
 const PULL: usize = 1;
@@ -91,9 +97,10 @@ fn each_stage_is_seen() {
         let state = run(launch(1).into_iter().take(last + 1)).unwrap();
         let open = &state.open()[&1];
         assert_eq!(open.stage, stage);
-        assert_eq!((open.manifest, open.config, open.rootfs), (digest("manifest"), digest("config"), image().rootfs));
+        let known = open.image().unwrap();
+        assert_eq!((known.manifest, known.config, open.rootfs), (digest("manifest"), digest("config"), image().rootfs));
         assert_eq!(open.container.is_some(), last >= LAUNCH);
-        assert_eq!(open.pulled, last >= PULL);
+        assert_eq!(known.pulled, last >= PULL);
     }
 }
 
@@ -348,12 +355,123 @@ fn an_exit_without_its_number_is_refused_for_a_launch_of_this_agent() {
 }
 
 #[test]
+fn the_pause_container_launches_without_a_golden_value_and_only_as_recorded() {
+    let state = run(pause_launch(1).into_iter().take(2)).unwrap();
+    let open = &state.open()[&1];
+    assert_eq!((open.stage, open.image()), (Stage::Launched, None));
+    assert!(run(pause_launch(1)).unwrap().open().is_empty());
+    let launched = |change: fn(&mut Launch)| {
+        let mut events = pause_launch(1);
+        let Some(Event::Launch(launch)) = events.get_mut(1) else { unreachable!() };
+        change(launch);
+        run(events).map(drop).map_err(|refusal| refusal.code)
+    };
+    let cases: [(&str, fn(&mut Launch)); 8] = [
+        ("an image", |l| l.image_manifest = Some(digest("manifest"))),
+        ("another root file system", |l| l.rootfs.digest = digest("other")),
+        ("other arguments", |l| l.args_h = hash_list(&["/bin/sh"])),
+        ("another environment", |l| l.env_h = hash_list(&["LD_PRELOAD=/x"])),
+        ("another directory", |l| l.cwd_h = hash_str("/tmp")),
+        ("another user", |l| l.uid = 1),
+        ("another group", |l| l.gid = 1),
+        ("another launch", |l| l.seq = 2),
+    ];
+    for (name, change) in cases {
+        assert_eq!(launched(change), Err(reason::LOG_MALFORMED), "{name}");
+    }
+    // Pause stands in for nothing of an image's launch, and an image's records for nothing of the pause container's.
+    let pause = || pause_launch(1).swap_remove(0);
+    for (name, events) in [
+        ("an image launch without Golden", vec![nth(IMAGE), nth(LAUNCH)]),
+        ("Pause after Image", vec![nth(IMAGE), pause()]),
+        ("Image after Pause", vec![pause(), nth(IMAGE)]),
+        ("Golden after Pause", vec![pause(), nth(GOLDEN)]),
+        ("PullImage after Pause", vec![pause(), nth(PULL)]),
+        ("an image's Launch after Pause", vec![pause(), nth(LAUNCH)]),
+        ("a Launch without Pause", vec![pause_launch(1).swap_remove(1)]),
+    ] {
+        assert_eq!(run(events).unwrap_err().code, reason::LOG_MALFORMED, "{name}");
+    }
+    assert!(run([pause(), failed(1)]).unwrap().open().is_empty());
+}
+
+#[test]
+fn the_digest_of_a_pause_bundle_covers_every_field_but_the_number() {
+    let Event::Pause(pause) = pause_launch(1).swap_remove(0) else { unreachable!() };
+    let bundle = pause.bundle().unwrap();
+    assert_eq!(Pause { seq: 9, ..pause.clone() }.bundle().unwrap(), bundle);
+    let changes: [fn(&mut Pause); 7] = [
+        |p| p.rootfs.digest = digest("other"),
+        |p| p.rootfs.layout = Layout::ErofsV1,
+        |p| p.args_h = hash_str("other"),
+        |p| p.env_h = hash_str("other"),
+        |p| p.cwd_h = hash_str("other"),
+        |p| p.uid = 1,
+        |p| p.gid = 1,
+    ];
+    for (place, change) in changes.into_iter().enumerate() {
+        let mut other = pause.clone();
+        change(&mut other);
+        assert_ne!(other.bundle().unwrap(), bundle, "change {place}");
+    }
+}
+
+#[test]
+fn an_exec_is_of_a_started_container_and_counted_in_powers_of_two() {
+    for taken in 0..=EXIT {
+        let expected = if taken == STARTED + 1 { "taken" } else { "log.malformed" };
+        assert_eq!(after(taken, exec(1, 1)), expected, "Exec after {taken}");
+    }
+    for (n, expected) in [(0, "log.malformed"), (1, "taken"), (2, "taken"), (3, "log.malformed"), (1 << 52, "taken")] {
+        assert_eq!(after(STARTED + 1, exec(1, n)), expected, "count {n}");
+        assert_eq!(Exec::is_due(n), expected == "taken");
+    }
+    let Event::Exec(other) = exec(1, 1) else { unreachable!() };
+    assert_eq!(after(STARTED + 1, Exec { cid_h: cid(2), ..other.clone() }.into()), "log.malformed");
+    assert_eq!(after(STARTED + 1, Exec { seq: 2, ..other }.into()), "log.malformed");
+    let orphaned = launch(1).into_iter().take(STARTED + 1).chain([restart(7), exec(1, 2)]);
+    assert_eq!(run(orphaned).unwrap_err().code, reason::LOG_MALFORMED);
+}
+
+#[test]
+fn each_policy_names_the_one_before_it() {
+    let mark = |events: Vec<Event>| run(events).map(|state| state.policy()).map_err(|refusal| refusal.code.as_str());
+    assert_eq!(mark(vec![]), Ok(None));
+    assert_eq!(mark(vec![policy(None, "a"), policy(Some("a"), "b")]), Ok(Some(digest("b"))));
+    assert_eq!(mark(vec![policy(Some("built in"), "b")]), Ok(Some(digest("b"))));
+    assert_eq!(mark(vec![policy(None, "a"), policy(Some("b"), "c")]), Err("log.malformed"));
+    assert_eq!(mark(vec![policy(None, "a"), policy(None, "b")]), Err("log.malformed"));
+    // A restarted agent begins with its configured policy again.
+    assert_eq!(mark(vec![policy(None, "a"), restart(2)]), Ok(None));
+    assert_eq!(mark(vec![policy(None, "a"), restart(2), policy(None, "a")]), Ok(Some(digest("a"))));
+}
+
+#[test]
+fn what_the_host_copies_has_one_form_each() {
+    let text = |content: Copied| {
+        let event = Event::from(CopyFile { path_h: hash_str("/p"), content, mode: 0o755, uid: -1, gid: 0 });
+        let record = event.record(MR_RTMR3, HashAlg::Sha384).unwrap();
+        assert_eq!(Event::of(&record, 0).unwrap(), event);
+        record.content()["content"].to_string()
+    };
+    assert_eq!(text(Copied::Directory), r#""directory""#);
+    assert_eq!(text(Copied::File(digest("x"))), format!(r#"{{"file":"{}"}}"#, digest("x")));
+    assert_eq!(text(Copied::Symlink(hash_str("t"))), format!(r#"{{"symlink":"{}"}}"#, hash_str("t")));
+    run([copy_file(), copy_file()]).unwrap();
+}
+
+#[test]
 fn after_seal_launches_only_end() {
     let prefix = |taken: usize| -> Vec<Event> {
         let mut events: Vec<_> = launch(1).into_iter().take(taken).collect();
         events.push(seal(events.len() as u64 + 1));
         events
     };
+    for next in [exec(1, 1), copy_file(), policy(None, "new"), pause_launch(2).swap_remove(0)] {
+        let mut state = run(prefix(STARTED + 1)).unwrap();
+        let record = next.record(MR_RTMR3, HashAlg::Sha384).unwrap();
+        assert_eq!(state.push(&record).unwrap_err().code, reason::LOG_SEALED, "{next:?}");
+    }
     for next in [IMAGE, PULL, GOLDEN, LAUNCH, CREATED, STARTED] {
         let mut state = run(prefix(next)).unwrap();
         assert!(state.sealed());
@@ -381,9 +499,15 @@ fn a_full_log_takes_nothing_more() {
     assert!(serde_json::to_vec(&state).unwrap().len() < 2048);
 }
 
-/// A log with everything in it: two launches side by side, a failure, a restart, an orphan, a seal.
+/// A log with everything in it: the pause container, two launches side by side, execs, files, policies, a failure, a
+/// restart, an orphan, a seal.
 fn rich() -> Vec<Record> {
-    let mut events: Vec<Event> = Vec::new();
+    let mut events: Vec<Event> = vec![policy(None, "a"), copy_file()];
+    let mut pause = pause_launch(6);
+    let ends = pause.split_off(4);
+    events.extend(pause);
+    events.extend([exec(6, 1), exec(6, 2), policy(Some("a"), "b")]);
+    events.extend(ends);
     for (a, b) in launch(1).into_iter().zip(launch(2)) {
         events.extend([a, b]);
     }
@@ -445,7 +569,7 @@ proptest! {
     }
 
     #[test]
-    fn stored_and_restored_at_any_place_it_goes_on_the_same(places in prop::collection::btree_set(1usize..24, 0..4)) {
+    fn stored_and_restored_at_any_place_it_goes_on_the_same(places in prop::collection::btree_set(1usize..34, 0..4)) {
         let records = rich();
         let mut state = LogState::start(&records[0]).unwrap();
         for (place, record) in records.iter().enumerate().skip(1) {
@@ -458,19 +582,28 @@ proptest! {
     }
 
     #[test]
-    fn no_sequence_of_events_panics_or_launches_unjudged(choice in prop::collection::vec((1u64..3, 0usize..10), 0..40)) {
+    fn no_sequence_of_events_panics_or_launches_unjudged(choice in prop::collection::vec((1u64..3, 0usize..15), 0..40)) {
         let mut state = run([]).unwrap();
         for (seq, kind) in choice {
             let event = match kind {
                 7 => failed(seq),
                 8 => restart(state.count()),
                 9 => exit(|e| (e.seq, e.cid_h, e.reason) = (None, cid(seq), ExitReason::AgentRestart)),
+                10 => pause_launch(seq).swap_remove(0),
+                11 => pause_launch(seq).swap_remove(1),
+                12 => exec(seq, 1),
+                13 => copy_file(),
+                14 => policy(None, "a"),
                 place => nth_of(seq, place),
             };
-            let judged = state.open().get(&seq).map(|launch| launch.stage) == Some(Stage::Passed);
+            let open = state.open().get(&seq);
+            let passed = open.filter(|launch| launch.stage == Stage::Passed).map(|launch| launch.image().is_some());
+            let started = open.is_some_and(|launch| launch.stage == Stage::Started);
             let taken = state.push(&event.record(MR_RTMR3, HashAlg::Sha384).unwrap()).is_ok();
-            if matches!(event, Event::Launch(_)) {
-                prop_assert_eq!(taken, judged);
+            match event {
+                Event::Launch(launch) => prop_assert_eq!(taken, passed == Some(launch.image_manifest.is_some())),
+                Event::Exec(_) => prop_assert_eq!(taken, started),
+                _ => {}
             }
         }
     }
@@ -484,7 +617,7 @@ fn the_rules_alone_tell_most_attacks_without_a_register() {
         without.remove(*place);
         check_log(&without).is_err()
     });
-    // Seal's count tells every dropped record but Seal itself.
+    // The counts of Restart and Seal tell every dropped record but Seal itself.
     assert_eq!(dropped.count(), records.len() - 1);
 }
 

@@ -414,16 +414,20 @@ impl State {
     }
 }
 
-/// Events of a launch, refused after `Seal`. `Failed` and `Exit` tell how launches before it ended.
+/// What runs or changes something, refused after `Seal`. `Failed` and `Exit` tell how launches before it ended.
 const fn is_launch_class(event: &Event) -> bool {
     matches!(
         event,
         Event::Image(_)
             | Event::PullImage(_)
             | Event::Golden(_)
+            | Event::Pause(_)
             | Event::Launch(_)
             | Event::Created(_)
             | Event::Started(_)
+            | Event::Exec(_)
+            | Event::CopyFile(_)
+            | Event::Policy(_)
     )
 }
 
