@@ -51,7 +51,7 @@ impl Session {
         let mut url = url.clone();
         for _ in 0..=MAX_REDIRECTS {
             self.check_scheme(&url, "a lookaside")?;
-            let request = self.client.get(url.clone());
+            let request = self.clients.of(&url)?.get(url.clone());
             let response = self.within(self.config.request(), what, &url, request).await?;
             let status = response.status();
             if status.is_success() {

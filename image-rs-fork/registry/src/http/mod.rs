@@ -66,8 +66,8 @@ impl HttpRegistry {
         };
         let sources = config.registries_conf.credential_sources().to_vec();
         let credentials = Credentials { file, sources, helper_dirs: config.credential_helper_dirs.clone() };
-        let client = tls::client(&config)?;
-        Ok(Self { session: Arc::new(Session::new(config, client, credentials, events)) })
+        let clients = tls::Clients::new(&config)?;
+        Ok(Self { session: Arc::new(Session::new(config, clients, credentials, events)) })
     }
 
     /// Where a repository is written to.

@@ -46,7 +46,7 @@ type AuthorizationKey = (String, String, Action);
 pub(super) struct Session {
     pub(super) config: RegistryConfig,
     pub(super) events: Arc<dyn RegistryEvents>,
-    pub(super) client: reqwest::Client,
+    pub(super) clients: tls::Clients,
     credentials: Credentials,
     authorizations: Mutex<HashMap<AuthorizationKey, Authorization>>,
 }
@@ -84,11 +84,11 @@ impl<'a> Call<'a> {
 impl Session {
     pub(super) fn new(
         config: RegistryConfig,
-        client: reqwest::Client,
+        clients: tls::Clients,
         credentials: Credentials,
         events: Arc<dyn RegistryEvents>,
     ) -> Self {
-        Self { config, events, client, credentials, authorizations: Mutex::default() }
+        Self { config, events, clients, credentials, authorizations: Mutex::default() }
     }
 
     /// The registry's address: plain HTTP exactly where the configuration lists the host.
@@ -189,7 +189,7 @@ impl Session {
             if !same_origin(&url, &origin) {
                 self.check_scheme(&url, "a redirect")?;
             }
-            let mut request = self.client.request(call.method.clone(), url.clone());
+            let mut request = self.clients.of(&url)?.request(call.method.clone(), url.clone());
             if let Some(accept) = call.accept {
                 request = request.header(ACCEPT, accept);
             }
@@ -326,14 +326,15 @@ impl Session {
                 .append_pair("service", service)
                 .append_pair("scope", &scope)
                 .append_pair("client_id", "trusted-container-launcher");
-            let request = self.client.post(url.clone()).header(CONTENT_TYPE, "application/x-www-form-urlencoded");
+            let request =
+                self.clients.of(&url)?.post(url.clone()).header(CONTENT_TYPE, "application/x-www-form-urlencoded");
             request.body(form.query().unwrap_or_default().to_owned())
         } else {
             if !service.is_empty() {
                 url.query_pairs_mut().append_pair("service", service);
             }
             url.query_pairs_mut().append_pair("scope", &scope);
-            let request = self.client.get(url.clone());
+            let request = self.clients.of(&url)?.get(url.clone());
             match credential {
                 Some(Credential::Basic { username, password }) => {
                     request.header(AUTHORIZATION, basic(call, username, password)?.value)
