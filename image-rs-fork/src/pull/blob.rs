@@ -9,7 +9,7 @@ use std::sync::mpsc::sync_channel;
 use bytes::{Bytes, BytesMut};
 use protocols::digest::Sha256Digest;
 use sha2::{Digest as _, Sha256};
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
 use crate::error::ImageError;
 use crate::framing::{Buffer, Decompressor, FramingError, FramingLimits};
@@ -22,20 +22,23 @@ use crate::store::LayerWriter;
 /// How much of a blob is still read after it seemed to be beyond a limit.
 const REST: u64 = 64 << 20;
 /// Size of a buffer of unpacked bytes.
-const BUFFER: usize = 256 * 1024;
+const BUFFER: usize = 128 * 1024;
 /// Such buffers of a layer that two threads work on: one for each, and one on the way.
 const BUFFERS: usize = 3;
 
 /// What the receiving side sends. A channel that closes without [`Part::End`] was abandoned.
 #[derive(Debug)]
 pub(super) enum Part {
-    Chunk(Bytes),
+    /// Bytes, and the room they take until they are used.
+    Chunk(Bytes, Option<OwnedSemaphorePermit>),
     End,
 }
 
 /// The blob as it arrives.
 struct Blob<'a> {
     parts: mpsc::Receiver<Part>,
+    /// Of the chunk that was given last.
+    room: Option<OwnedSemaphorePermit>,
     ended: bool,
     hasher: Sha256,
     size: u64,
@@ -50,8 +53,10 @@ impl Blob<'_> {
         if self.ended {
             return Ok(None);
         }
+        self.room = None;
         match self.parts.blocking_recv() {
-            Some(Part::Chunk(chunk)) => {
+            Some(Part::Chunk(chunk, room)) => {
+                self.room = room;
                 self.hasher.update(&chunk);
                 self.size = self.size.saturating_add(chunk.len() as u64);
                 let Some(decryptor) = &mut self.decryptor else { return Ok(Some(chunk)) };
@@ -212,7 +217,8 @@ pub(super) fn unpack(
     split: bool,
 ) -> Result<(), ImageError> {
     let decryptor = secret.map(Decryptor::new);
-    let mut blob = Blob { parts, ended: false, hasher: Sha256::new(), size: 0, decryptor, subject: &layer.subject };
+    let mut blob =
+        Blob { parts, room: None, ended: false, hasher: Sha256::new(), size: 0, decryptor, subject: &layer.subject };
     let archive = Archive { layer, budget, hasher: Sha256::new(), writers };
     let unpacked = if split { stream_split(&mut blob, layer, archive) } else { stream(&mut blob, layer, archive) };
     match unpacked {

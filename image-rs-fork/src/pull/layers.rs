@@ -23,8 +23,11 @@ use crate::ocicrypt::LayerSecret;
 use crate::progress::{LayerEvent, LayerPlace, Progress};
 use crate::store::{LayerKey, LayerStore, LayerWriter, Room, StoredLayer};
 
-/// Chunks between receiving and unpacking one layer; each is what one read of the connection gives.
-const CHUNKS: usize = 1;
+/// Chunks between receiving and unpacking one layer, at most; each is what one read of the connection gives.
+const CHUNKS: usize = 16;
+/// Bytes in those chunks and in the one being unpacked. A larger chunk comes alone: connections read up to 400 KiB at
+/// once, and each chunk that waits is another buffer of that size.
+const WINDOW: u32 = 256 * 1024;
 /// How far above the lowest layer that is not complete another may be begun: each that waits for those below it
 /// keeps files open.
 const AHEAD: usize = 8;
@@ -292,8 +295,12 @@ impl<'a> Puller<'a> {
             unpacked.map(|()| (writers, permit))
         });
         let receiving = async move {
-            let mut received = 0u64;
-            while let Some(chunk) = stream.next().await? {
+            let (mut received, mut expected) = (0u64, 1);
+            let window = Arc::new(Semaphore::new(WINDOW as usize));
+            loop {
+                // The next chunk will be about as large as the last. Nobody closes the semaphore.
+                let room = Arc::clone(&window).acquire_many_owned(expected).await.ok();
+                let Some(chunk) = stream.next().await? else { break };
                 received = received.saturating_add(chunk.len() as u64);
                 if received > layer.size {
                     let subject = layer.subject.clone();
@@ -303,8 +310,9 @@ impl<'a> Puller<'a> {
                     self.progress.advance(chunk.len() as u64);
                     self.tell(*place, LayerEvent::Received(chunk.len() as u64));
                 }
+                expected = u32::try_from(chunk.len()).unwrap_or(WINDOW).clamp(1, WINDOW);
                 // Nobody receives any more: the job has failed and says why itself.
-                if send.send(Part::Chunk(chunk)).await.is_err() {
+                if send.send(Part::Chunk(chunk, room)).await.is_err() {
                     return Ok(());
                 }
             }
