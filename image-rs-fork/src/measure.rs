@@ -10,6 +10,7 @@ use crate::erofs_store::{ErofsLayer, Output, Streaming};
 use crate::error::ImageError;
 use crate::layer::Budget;
 use crate::layer::sink::NoSink;
+use crate::layer::table::Table;
 use crate::layer::unpack::Unpacker;
 use crate::limits::Limits;
 use crate::pull::Flights;
@@ -42,7 +43,12 @@ impl LayerStore for MeasureOnly {
         // The unpacker counts entries and holes for both.
         let (output, spill) = (Output::measured(file()?), Box::new(file()?));
         let erofs = Streaming::new(output, spill, &dir, layer.diff_id, &room.0, false);
-        Ok(Box::new(Measurer { unpacker: Unpacker::new(NoSink, room.0), erofs, subject: layer.subject.clone() }))
+        let table = Table::spilling(file()?, &dir);
+        Ok(Box::new(Measurer {
+            unpacker: Unpacker::with_table(table, NoSink, room.0),
+            erofs,
+            subject: layer.subject.clone(),
+        }))
     }
 }
 
@@ -69,7 +75,7 @@ impl LayerWriter for Measurer {
         let named = |e: crate::layer::LayerError| e.into_image(&subject);
         let (table, _) = unpacker.finish(&tables(lower)).map_err(named)?;
         let (finished, output) = erofs.finish(lower).map_err(named)?;
-        let tree = TreeLayer { digest: table.digest(), table: Arc::new(table), directory: None, _lease: None };
+        let tree = TreeLayer { digest: table.digest()?, table: table.sealed(), directory: None, _lease: None };
         let erofs = ErofsLayer::measured(finished.tree.root_hash, output.into_parts().0);
         Ok(StoredLayer { tree: Some(tree), erofs: Some(Arc::new(erofs)) })
     }
@@ -84,5 +90,5 @@ pub fn measure_archive(archive: impl Read, limits: &Limits) -> Result<Sha256Dige
     let subject = "the archive";
     unpacker.unpack(archive).map_err(|e| e.into_image(subject))?;
     let (table, _) = unpacker.finish(&[]).map_err(|e| e.into_image(subject))?;
-    Ok(table.digest())
+    table.digest()
 }

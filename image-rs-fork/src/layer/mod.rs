@@ -4,7 +4,9 @@
 //! [`sink::Sink`] only carries it out. So a layer that is stored and one that is only measured agree.
 
 pub(crate) mod attributes;
+mod listing;
 pub(crate) mod path;
+mod records;
 pub(crate) mod sink;
 pub(crate) mod table;
 pub(crate) mod unpack;

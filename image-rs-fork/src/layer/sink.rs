@@ -33,8 +33,9 @@ pub(crate) enum LinkKind {
 pub(crate) trait Sink: Send {
     fn directory(&mut self, path: &[u8]) -> Result<(), ImageError>;
     fn directory_done(&mut self, path: &[u8], attributes: &Attributes, opaque: bool) -> Result<(), ImageError>;
-    /// Starts a file; its content comes by [`Sink::write`], its attributes by [`Sink::file_done`].
-    fn file(&mut self, path: &[u8]) -> Result<(), ImageError>;
+    /// Starts a file that will have `attributes`; its content comes by [`Sink::write`], then [`Sink::file_done`] with
+    /// the same attributes.
+    fn file(&mut self, path: &[u8], attributes: &Attributes) -> Result<(), ImageError>;
     fn write(&mut self, content: &[u8]) -> Result<(), ImageError>;
     fn file_done(&mut self, attributes: &Attributes) -> Result<(), ImageError>;
     fn symlink(&mut self, path: &[u8], target: &[u8], attributes: &Attributes) -> Result<(), ImageError>;
@@ -57,7 +58,7 @@ impl Sink for NoSink {
     fn directory_done(&mut self, _: &[u8], _: &Attributes, _: bool) -> Result<(), ImageError> {
         Ok(())
     }
-    fn file(&mut self, _: &[u8]) -> Result<(), ImageError> {
+    fn file(&mut self, _: &[u8], _: &Attributes) -> Result<(), ImageError> {
         Ok(())
     }
     fn write(&mut self, _: &[u8]) -> Result<(), ImageError> {

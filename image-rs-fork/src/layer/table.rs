@@ -1,22 +1,27 @@
-//! The table of a layer's final entries, and its digest.
+//! The table of a layer's final entries: 16 bytes and the name for each, 64 for its inode, and directories.
 
-use std::collections::BTreeMap;
-use std::ops::Bound;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::hash::{BuildHasher as _, RandomState};
+use std::path::Path;
 use std::sync::Arc;
 
+use hashbrown::HashTable;
 use protocols::digest::Sha256Digest;
-use sha2::{Digest as _, Sha256};
 
-use super::attributes::{Attributes, Content, Plain, Xattr, put, record};
-use super::path;
+use super::LayerError;
+use super::attributes::{Attributes, Content, Plain, Xattr};
+use super::path::{self, split};
+use super::records::Records;
+use crate::error::ImageError;
 
-/// Starts what is hashed of a layer.
-const LAYER: &[u8] = b"tcl-layer tree-v1\0";
+/// The root, among directories.
+const ROOT: u32 = 0;
 
 /// What is at a path.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Node {
-    Directory(Box<Directory>),
+    Directory,
     /// An inode that is no directory, by its place in the table; hard links share it.
     Inode(usize),
     /// Hides what lower layers have here.
@@ -35,14 +40,14 @@ pub(crate) struct Directory {
 }
 
 /// An inode that is no directory. Its few extended attributes are kept beside it, since most have none.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Inode {
     pub(crate) plain: Plain,
     pub(crate) content: Kept,
 }
 
 /// What is kept of an inode's content.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Kept {
     File { size: u64, sha256: Sha256Digest },
     Symlink(Box<[u8]>),
@@ -52,7 +57,7 @@ pub(crate) enum Kept {
 }
 
 impl Kept {
-    fn content(&self) -> Content<'_> {
+    pub(super) fn content(&self) -> Content<'_> {
         match self {
             Self::File { size, sha256 } => Content::File { size: *size, sha256 },
             Self::Symlink(target) => Content::Symlink(target),
@@ -63,13 +68,51 @@ impl Kept {
     }
 }
 
-/// A layer's final entries by path. The root, with the empty path, is always there.
+/// A name in a directory. Ids are positions and never change.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Entry {
+    /// The directory it is in.
+    pub(super) parent: u32,
+    text: u32,
+    /// The directory's id or the inode's place.
+    pub(super) node: u32,
+    length: u8,
+    pub(super) kind: Kind,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    Directory,
+    Inode,
+    Whiteout,
+    /// Nothing any more; what was below a removed directory is still listed, but nothing leads there.
+    Removed,
+}
+
+/// A directory's place in the tree beside what it is.
+#[derive(Debug)]
+pub(super) struct Listed {
+    /// The entry that names it; the root's is not there.
+    entry: Option<u32>,
+    pub(super) directory: Directory,
+}
+
+/// A layer's final entries. The root, with the empty path, is always there.
 #[derive(Debug)]
 pub(crate) struct Table {
-    nodes: BTreeMap<Box<[u8]>, Node>,
-    inodes: Vec<Inode>,
+    pub(super) entries: Vec<Entry>,
+    names: Vec<u8>,
+    pub(super) directories: Vec<Listed>,
+    index: HashTable<u32>,
+    /// Keyed at random: names are hostile. The index's order decides nothing.
+    state: RandomState,
+    pub(super) records: Records,
     /// By the inode's place.
     xattrs: BTreeMap<usize, Vec<Xattr>>,
+    /// Inodes that have had several names.
+    pub(super) shared: BTreeSet<usize>,
+    /// The directory that was last put into: most entries follow one from the same.
+    last: (Vec<u8>, u32),
 }
 
 /// What a layer says of a directory to the layers above it.
@@ -82,53 +125,166 @@ enum Found<'a> {
 }
 
 impl Table {
+    /// Keeps everything in memory.
     pub(crate) fn new() -> Self {
-        let root = Node::Directory(Box::default());
-        Self { nodes: BTreeMap::from([(Box::default(), root)]), inodes: Vec::new(), xattrs: BTreeMap::new() }
+        Self::with_records(Records::default())
     }
 
-    pub(crate) fn get(&self, path: &[u8]) -> Option<&Node> {
-        self.nodes.get(path)
+    /// Keeps most of the inodes in `file`, which is empty and this layer's alone; `path` is told in errors.
+    pub(crate) fn spilling(file: File, path: &Path) -> Self {
+        Self::with_records(Records::spilling(file, path))
+    }
+
+    fn with_records(records: Records) -> Self {
+        Self {
+            entries: Vec::new(),
+            names: Vec::new(),
+            directories: vec![Listed { entry: None, directory: Directory::default() }],
+            index: HashTable::new(),
+            state: RandomState::new(),
+            records,
+            xattrs: BTreeMap::new(),
+            shared: BTreeSet::new(),
+            last: (Vec::new(), ROOT),
+        }
+    }
+
+    pub(super) fn name(&self, entry: &Entry) -> &[u8] {
+        text(&self.names, entry)
+    }
+
+    /// The entry of that name in a directory.
+    fn child(&self, parent: u32, name: &[u8]) -> Option<(u32, &Entry)> {
+        let hash = self.state.hash_one((parent, name));
+        let id = self.index.find(hash, |id| is(&self.entries, &self.names, *id, parent, name))?;
+        let entry = self.entries.get(*id as usize)?;
+        (entry.kind != Kind::Removed).then_some((*id, entry))
+    }
+
+    /// The id of the directory at `path`.
+    fn directory_id(&self, path: &[u8]) -> Option<u32> {
+        if self.last.0 == path {
+            return Some(self.last.1);
+        }
+        let names = path.split(|b| *b == b'/').filter(|name| !name.is_empty());
+        names.into_iter().try_fold(ROOT, |parent, name| match self.child(parent, name)? {
+            (_, Entry { kind: Kind::Directory, node, .. }) => Some(*node),
+            _ => None,
+        })
+    }
+
+    /// What is at `path`, which is not the root.
+    fn entry(&self, path: &[u8]) -> Option<(u32, &Entry)> {
+        let (parent, name) = split(path)?;
+        self.child(self.directory_id(parent)?, name)
+    }
+
+    pub(crate) fn get(&self, path: &[u8]) -> Option<Node> {
+        if path.is_empty() {
+            return Some(Node::Directory);
+        }
+        match self.entry(path)?.1 {
+            Entry { kind: Kind::Directory, .. } => Some(Node::Directory),
+            Entry { kind: Kind::Inode, node, .. } => Some(Node::Inode(*node as usize)),
+            Entry { kind: Kind::Whiteout, .. } => Some(Node::Whiteout),
+            Entry { kind: Kind::Removed, .. } => None,
+        }
+    }
+
+    fn directory(&self, path: &[u8]) -> Option<&Directory> {
+        self.directories.get(self.directory_id(path)? as usize).map(|listed| &listed.directory)
     }
 
     /// The directory at `path`, where there is one.
     pub(crate) fn directory_mut(&mut self, path: &[u8]) -> Option<&mut Directory> {
-        match self.nodes.get_mut(path) {
-            Some(Node::Directory(directory)) => Some(directory),
-            _ => None,
-        }
+        let id = self.directory_id(path)?;
+        self.directories.get_mut(id as usize).map(|listed| &mut listed.directory)
     }
 
     /// The target of the symbolic link at `path`, where there is one.
-    pub(crate) fn symlink(&self, path: &[u8]) -> Option<&[u8]> {
-        match self.nodes.get(path) {
-            Some(Node::Inode(inode)) => match &self.inodes.get(*inode)?.content {
-                Kept::Symlink(target) => Some(target),
-                _ => None,
-            },
+    pub(crate) fn symlink(&self, path: &[u8]) -> Result<Option<Box<[u8]>>, ImageError> {
+        let Some(Node::Inode(inode)) = self.get(path) else { return Ok(None) };
+        Ok(self.inode(inode)?.and_then(|inode| match inode.content {
+            Kept::Symlink(target) => Some(target),
             _ => None,
+        }))
+    }
+
+    /// Puts `kind` at a path whose directory is there.
+    fn insert(&mut self, path: &[u8], kind: Kind, node: usize) -> Result<u32, LayerError> {
+        let many = || LayerError::Limit { what: "entries in one layer", limit: u64::from(u32::MAX) };
+        let (parent_path, name) = split(path).ok_or_else(many)?;
+        let parent = self.directory_id(parent_path).ok_or_else(many)?;
+        if self.last.0 != parent_path {
+            self.last.0.clear();
+            self.last.0.extend_from_slice(parent_path);
+            self.last.1 = parent;
         }
+        let node = u32::try_from(node).map_err(|_| many())?;
+        let Self { entries, names, index, state, .. } = self;
+        let hash = state.hash_one((parent, name));
+        if let Some(id) = index.find(hash, |id| is(entries, names, *id, parent, name)) {
+            if let Some(entry) = entries.get_mut(*id as usize) {
+                if entry.kind == Kind::Directory {
+                    self.last = (Vec::new(), ROOT);
+                }
+                *entry = Entry { kind, node, ..*entry };
+            }
+            return Ok(*id);
+        }
+        let id = u32::try_from(entries.len()).map_err(|_| many())?;
+        let at = u32::try_from(names.len()).map_err(|_| many())?;
+        let length = u8::try_from(name.len()).map_err(|_| many())?;
+        names.extend_from_slice(name);
+        entries.push(Entry { parent, text: at, node, length, kind });
+        index.insert_unique(hash, id, |id| rehash(state, entries, names, *id));
+        Ok(id)
     }
 
-    pub(crate) fn insert(&mut self, path: &[u8], node: Node) {
-        self.nodes.insert(path.into(), node);
+    pub(crate) fn insert_directory(&mut self, path: &[u8], directory: Directory) -> Result<(), LayerError> {
+        if path.is_empty() {
+            if let Some(root) = self.directories.first_mut() {
+                root.directory = directory;
+            }
+            return Ok(());
+        }
+        let entry = self.insert(path, Kind::Directory, self.directories.len())?;
+        self.directories.push(Listed { entry: Some(entry), directory });
+        Ok(())
     }
 
-    pub(crate) fn add_inode(&mut self, attributes: Attributes, content: Kept) -> usize {
-        let place = self.inodes.len();
-        self.inodes.push(Inode { plain: attributes.plain, content });
+    pub(crate) fn insert_whiteout(&mut self, path: &[u8]) -> Result<(), LayerError> {
+        self.insert(path, Kind::Whiteout, 0).map(drop)
+    }
+
+    /// Adds an inode with its first name; gives its place.
+    pub(crate) fn insert_inode(
+        &mut self,
+        path: &[u8],
+        attributes: Attributes,
+        content: &Kept,
+    ) -> Result<usize, LayerError> {
+        let place = self.records.add(&attributes.plain, content)?;
         if !attributes.xattrs.is_empty() {
             self.xattrs.insert(place, attributes.xattrs);
         }
-        place
+        self.insert(path, Kind::Inode, place)?;
+        Ok(place)
     }
 
-    pub(crate) fn inode(&self, place: usize) -> Option<&Inode> {
-        self.inodes.get(place)
+    /// Gives an inode a further name.
+    pub(crate) fn insert_link(&mut self, path: &[u8], place: usize) -> Result<(), LayerError> {
+        self.shared.insert(place);
+        self.insert(path, Kind::Inode, place).map(drop)
     }
 
-    pub(crate) fn inode_mut(&mut self, place: usize) -> Option<&mut Inode> {
-        self.inodes.get_mut(place)
+    pub(crate) fn inode(&self, place: usize) -> Result<Option<Inode>, ImageError> {
+        self.records.get(place)
+    }
+
+    /// Gives an inode other attributes.
+    pub(crate) fn describe(&mut self, place: usize, plain: &Plain) -> Result<(), ImageError> {
+        self.records.describe(place, plain)
     }
 
     /// An inode's extended attributes.
@@ -138,29 +294,53 @@ impl Table {
 
     /// Forgets what is at `path` and all below it.
     pub(crate) fn remove(&mut self, path: &[u8]) {
-        if matches!(self.nodes.remove(path), Some(Node::Directory(_))) {
-            // `/` is followed by `0`: all paths below lie between the two.
-            let (from, to) = ([path, b"/"].concat(), [path, b"0"].concat());
-            let range = (Bound::Excluded(from.as_slice()), Bound::Excluded(to.as_slice()));
-            let below: Vec<Box<[u8]>> = self.nodes.range::<[u8], _>(range).map(|(path, _)| path.clone()).collect();
-            for path in below {
-                self.nodes.remove(&path);
-            }
+        if let Some((id, _)) = self.entry(path)
+            && let Some(entry) = self.entries.get_mut(id as usize)
+        {
+            entry.kind = Kind::Removed;
+            self.last = (Vec::new(), ROOT);
         }
     }
 
-    pub(crate) fn directories(&self) -> impl DoubleEndedIterator<Item = (&[u8], &Directory)> {
-        self.nodes.iter().filter_map(|(path, node)| match node {
-            Node::Directory(directory) => Some((&**path, &**directory)),
-            _ => None,
-        })
+    /// Whether each directory is still in the tree. Those it is in come before it, so one pass does.
+    pub(super) fn live(&self) -> Vec<bool> {
+        let mut live: Vec<bool> = Vec::with_capacity(self.directories.len());
+        for (id, listed) in (0u32..).zip(&self.directories) {
+            let entry = listed.entry.and_then(|entry| self.entries.get(entry as usize));
+            live.push(entry.is_none_or(|entry| {
+                entry.kind == Kind::Directory
+                    && entry.node == id
+                    && live.get(entry.parent as usize).is_some_and(|live| *live)
+            }));
+        }
+        live
+    }
+
+    /// The path of a directory.
+    fn path(&self, directory: u32) -> Vec<u8> {
+        let mut names = Vec::new();
+        let mut at = directory;
+        while let Some(entry) = self.directories.get(at as usize).and_then(|listed| listed.entry) {
+            let Some(entry) = self.entries.get(entry as usize) else { break };
+            names.push(self.name(entry));
+            at = entry.parent;
+        }
+        names.reverse();
+        names.join(&b'/')
+    }
+
+    /// Every directory after those it is in.
+    pub(crate) fn directories(&self) -> impl DoubleEndedIterator<Item = (Vec<u8>, &Directory)> {
+        let live = (0u32..u32::MAX).zip(&self.directories).zip(self.live()).filter(|(_, live)| *live);
+        let live: Vec<_> = live.map(|(directory, _)| directory).collect();
+        live.into_iter().map(|(id, listed)| (self.path(id), &listed.directory))
     }
 
     /// Gives every implied directory the attributes of the layers below (`lower`, lowest first): those of
     /// the topmost layer that has the directory and does not hide it, unless this layer itself hides it.
     pub(crate) fn inherit(&mut self, lower: &[Arc<Self>]) {
         let implied = self.directories().filter(|(_, directory)| directory.attributes.is_none());
-        let implied: Vec<Box<[u8]>> = implied.map(|(path, _)| path.into()).collect();
+        let implied: Vec<Vec<u8>> = implied.map(|(path, _)| path).collect();
         for path in implied {
             let attributes = if self.hides(&path) { Attributes::undescribed() } else { inherited(&path, lower) };
             if let Some(directory) = self.directory_mut(&path) {
@@ -171,20 +351,22 @@ impl Table {
 
     /// Whether lower layers have no part in the directory at `path`.
     fn hides(&self, path: &[u8]) -> bool {
-        path::prefixes(path).any(|prefix| match self.nodes.get(prefix) {
-            Some(Node::Directory(directory)) => directory.fresh || (directory.opaque && prefix.len() < path.len()),
-            _ => false,
+        path::prefixes(path).any(|prefix| {
+            let hides = |directory: &Directory| directory.fresh || (directory.opaque && prefix.len() < path.len());
+            self.directory(prefix).is_some_and(hides)
         })
     }
 
     fn find(&self, path: &[u8]) -> Found<'_> {
         let mut hidden = false;
         for prefix in path::prefixes(path) {
-            match self.nodes.get(prefix) {
-                Some(Node::Directory(directory)) if prefix.len() == path.len() => {
-                    return directory.attributes.as_ref().map_or(Found::Absent, Found::Directory);
-                }
-                Some(Node::Directory(directory)) => hidden |= directory.opaque,
+            match self.get(prefix) {
+                Some(Node::Directory) => match self.directory(prefix) {
+                    Some(directory) if prefix.len() == path.len() => {
+                        return directory.attributes.as_ref().map_or(Found::Absent, Found::Directory);
+                    }
+                    directory => hidden |= directory.is_some_and(|directory| directory.opaque),
+                },
                 Some(Node::Inode(_) | Node::Whiteout) => return Found::Hidden,
                 None => break,
             }
@@ -194,47 +376,17 @@ impl Table {
 
     /// Whether the root hides all lower layers.
     pub(crate) fn root_is_opaque(&self) -> bool {
-        matches!(self.nodes.get(&b""[..]), Some(Node::Directory(root)) if root.opaque)
+        self.directories.first().is_some_and(|root| root.directory.opaque)
     }
 
-    /// SHA-256 over the canonical listing (`docs/measurement.md`).
-    pub(crate) fn digest(&self) -> Sha256Digest {
-        let mut hasher = Sha256::new();
-        hasher.update(LAYER);
-        hasher.update((self.nodes.len() as u64).to_be_bytes());
-        // An inode's first path in order; later ones are hard links to it.
-        let mut first: Vec<Option<&[u8]>> = vec![None; self.inodes.len()];
-        let undescribed = Attributes::undescribed();
-        let mut line = Vec::with_capacity(256);
-        for (path, node) in &self.nodes {
-            line.clear();
-            put(&mut line, path);
-            match node {
-                Node::Whiteout => line.push(b'w'),
-                Node::Directory(directory) => {
-                    let attributes = directory.attributes.as_ref().unwrap_or(&undescribed);
-                    line.push(b'e');
-                    let content = Content::Directory { opaque: directory.opaque };
-                    line.extend_from_slice(record(&attributes.plain, &attributes.xattrs, &content).as_bytes());
-                }
-                Node::Inode(place) => match (first.get_mut(*place), self.inodes.get(*place)) {
-                    (Some(Some(first)), _) => {
-                        line.push(b'h');
-                        put(&mut line, first);
-                    }
-                    (Some(first), Some(inode)) => {
-                        *first = Some(path);
-                        line.push(b'e');
-                        let record = record(&inode.plain, self.xattrs(*place), &inode.content.content());
-                        line.extend_from_slice(record.as_bytes());
-                    }
-                    // A node always names one of the table's inodes.
-                    _ => line.push(b'?'),
-                },
-            }
-            hasher.update(&line);
-        }
-        Sha256Digest::new(hasher.finalize().into())
+    /// The layer is measured: forgets the inodes, which no layer above asks for.
+    pub(crate) fn sealed(mut self) -> Arc<Self> {
+        self.records = Records::default();
+        self.xattrs = BTreeMap::new();
+        self.shared = BTreeSet::new();
+        self.entries.shrink_to_fit();
+        self.names.shrink_to_fit();
+        Arc::new(self)
     }
 }
 
@@ -247,4 +399,17 @@ fn inherited(path: &[u8], lower: &[Arc<Table>]) -> Attributes {
         }
     }
     Attributes::undescribed()
+}
+
+fn text<'a>(names: &'a [u8], entry: &Entry) -> &'a [u8] {
+    let start = entry.text as usize;
+    names.get(start..start + usize::from(entry.length)).unwrap_or_default()
+}
+
+fn is(entries: &[Entry], names: &[u8], id: u32, parent: u32, name: &[u8]) -> bool {
+    entries.get(id as usize).is_some_and(|entry| entry.parent == parent && text(names, entry) == name)
+}
+
+fn rehash(state: &RandomState, entries: &[Entry], names: &[u8], id: u32) -> u64 {
+    entries.get(id as usize).map_or(0, |entry| state.hash_one((entry.parent, text(names, entry))))
 }

@@ -31,6 +31,8 @@ pub(crate) struct Unpacker<S> {
     sink: S,
     budget: Arc<Budget>,
     file: Option<OpenFile>,
+    /// A directory's path in the archive, and where that leads: most entries follow one from the same directory.
+    parent: Option<(Vec<u8>, Vec<u8>)>,
 }
 
 /// The file whose content comes next. A whiteout's content has none to go to.
@@ -73,7 +75,8 @@ impl<S: Sink> EntrySink for Unpacker<S> {
     fn end(&mut self) -> Result<(), LayerError> {
         if let Some(OpenFile { path, size, attributes, hasher }) = self.file.take() {
             self.sink.file_done(&attributes)?;
-            self.add(&path, attributes, Kept::File { size, sha256: Sha256Digest::new(hasher.finalize().into()) });
+            let content = Kept::File { size, sha256: Sha256Digest::new(hasher.finalize().into()) };
+            self.table.insert_inode(&path, attributes, &content)?;
         }
         Ok(())
     }
@@ -82,6 +85,11 @@ impl<S: Sink> EntrySink for Unpacker<S> {
 impl<S: Sink> Unpacker<S> {
     /// `sink` has an empty root directory.
     pub(crate) fn new(sink: S, budget: Arc<Budget>) -> Self {
+        Self::with_table(Table::new(), sink, budget)
+    }
+
+    /// The same with a table that keeps most of itself in a file.
+    pub(crate) fn with_table(table: Table, sink: S, budget: Arc<Budget>) -> Self {
         let limits = budget.limits();
         let parser = Parser::new(TarLimits {
             archive_bytes: limits.layer_bytes,
@@ -89,7 +97,7 @@ impl<S: Sink> Unpacker<S> {
             entries: limits.entries,
             ..TarLimits::default()
         });
-        Self { parser: Some(Box::new(parser)), table: Table::new(), sink, budget, file: None }
+        Self { parser: Some(Box::new(parser)), table, sink, budget, file: None, parent: None }
     }
 
     /// Applies what the next bytes of the archive complete, any number of them.
@@ -126,7 +134,7 @@ impl<S: Sink> Unpacker<S> {
         let undescribed = Attributes::undescribed();
         for (path, directory) in self.table.directories().rev() {
             let attributes = directory.attributes.as_ref().unwrap_or(&undescribed);
-            self.sink.directory_done(path, attributes, directory.opaque)?;
+            self.sink.directory_done(&path, attributes, directory.opaque)?;
         }
         Ok((self.table, self.sink))
     }
@@ -165,13 +173,23 @@ impl<S: Sink> Unpacker<S> {
             _ => (Carrier::Other, None),
         };
         let attributes = attributes_of(meta, carrier)?;
-        let parent = self.resolve(parent, whole)?;
-        let path = join(&parent, name)?;
-        self.ensure_directory(&parent, whole)?;
+        let path = self.place(parent, name, whole)?;
         match existing {
             Some((place, existing)) => self.link(&path, meta, place, &existing),
             None => self.create(path, meta, attributes),
         }
+    }
+
+    /// Where an entry is put, in a directory that is made where it is missing.
+    fn place(&mut self, parent: TarPath<'_>, name: &[u8], whole: &[u8]) -> Result<Vec<u8>, LayerError> {
+        if let Some((_, leads)) = self.parent.as_ref().filter(|(written, _)| written == parent.as_bytes()) {
+            return join(leads, name);
+        }
+        let leads = self.resolve(parent, whole)?;
+        let path = join(&leads, name)?;
+        self.ensure_directory(&leads, whole)?;
+        self.parent = Some((parent.as_bytes().to_vec(), leads));
+        Ok(path)
     }
 
     fn create(&mut self, path: Vec<u8>, meta: &EntryMeta<'_>, attributes: Attributes) -> Result<(), LayerError> {
@@ -182,12 +200,11 @@ impl<S: Sink> Unpacker<S> {
             EntryKind::Char { major: 0, minor: 0 } => {
                 self.remove(&path)?;
                 self.sink.whiteout(&path)?;
-                self.table.insert(&path, Node::Whiteout);
-                return Ok(());
+                return self.table.insert_whiteout(&path);
             }
             EntryKind::File { size } => {
                 self.remove(&path)?;
-                self.sink.file(&path)?;
+                self.sink.file(&path, &attributes)?;
                 self.file = Some(OpenFile { path, size, attributes, hasher: Sha256::new() });
                 return Ok(());
             }
@@ -204,13 +221,8 @@ impl<S: Sink> Unpacker<S> {
             (None, Kept::Symlink(target)) => self.sink.symlink(&path, target, &attributes)?,
             (None, _) => {}
         }
-        self.add(&path, attributes, content);
+        self.table.insert_inode(&path, attributes, &content)?;
         Ok(())
-    }
-
-    fn add(&mut self, path: &[u8], attributes: Attributes, content: Kept) {
-        let inode = self.table.add_inode(attributes, content);
-        self.table.insert(path, Node::Inode(inode));
     }
 
     /// A directory keeps what it holds when it is described again, and its extended attributes; anything else gives
@@ -228,8 +240,7 @@ impl<S: Sink> Unpacker<S> {
         self.remove(path)?;
         self.sink.directory(path)?;
         let directory = Directory { attributes: Some(attributes), opaque, fresh: opaque };
-        self.table.insert(path, Node::Directory(Box::new(directory)));
-        Ok(())
+        self.table.insert_directory(path, directory)
     }
 
     /// The inode a hard link shares, and a name of it.
@@ -239,11 +250,11 @@ impl<S: Sink> Unpacker<S> {
         let parent = self.resolve(parent, meta.path.as_bytes())?;
         let existing = if parent.is_empty() { name.to_vec() } else { [&parent, name].join(&b'/') };
         let place = match self.table.get(&existing) {
-            Some(Node::Inode(place)) => *place,
-            Some(Node::Directory(_)) => return refused(Problem::LinkToDir),
+            Some(Node::Inode(place)) => place,
+            Some(Node::Directory) => return refused(Problem::LinkToDir),
             Some(Node::Whiteout) | None => return refused(Problem::LinkMissing),
         };
-        let content = self.table.inode(place).map(|inode| &inode.content);
+        let content = self.table.inode(place)?.map(|inode| inode.content);
         let carrier = if matches!(content, Some(Kept::File { .. })) { Carrier::File } else { Carrier::Other };
         let given = kept(carrier, meta.mode, meta.xattrs).map_err(|p| LayerError::entry(meta.path.as_bytes(), p))?;
         check_size(given.as_xattrs(), false)?;
@@ -267,18 +278,20 @@ impl<S: Sink> Unpacker<S> {
         if self.table.get(existing).is_none() {
             return itself;
         }
-        let Some(inode) = self.table.inode_mut(place) else { return itself };
+        let Some(inode) = self.table.inode(place)? else { return itself };
         let kind = match inode.content {
             Kept::File { .. } => LinkKind::File,
             Kept::Symlink(_) => LinkKind::Symlink,
             _ => LinkKind::Device,
         };
         let plain = Plain { mode: if kind == LinkKind::Symlink { 0o777 } else { meta.mode }, ..plain_of(meta) };
-        let differs = std::mem::replace(&mut inode.plain, plain) != plain;
+        let differs = inode.plain != plain;
+        if differs {
+            self.table.describe(place, &plain)?;
+        }
         let changed = Changed { plain, xattrs: self.table.xattrs(place), kind };
         self.sink.link(path, existing, differs.then_some(&changed))?;
-        self.table.insert(path, Node::Inode(place));
-        Ok(())
+        self.table.insert_link(path, place)
     }
 
     /// Hides what lower layers have at `path`; what this layer has there stays, in whichever order.
@@ -288,14 +301,16 @@ impl<S: Sink> Unpacker<S> {
             directory.fresh = true;
         } else if self.table.get(path).is_none() {
             self.sink.whiteout(path)?;
-            self.table.insert(path, Node::Whiteout);
+            self.table.insert_whiteout(path)?;
         }
         Ok(())
     }
 
     fn remove(&mut self, path: &[u8]) -> Result<(), LayerError> {
         if let Some(node) = self.table.get(path) {
-            let directory = matches!(node, Node::Directory(_));
+            let directory = node == Node::Directory;
+            // It may have led to the directory that is remembered.
+            self.parent = None;
             self.sink.remove(path, directory)?;
             self.table.remove(path);
         }
@@ -308,7 +323,7 @@ impl<S: Sink> Unpacker<S> {
         let mut at = path;
         loop {
             match self.table.get(at) {
-                Some(Node::Directory(_)) => break,
+                Some(Node::Directory) => break,
                 Some(Node::Inode(_)) => return Err(LayerError::entry(whole, Problem::Parent)),
                 Some(Node::Whiteout) | None => missing.push(at),
             }
@@ -322,7 +337,7 @@ impl<S: Sink> Unpacker<S> {
             let opaque = matches!(self.table.get(path), Some(Node::Whiteout));
             self.remove(path)?;
             self.sink.directory(path)?;
-            self.table.insert(path, Node::Directory(Box::new(Directory { attributes: None, opaque, fresh: opaque })));
+            self.table.insert_directory(path, Directory { attributes: None, opaque, fresh: opaque })?;
         }
         Ok(())
     }
@@ -341,7 +356,7 @@ impl<S: Sink> Unpacker<S> {
             let next = join(&at, &name)?;
             let target = match self.table.get(&next) {
                 Some(Node::Inode(_)) => {
-                    self.table.symlink(&next).ok_or_else(|| LayerError::entry(whole, Problem::Parent))?
+                    self.table.symlink(&next)?.ok_or_else(|| LayerError::entry(whole, Problem::Parent))?
                 }
                 _ => {
                     at = next;

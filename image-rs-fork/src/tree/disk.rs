@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{
     AtFlags, CWD, FileType, Gid, Mode, OFlags, ResolveFlags, Timespec, Timestamps, UTIME_OMIT, Uid, XattrFlags,
-    chmodat, chownat, fchmod, fchown, fsetxattr, futimens, linkat, makedev, mkdirat, mknodat, openat, openat2,
+    chmodat, chownat, fchmod, fchown, fsetxattr, fstat, futimens, linkat, makedev, mkdirat, mknodat, openat, openat2,
     symlinkat, unlinkat, utimensat,
 };
 use rustix::io::Errno;
@@ -57,11 +57,51 @@ pub(super) const fn blocks(content: u64) -> u64 {
     content.div_ceil(BLOCK).saturating_mul(BLOCK)
 }
 
+/// What a file has that was just made, before it is described.
+#[derive(Debug, Clone, Copy)]
+struct Fresh {
+    owner: (u32, u32),
+    /// Permissions that making it leaves of those that were asked for.
+    mask: u32,
+}
+
+impl Fresh {
+    /// Makes a file in the directory to see.
+    fn probe(root: &OwnedFd) -> Result<Self, Errno> {
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = openat(root, PROBE, flags, Mode::from_raw_mode(PERMISSIONS))?;
+        let stat = fstat(&file);
+        unlinkat(root, PROBE, AtFlags::empty())?;
+        let stat = stat?;
+        Ok(Self { owner: (stat.st_uid, stat.st_gid), mask: stat.st_mode & 0o7777 })
+    }
+
+    /// The mode to make a file with that is to have `mode`. Until the layer is complete only root reaches it.
+    const fn ask(mode: u32) -> u32 {
+        if mode & !PERMISSIONS == 0 { mode } else { 0o600 }
+    }
+
+    fn owns(&self, attributes: &Plain) -> bool {
+        self.owner == (attributes.uid, attributes.gid)
+    }
+
+    /// Whether a file made for `mode` has it.
+    const fn has(&self, mode: u32) -> bool {
+        mode & !PERMISSIONS == 0 && mode & self.mask == mode
+    }
+}
+
+/// Modes that a file can be made with; others change with its owner.
+const PERMISSIONS: u32 = 0o777;
+/// The name of the file that is made and removed again before there is another.
+const PROBE: &[u8] = b"probe";
+
 /// A layer's directory while it is filled.
 #[derive(Debug)]
 pub(crate) struct Disk {
     growth: Growth,
     root: OwnedFd,
+    fresh: Fresh,
     /// For errors.
     path: PathBuf,
     /// The directory of the last path: most entries follow one from the same directory.
@@ -75,7 +115,8 @@ impl Disk {
     /// Fills the empty directory at `path`.
     pub(crate) fn new(path: &Path, growth: Growth) -> Result<Self, ImageError> {
         let root = open_directory(path).map_err(|e| store_error(path, "open the layer's directory", e))?;
-        Ok(Self { growth, root, path: path.to_owned(), parent: None, file: None, file_size: (0, 0) })
+        let fresh = Fresh::probe(&root).map_err(|e| store_error(path, "create a file", e))?;
+        Ok(Self { growth, root, fresh, path: path.to_owned(), parent: None, file: None, file_size: (0, 0) })
     }
 
     /// What has been counted.
@@ -133,6 +174,21 @@ fn describe(file: &OwnedFd, attributes: &Plain, xattrs: &[Xattr]) -> Result<(), 
     let (uid, gid) = ids(attributes);
     fchown(file, uid, gid)?;
     fchmod(file, Mode::from_raw_mode(attributes.mode))?;
+    complete(file, attributes, xattrs)
+}
+
+/// The same for a file that was made for these attributes: with many files, each call that changes nothing counts.
+fn describe_made(file: &OwnedFd, fresh: Fresh, attributes: &Plain, xattrs: &[Xattr]) -> Result<(), Errno> {
+    if !fresh.owns(attributes) {
+        return describe(file, attributes, xattrs);
+    }
+    if !fresh.has(attributes.mode) {
+        fchmod(file, Mode::from_raw_mode(attributes.mode))?;
+    }
+    complete(file, attributes, xattrs)
+}
+
+fn complete(file: &OwnedFd, attributes: &Plain, xattrs: &[Xattr]) -> Result<(), Errno> {
     for (name, value) in xattrs {
         fsetxattr(file, &**name, value, XattrFlags::empty())?;
     }
@@ -140,9 +196,17 @@ fn describe(file: &OwnedFd, attributes: &Plain, xattrs: &[Xattr]) -> Result<(), 
 }
 
 /// The same for what is not opened: symbolic links, devices and pipes, which have no extended attributes.
-fn describe_at(directory: &OwnedFd, name: &[u8], attributes: &Plain, kind: LinkKind) -> Result<(), Errno> {
-    let (uid, gid) = ids(attributes);
-    chownat(directory, name, uid, gid, AtFlags::SYMLINK_NOFOLLOW)?;
+fn describe_at(
+    directory: &OwnedFd,
+    name: &[u8],
+    fresh: Option<Fresh>,
+    attributes: &Plain,
+    kind: LinkKind,
+) -> Result<(), Errno> {
+    if !fresh.is_some_and(|fresh| fresh.owns(attributes)) {
+        let (uid, gid) = ids(attributes);
+        chownat(directory, name, uid, gid, AtFlags::SYMLINK_NOFOLLOW)?;
+    }
     if kind != LinkKind::Symlink {
         // Known to be no symbolic link, so there is nothing to follow.
         chmodat(directory, name, Mode::from_raw_mode(attributes.mode), AtFlags::empty())?;
@@ -165,12 +229,12 @@ impl Sink for Disk {
         done.map_err(self.fail("describe a directory"))
     }
 
-    fn file(&mut self, path: &[u8]) -> Result<(), ImageError> {
+    fn file(&mut self, path: &[u8], attributes: &Attributes) -> Result<(), ImageError> {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         self.growth.grow(ENTRY)?;
         self.file_size = (0, 0);
         let (directory, name) = self.at(path)?;
-        let opened = openat(directory, name, flags, Mode::RUSR | Mode::WUSR);
+        let opened = openat(directory, name, flags, Mode::from_raw_mode(Fresh::ask(attributes.plain.mode)));
         self.file = Some(opened.map_err(self.fail("create a file"))?);
         Ok(())
     }
@@ -197,13 +261,15 @@ impl Sink for Disk {
 
     fn file_done(&mut self, attributes: &Attributes) -> Result<(), ImageError> {
         let file = self.file.take().ok_or(Errno::BADF).map_err(self.fail("close a file"))?;
-        describe(&file, &attributes.plain, &attributes.xattrs).map_err(self.fail("describe a file"))
+        let described = describe_made(&file, self.fresh, &attributes.plain, &attributes.xattrs);
+        described.map_err(self.fail("describe a file"))
     }
 
     fn symlink(&mut self, path: &[u8], target: &[u8], attributes: &Attributes) -> Result<(), ImageError> {
+        let fresh = Some(self.fresh);
         self.make(path, "make a symbolic link", |directory, name| {
             symlinkat(target, directory, name)?;
-            describe_at(directory, name, &attributes.plain, LinkKind::Symlink)
+            describe_at(directory, name, fresh, &attributes.plain, LinkKind::Symlink)
         })
     }
 
@@ -213,9 +279,10 @@ impl Sink for Disk {
             Device::Block(major, minor) => (FileType::BlockDevice, makedev(major, minor)),
             Device::Fifo => (FileType::Fifo, 0),
         };
+        let fresh = Some(self.fresh);
         self.make(path, "make a device or pipe", |directory, name| {
             mknodat(directory, name, kind, Mode::empty(), number)?;
-            describe_at(directory, name, &attributes.plain, LinkKind::Device)
+            describe_at(directory, name, fresh, &attributes.plain, LinkKind::Device)
         })
     }
 
@@ -232,7 +299,7 @@ impl Sink for Disk {
                     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
                     describe(&openat(directory, name, flags, Mode::empty())?, plain, xattrs)
                 }
-                Some(Changed { plain, kind, .. }) => describe_at(directory, name, plain, *kind),
+                Some(Changed { plain, kind, .. }) => describe_at(directory, name, None, plain, *kind),
             }
         })
     }

@@ -22,6 +22,7 @@ use rustix::io::Errno;
 use self::disk::{Disk, open_directory, store_error};
 pub use self::memory::in_memory;
 use crate::error::ImageError;
+use crate::layer::table::Table;
 use crate::layer::unpack::Unpacker;
 use crate::pull::Flights;
 use crate::space::{Lease, Space};
@@ -81,6 +82,11 @@ impl TreeStore {
     }
 }
 
+/// A file without a name for what is measured of one layer, until its digest is taken.
+fn spill(dir: &Path) -> Result<File, ImageError> {
+    tempfile::tempfile_in(dir).map_err(|e| store_error(dir, "make a temporary file", e))
+}
+
 /// What a stored layer counts for: what [`Disk`] counted when it was written.
 fn taken(path: &Path) -> Result<u64, ImageError> {
     let fail = |e| store_error(path, "measure a stored layer", e);
@@ -116,8 +122,9 @@ impl LayerStore for TreeStore {
         let partial = Partial::make(&self.inner.layers, &layer.chain.hex(), &self.inner.partials)?;
         store_dir::make(&partial.path.join(FS))?;
         let disk = Disk::new(&partial.path.join(FS), self.inner.space.begin())?;
+        let table = Table::spilling(spill(&partial.path)?, &partial.path);
         Ok(Box::new(Writer {
-            unpacker: Unpacker::new(disk, room.0),
+            unpacker: Unpacker::with_table(table, disk, room.0),
             partial,
             chain: layer.chain.hex(),
             subject: layer.subject.clone(),
@@ -152,7 +159,7 @@ impl LayerWriter for Writer {
         let Self { unpacker, partial, chain, subject, store } = *self;
         let home = store.layers.join(&chain);
         let (table, disk) = unpacker.finish(&tables(lower)).map_err(|e| e.into_image(&subject))?;
-        let digest = table.digest();
+        let digest = table.digest()?;
         let fail = |e: std::io::Error| store_error(&partial.path, "complete a layer", e);
         let mut measurement = File::create(partial.path.join(MEASUREMENT)).map_err(fail)?;
         measurement.write_all(digest.to_string().as_bytes()).map_err(fail)?;
@@ -166,7 +173,7 @@ impl LayerWriter for Writer {
             // Another pull was faster; the chain ID says it stored the same. It is measured all the same.
             Published::Known(found) => return Box::new(found).measure(),
         };
-        let (table, directory) = (Arc::new(table), Some(home.join(FS)));
+        let (table, directory) = (table.sealed(), Some(home.join(FS)));
         Ok(TreeLayer { digest, table, directory, _lease: Some(lease) }.into())
     }
 }
@@ -195,15 +202,17 @@ impl Candidate for Found {
     fn measure(self: Box<Self>) -> Result<StoredLayer, ImageError> {
         let expected = fs::read_to_string(self.path.join(MEASUREMENT)).unwrap_or_default();
         let fs = self.path.join(FS);
-        let (actual, table) = match walk::walk(&fs) {
-            Ok(table) => (table.digest().to_string(), Some(table)),
+        let spill = spill(&self.store.layers)?;
+        let walked = walk::walk(&fs, Table::spilling(spill, &self.store.layers));
+        let (actual, table) = match walked.and_then(|table| Ok((table.digest()?, table))) {
+            Ok((digest, table)) => (digest.to_string(), Some(table)),
             Err(e) if is_shape(&e) => (e.to_string(), None),
             Err(e) => return Err(e),
         };
         if let (Some(table), Ok(digest)) = (table, expected.parse::<Sha256Digest>())
             && expected == actual
         {
-            let (table, directory) = (Arc::new(table), Some(fs));
+            let (table, directory) = (table.sealed(), Some(fs));
             return Ok(TreeLayer { digest, table, directory, _lease: Some(self.lease) }.into());
         }
         store_dir::remove_layer(&self.store.layers, &self.chain)?;

@@ -14,9 +14,10 @@ use sha2::{Digest as _, Sha256};
 
 use super::disk::{open_beneath, open_directory, store_error};
 use crate::error::ImageError;
+use crate::layer::LayerError;
 use crate::layer::attributes::{Attributes, Mtime, OPAQUE, Plain, Xattr};
 use crate::layer::path::{MAX_DEPTH, join};
-use crate::layer::table::{Directory, Kept, Node, Table};
+use crate::layer::table::{Directory, Kept, Table};
 use crate::layer::xattrs::SELINUX;
 
 /// Size of the buffer for file content, in bytes.
@@ -30,16 +31,21 @@ struct Walk {
     buffer: Vec<u8>,
 }
 
-/// Reads the directory at `path`, all of it, content included. Blocking.
+/// Reads the directory at `path`, all of it, content included, into an empty table. Blocking.
 ///
 /// # Errors
 /// `store.io`.
-pub(crate) fn walk(path: &Path) -> Result<Table, ImageError> {
+pub(crate) fn walk(path: &Path, table: Table) -> Result<Table, ImageError> {
     let fail = |e: Errno| store_error(path, "measure a stored layer", e);
     let root = open_directory(path).map_err(fail)?;
-    let mut walk = Walk { root, table: Table::new(), shared: BTreeMap::new(), buffer: vec![0; BUFFER] };
+    let mut walk = Walk { root, table, shared: BTreeMap::new(), buffer: vec![0; BUFFER] };
     walk.run().map_err(fail)?;
     Ok(walk.table)
+}
+
+/// More than a table can hold, or its spill cannot.
+fn full(_: LayerError) -> Errno {
+    Errno::NOSPC
 }
 
 impl Walk {
@@ -61,7 +67,9 @@ impl Walk {
                 let stat = statat(&directory, name, AtFlags::SYMLINK_NOFOLLOW)?;
                 match FileType::from_raw_mode(stat.st_mode) {
                     FileType::Directory => waiting.push(below),
-                    FileType::CharacterDevice if stat.st_rdev == 0 => self.table.insert(&below, Node::Whiteout),
+                    FileType::CharacterDevice if stat.st_rdev == 0 => {
+                        self.table.insert_whiteout(&below).map_err(full)?
+                    }
                     kind => self.inode(&directory, name, &below, kind, &stat)?,
                 }
             }
@@ -75,8 +83,7 @@ impl Walk {
         xattrs.retain(|(name, value)| !(&**name == OPAQUE && &**value == b"y"));
         let opaque = xattrs.len() < before;
         let attributes = Some(attributes(&fstat(directory)?, xattrs)?);
-        self.table.insert(path, Node::Directory(Box::new(Directory { attributes, opaque, fresh: false })));
-        Ok(())
+        self.table.insert_directory(path, Directory { attributes, opaque, fresh: false }).map_err(full)
     }
 
     fn inode(
@@ -89,8 +96,7 @@ impl Walk {
     ) -> Result<(), Errno> {
         let key = (stat.st_dev, stat.st_ino);
         if let Some(inode) = self.shared.get(&key) {
-            self.table.insert(path, Node::Inode(*inode));
-            return Ok(());
+            return self.table.insert_link(path, *inode).map_err(full);
         }
         let device = (major(stat.st_rdev), minor(stat.st_rdev));
         let mut found = Vec::new();
@@ -113,11 +119,10 @@ impl Walk {
             // A socket is in no layer; somebody put it there.
             _ => return Err(Errno::INVAL),
         };
-        let inode = self.table.add_inode(attributes(stat, found)?, content);
+        let inode = self.table.insert_inode(path, attributes(stat, found)?, &content).map_err(full)?;
         if stat.st_nlink > 1 {
             self.shared.insert(key, inode);
         }
-        self.table.insert(path, Node::Inode(inode));
         Ok(())
     }
 
