@@ -45,7 +45,8 @@ fn main() -> ExitCode {
         }
     };
     let output = Output::new(cli.json);
-    let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
+    // Nothing but waiting is asynchronous: what works has a blocking thread of its own.
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return output.failed(&Failure::Fault(format!("cannot start: {error}"))),
     };
