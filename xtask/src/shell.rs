@@ -20,11 +20,20 @@ pub(crate) fn cargo(arguments: &[&str]) -> Command {
 
 /// Where `cargo` puts binaries of the dev profile.
 pub(crate) fn binaries() -> Result<PathBuf> {
+    Ok(target()?.join("debug"))
+}
+
+/// Where `cargo` puts binaries of the release profile.
+pub(crate) fn release_binaries() -> Result<PathBuf> {
+    Ok(target()?.join("release"))
+}
+
+fn target() -> Result<PathBuf> {
     let metadata = output(cargo(&["metadata", "--format-version=1", "--no-deps"]))?;
     let metadata: serde_json::Value = serde_json::from_str(&metadata).context("cargo metadata")?;
     let target =
         metadata.get("target_directory").and_then(|v| v.as_str()).context("cargo metadata: target_directory")?;
-    Ok(Path::new(target).join("debug"))
+    Ok(target.into())
 }
 
 /// Shows a command as one would type it and runs it; its failure is ours.

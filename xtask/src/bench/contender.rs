@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail};
 
 use super::measure::{Process, Scratch, Usage, timed};
-use crate::shell::{binaries, output};
+use crate::shell::{output, release_binaries};
 
 /// How long containerd may take to answer.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -29,9 +29,9 @@ enum Kind {
 }
 
 impl Contender {
-    /// `tclctl pull`.
+    /// `tclctl pull` of the release profile: what people use.
     pub(crate) fn ours(layout: &str) -> Result<Self> {
-        let tclctl = binaries()?.join("tclctl");
+        let tclctl = release_binaries()?.join("tclctl");
         Ok(Self { name: format!("ours {layout}"), kind: Kind::Ours { tclctl, layout: layout.to_owned() } })
     }
 
