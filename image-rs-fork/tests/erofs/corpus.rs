@@ -40,7 +40,7 @@ fn equals_tar(archive: &Path) -> usize {
 }
 
 /// The directories an archive has entries for, as a listing shows them.
-fn directories(archive: &Path) -> BTreeSet<String> {
+pub(crate) fn directories(archive: &Path) -> BTreeSet<String> {
     let listed = run(Command::new("tar").arg("-tf").arg(archive));
     let members = listed.lines().filter_map(|member| member.strip_suffix('/'));
     members.map(|member| format!("/{}", member.trim_start_matches("./").trim_start_matches('.'))).collect()
@@ -71,7 +71,7 @@ fn meaning(lines: impl Iterator<Item = String>) -> Vec<String> {
 }
 
 /// A directory without an entry of its own has no time in the archive: `tar` leaves the one at which it unpacked.
-fn timeless(line: String, own: &BTreeSet<String>) -> String {
+pub(crate) fn timeless(line: String, own: &BTreeSet<String>) -> String {
     let mut words: Vec<&str> = line.split(' ').collect();
     if line.starts_with('d') && words.len() > 3 && !own.contains(words[2]) {
         words.remove(3);

@@ -10,5 +10,6 @@ mod listing;
 mod corpus;
 mod equal;
 mod format;
+mod images;
 mod inherit;
 mod odd;

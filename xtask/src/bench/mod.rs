@@ -1,5 +1,5 @@
 //! `bench pull`: our pull beside other people's, in turns, each in a fresh state on the same fresh tmpfs.
-//! `bench equal`: layers as EROFS images against what `tar` unpacks of them.
+//! `bench equal`: layers and images, mounted, against what `tar` unpacks of them.
 
 mod contender;
 mod equal;
@@ -20,10 +20,12 @@ Usage: cargo xtask bench pull [--corpus HOST:PORT] [--images many,medium,large] 
                               [--rounds 3] [--layouts erofs,tree] [--peers containerd,skopeo-umoci,podman|none]
                               [--dir DIR] [--json FILE]
        cargo xtask bench equal --layers DIR
+       cargo xtask bench equal --images many,medium,large [--corpus HOST:PORT] [--compression gzip,zstd]
 
-  pull   pulls HOST:PORT/IMAGE:COMPRESSION (plain HTTP) by `tclctl pull` and by the peers that are installed, in
-         turns, and prints the medians. An image written as NAME:TAG is taken as it is, whatever --compression says
-  equal  writes every DIR/*.tar as an EROFS image, mounts it and compares it with what `tar -xp` unpacks
+  pull   builds `tclctl` with the release profile, pulls HOST:PORT/IMAGE:COMPRESSION (plain HTTP) by `tclctl pull`
+         and by the peers that are installed, in turns, and prints the medians. An image written as NAME:TAG is taken as it is, whatever --compression says
+  equal  writes every DIR/*.tar as an EROFS image, mounts it and compares it with what `tar -xp` unpacks; or pulls and
+         mounts images by `tclctl`, in both layouts, and compares each with what `tar -xp` makes of its layers in order
 ";
 
 /// What `bench pull` was asked for.
@@ -43,7 +45,12 @@ struct Options {
 pub(crate) fn bench(arguments: &[String]) -> Result<()> {
     match arguments.split_first().map(|(first, rest)| (first.as_str(), rest)) {
         Some(("pull", rest)) => pull(&Options::parse(rest)?),
-        Some(("equal", [option, layers])) if option == "--layers" => equal::run_over(&PathBuf::from(layers)),
+        Some(("equal", [option, layers])) if option == "--layers" => equal::layers(&PathBuf::from(layers)),
+        Some(("equal", rest)) if rest.iter().any(|option| option == "--images") => {
+            let options = Options::parse(rest)?;
+            let reference = |tag: String| format!("{}/{tag}", options.corpus);
+            equal::images(&options.tags().into_iter().map(reference).collect::<Vec<_>>())
+        }
         Some(("help" | "--help" | "-h", _)) => {
             print!("{HELP}");
             Ok(())
@@ -99,7 +106,7 @@ impl Options {
 
 fn pull(options: &Options) -> Result<()> {
     prerequisites::require_root()?;
-    run(cargo(&["build", "--quiet", "--package", "tclctl"]))?;
+    run(cargo(&["build", "--quiet", "--release", "--package", "tclctl"]))?;
     let mut contenders = Vec::new();
     for layout in &options.layouts {
         contenders.push(Contender::ours(layout)?);
