@@ -166,8 +166,8 @@ impl Table {
         if self.last.0 == path {
             return Some(self.last.1);
         }
-        let names = path.split(|b| *b == b'/').filter(|name| !name.is_empty());
-        names.into_iter().try_fold(ROOT, |parent, name| match self.child(parent, name)? {
+        let mut names = path.split(|b| *b == b'/').filter(|name| !name.is_empty());
+        names.try_fold(ROOT, |parent, name| match self.child(parent, name)? {
             (_, Entry { kind: Kind::Directory, node, .. }) => Some(*node),
             _ => None,
         })
