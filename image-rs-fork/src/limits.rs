@@ -14,7 +14,7 @@ pub struct Limits {
     pub blob_bytes: u64,
     /// Entries of all layers together. Default 2,000,000.
     pub entries: u64,
-    /// Layers. Default 500, what overlayfs can stack.
+    /// Layers. Default 500, what overlayfs can stack: more is never taken.
     pub layers: u32,
     /// Unpacked bytes per compressed byte of a layer, beyond the first 64 MiB. Default 1,000.
     pub ratio: u32,

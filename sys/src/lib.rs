@@ -18,6 +18,7 @@ mod error;
 pub mod loop_device;
 mod node;
 pub mod sha256_lanes;
+pub mod working_directory;
 
 pub use error::DeviceError;
 pub use node::BlockDevice;

@@ -54,6 +54,10 @@ pub enum Unenforced {
     Allowed,
 }
 
+/// The most layers that overlayfs stacks (`OVL_MAX_STACK` of the kernel).
+pub(crate) const MOST_LAYERS: u32 = 500;
+/// The options of mount(2), with their NUL.
+const PAGE: usize = 4096;
 /// Where the file system is mounted, below its directory.
 const ROOTFS: &str = "rootfs";
 
@@ -260,12 +264,13 @@ fn overlay_of_layers(layers: &[PathBuf], dir: &Path, target: &Path) -> Result<()
     move_mount(&mount, "", &to, "", flags)
 }
 
-/// For what fits into the one page of options that mount(2) takes, about 200 layers; fsconfig takes 256 bytes.
+/// In the one page of options that mount(2) takes; fsconfig takes 256 bytes. Layers are named by the numbers of open
+/// files and found from `/proc/self/fd`, so 500 fit as long as the path of `dir` has less than 700 bytes.
 fn overlay_of_list(layers: &[PathBuf], dir: &Path, target: &Path) -> Result<(), Errno> {
     let open =
         |path: &Path| openat(CWD, path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, rustix::fs::Mode::empty());
-    let by_number = |fd: &OwnedFd| format!("/proc/self/fd/{}", fd.as_raw_fd());
-    // Open until the file system stands: their paths are short and need no escapes.
+    let by_number = |fd: &OwnedFd| fd.as_raw_fd().to_string();
+    // Open until the file system stands.
     let lowers = layers.iter().rev().map(|layer| open(layer)).collect::<Result<Vec<_>, _>>()?;
     let mut options = b"lowerdir=".to_vec();
     options.extend(lowers.iter().map(by_number).collect::<Vec<_>>().join(":").into_bytes());
@@ -279,6 +284,51 @@ fn overlay_of_list(layers: &[PathBuf], dir: &Path, target: &Path) -> Result<(), 
             options.push(*byte);
         }
     }
+    if options.len() >= PAGE {
+        // The kernel would cut them.
+        return Err(Errno::NAMETOOLONG);
+    }
     let options = CString::new(options).map_err(|_| Errno::INVAL)?;
-    mount("overlay", by_number(&open(target)?), "overlay", MountFlags::empty(), Some(options.as_c_str()))
+    let target = open(target)?;
+    let mount = || mount("overlay", by_number(&target), "overlay", MountFlags::empty(), Some(options.as_c_str()));
+    sys::working_directory::within(Path::new("/proc/self/fd"), mount)?
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As kernels before 6.5 need it, on any kernel; needs root.
+    #[test]
+    fn five_hundred_layers_fit_into_the_options_of_one_mount() {
+        let home = tempfile::tempdir().unwrap();
+        let make = |name: &str| {
+            let path = home.path().join(name);
+            fs::create_dir(&path).unwrap();
+            path
+        };
+        let layers: Vec<PathBuf> = (0..MOST_LAYERS)
+            .map(|number| {
+                let layer = make(&format!("a layer, with: an odd\\name {number}"));
+                fs::write(layer.join("last"), number.to_string()).unwrap();
+                fs::write(layer.join(number.to_string()), "").unwrap();
+                layer
+            })
+            .collect();
+        let before = std::env::current_dir().unwrap();
+        let dir = make("rootfs, here");
+        for name in ["upper", "work", ROOTFS] {
+            fs::create_dir(dir.join(name)).unwrap();
+        }
+        overlay_of_list(&layers, &dir, &dir.join(ROOTFS)).unwrap();
+        assert_eq!(std::env::current_dir().unwrap(), before, "other threads stay where they were");
+        let seen = fs::read_to_string(dir.join(ROOTFS).join("last")).unwrap();
+        let names = fs::read_dir(dir.join(ROOTFS)).unwrap().count();
+        remove_rootfs(&dir).unwrap();
+        assert_eq!((seen.as_str(), names), ("499", 501));
+
+        let long = make(&"d".repeat(250));
+        let deep = (0..8).fold(long, |path, _| path.join("d".repeat(250)));
+        assert_eq!(overlay_of_list(&layers, &deep, home.path()).unwrap_err(), Errno::NAMETOOLONG);
+    }
 }

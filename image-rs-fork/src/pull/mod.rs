@@ -17,7 +17,7 @@ use self::layers::Puller;
 use crate::error::ImageError;
 use crate::limits::Limits;
 use crate::manifest::VerifiedManifest;
-use crate::mount::MountedRootfs;
+use crate::mount::{MOST_LAYERS, MountedRootfs};
 use crate::ocicrypt::{self, KeyProvider};
 use crate::progress::Progress;
 use crate::store::{LayerStore, StoredLayer, digests, rootfs_digest};
@@ -142,8 +142,10 @@ pub async fn pull(
 /// Limits that need no byte of a layer.
 fn check_announced(manifest: &VerifiedManifest, limits: &Limits) -> Result<(), ImageError> {
     let subject = || manifest.reference().to_string();
-    if manifest.layers().len() as u64 > u64::from(limits.layers) {
-        return Err(ImageError::Limit { subject: subject(), what: "layers", limit: limits.layers.into() });
+    // What overlayfs does not stack is not worth fetching, whatever the configuration says.
+    let most = limits.layers.min(MOST_LAYERS);
+    if manifest.layers().len() as u64 > u64::from(most) {
+        return Err(ImageError::Limit { subject: subject(), what: "layers", limit: most.into() });
     }
     match manifest.layers().iter().find(|layer| layer.size > limits.blob_bytes) {
         Some(layer) => {
