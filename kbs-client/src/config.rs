@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use protocols::digest::Sha256Digest;
 use protocols::environment::Environment;
 use protocols::keys::VerifyingKey;
 use serde::Deserialize;
@@ -29,6 +30,8 @@ pub enum AttestorConfig {
         timeout_seconds: Option<u64>,
         /// PEM file of one more TLS root.
         root: Option<PathBuf>,
+        /// What `root` must hold, so that it is measured with the configuration; production requires it.
+        root_digest: Option<Sha256Digest>,
     },
     /// A stock KBS: resources only.
     Trustee {
@@ -88,20 +91,27 @@ impl Attestor {
     /// # Errors
     /// [`ConfigError`] names the field.
     pub fn new(config: &AttestorConfig, environment: Environment) -> Result<Self, ConfigError> {
-        let (url, kind, timeout, root) = match config {
-            AttestorConfig::Tcl { url, key, timeout_seconds, root } => {
+        let (url, kind, timeout, root, digest) = match config {
+            AttestorConfig::Tcl { url, key, timeout_seconds, root, root_digest } => {
                 let Ok(VerifyingKey::EcdsaP256(key)) = VerifyingKey::from_pem(key) else {
                     return Err(ConfigError::Key);
                 };
-                (url, Kind::Tcl(Box::new(key)), timeout_seconds, root)
+                (url, Kind::Tcl(Box::new(key)), timeout_seconds, root, *root_digest)
             }
-            AttestorConfig::Trustee { url, timeout_seconds, root } => (url, Kind::Trustee, timeout_seconds, root),
+            AttestorConfig::Trustee { url, timeout_seconds, root } => (url, Kind::Trustee, timeout_seconds, root, None),
         };
         let timeout = timeout.unwrap_or(DEFAULT_TIMEOUT);
         if !(1..=3600).contains(&timeout) {
             return Err(ConfigError::Timeout);
         }
         let root = root.as_ref().map(read_root).transpose()?;
+        if let Some(expected) = digest {
+            let actual = root.as_deref().map(Sha256Digest::of);
+            if actual != Some(expected) {
+                let actual = actual.map_or_else(|| "no file".to_owned(), |digest| digest.to_string());
+                return Err(ConfigError::Root(format!("{actual}, where root_digest says {expected}")));
+            }
+        }
         Ok(Self { base: base(url)?, kind, environment, timeout: Duration::from_secs(timeout), root })
     }
 
@@ -175,7 +185,8 @@ MCowBQYDK2VwAyEA679MoVl5KsVYSx8Qzs+PWLowbDQovTimMfEb4iVRd6Y=
 -----END PUBLIC KEY-----";
 
     fn attestor(url: &str, key: &str, timeout_seconds: Option<u64>) -> Result<Attestor, ConfigError> {
-        let config = AttestorConfig::Tcl { url: url.into(), key: key.into(), timeout_seconds, root: None };
+        let config =
+            AttestorConfig::Tcl { url: url.into(), key: key.into(), timeout_seconds, root: None, root_digest: None };
         Attestor::new(&config, Environment::Production)
     }
 
@@ -227,5 +238,21 @@ MCowBQYDK2VwAyEA679MoVl5KsVYSx8Qzs+PWLowbDQovTimMfEb4iVRd6Y=
         let stock = Attestor::new(&parse(stock).unwrap(), Environment::Production).unwrap();
         assert!(!stock.decides());
         assert_eq!(stock.key().unwrap_err().code(), protocols::reason::ATTESTOR_PROTOCOL);
+    }
+
+    #[test]
+    fn a_root_with_another_digest_than_the_configuration_says_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("ca.pem");
+        std::fs::write(&path, "a root").unwrap();
+        let check = |root: Option<&PathBuf>, digest: &[u8]| {
+            let (root, root_digest) = (root.cloned(), Some(Sha256Digest::of(digest)));
+            let (url, key) = ("https://attestor.example".to_owned(), P256.to_owned());
+            let config = AttestorConfig::Tcl { url, key, timeout_seconds: None, root, root_digest };
+            Attestor::new(&config, Environment::Production)
+        };
+        assert!(check(Some(&path), b"a root").is_ok());
+        assert!(matches!(check(Some(&path), b"another"), Err(ConfigError::Root(_))));
+        assert!(matches!(check(None, b"a root"), Err(ConfigError::Root(_))));
     }
 }

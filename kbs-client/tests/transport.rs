@@ -98,6 +98,7 @@ fn client(address: SocketAddr) -> Client {
         key: key.verifying_key().to_pem().unwrap(),
         timeout_seconds: Some(1),
         root: None,
+        root_digest: None,
     };
     Client::new(Attestor::new(&config, Environment::Development).unwrap()).unwrap()
 }

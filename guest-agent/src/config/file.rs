@@ -57,6 +57,7 @@ pub(super) struct File {
 #[serde(default, deny_unknown_fields)]
 struct ImagesFile {
     signature_policy: Option<PathBuf>,
+    signature_policy_digest: Option<Sha256Digest>,
     signature_policy_json: Option<String>,
     layout: Option<Layout>,
     quota_bytes: Option<u64>,
@@ -131,14 +132,21 @@ impl File {
             }
         }
         development("attester", self.attester.simulated())?;
-        let http = match &self.attestor {
-            AttestorConfig::Tcl { url, .. } => url.starts_with("http:"),
+        let (http, unmeasured_root) = match &self.attestor {
+            AttestorConfig::Tcl { url, root, root_digest, .. } => {
+                (url.starts_with("http:"), root.is_some() && root_digest.is_none())
+            }
             AttestorConfig::Trustee { .. } => {
                 return Err(field("attestor.kind", "must be \"tcl\": a stock KBS keeps no event logs"));
             }
         };
         development("attestor.url with http", http)?;
+        development("attestor.root without root_digest", unmeasured_root)?;
         development("plain HTTP in [registry]", self.registry.uses_plain_http())?;
+        // What a file says is measured by its digest, which stands in the measured configuration.
+        development("a file in [registry] without file_digests", self.registry.undigested_file().is_some())?;
+        let digested = self.images.signature_policy.is_none() || self.images.signature_policy_digest.is_some();
+        development("images.signature_policy without signature_policy_digest", !digested)?;
 
         let modes = check_modes(self.modes)?;
         let local = match (modes.permitted.contains(&Mode::Local), self.local) {
@@ -160,7 +168,7 @@ impl File {
             local,
             signers: TrustedSigners::new(self.signers).map_err(|error| field("signers", error))?,
             registry: self.registry,
-            signatures: check_signatures(self.images.signature_policy, self.images.signature_policy_json)?,
+            signatures: check_signatures(environment, &self.images)?,
             limits: self.limits,
             image_layout: self.images.layout,
             image_quota: self.images.quota_bytes,
@@ -176,16 +184,26 @@ pub(super) fn field(field: &'static str, what: impl ToString) -> ConfigError {
     ConfigError::Field { field, what: what.to_string() }
 }
 
-/// A policy file is read here and not again: what is in force does not change under a running agent.
-fn check_signatures(path: Option<PathBuf>, json: Option<String>) -> Result<SignaturePolicy, ConfigError> {
-    let bytes = match (path, json) {
+/// A policy file is read here and not again: what is in force does not change under a running agent. In production
+/// its keys stand in it, since key files are not measured.
+fn check_signatures(environment: Environment, images: &ImagesFile) -> Result<SignaturePolicy, ConfigError> {
+    let bytes = match (&images.signature_policy, &images.signature_policy_json) {
         (Some(path), None) => {
             if !path.is_absolute() {
                 return Err(field("images.signature_policy", "must be an absolute path"));
             }
-            read_bounded(&path, MAX_POLICY).map_err(|source| ConfigError::Read { path, source })?
+            let named = |source| ConfigError::Read { path: path.clone(), source };
+            let bytes = read_bounded(path, MAX_POLICY).map_err(named)?;
+            let actual = Sha256Digest::of(&bytes);
+            if images.signature_policy_digest.is_some_and(|expected| expected != actual) {
+                return Err(field("images.signature_policy_digest", format!("the file's is {actual}")));
+            }
+            bytes
         }
-        (None, Some(json)) => json.into_bytes(),
+        (None, Some(_)) if images.signature_policy_digest.is_some() => {
+            return Err(field("images.signature_policy_digest", "is of no use beside signature_policy_json"));
+        }
+        (None, Some(json)) => json.clone().into_bytes(),
         (None, None) => {
             let choice = "or signature_policy_json must say whose images are taken; every image, signed or not: \
                           signature_policy_json = '{\"default\": [{\"type\": \"insecureAcceptAnything\"}]}'";
@@ -193,7 +211,15 @@ fn check_signatures(path: Option<PathBuf>, json: Option<String>) -> Result<Signa
         }
         (Some(_), Some(_)) => return Err(field("images.signature_policy", "and signature_policy_json: one of them")),
     };
-    SignaturePolicy::parse(&bytes).map_err(|error| field("images.signature_policy", error))
+    let policy = match environment {
+        Environment::Development => SignaturePolicy::parse(&bytes),
+        Environment::Production => SignaturePolicy::parse_with(&bytes, |_| {
+            Err(std::io::Error::other(
+                "production takes keyData in place of keyPath: what a file holds is not measured",
+            ))
+        }),
+    };
+    policy.map_err(|error| field("images.signature_policy", error))
 }
 
 /// One byte above the limit is enough for the parser to refuse it.

@@ -277,3 +277,41 @@ fn a_sandbox_that_lacks_a_security_input_or_says_something_odd_is_refused() {
         assert!(Config::parse(replaced(&text, from, to).as_bytes()).is_err(), "{name}");
     }
 }
+
+#[test]
+fn production_takes_no_file_whose_digest_the_configuration_does_not_say() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name).display().to_string();
+    let zeros = Sha256Digest::of(b"");
+    for (line, digests) in [
+        (
+            format!("auth_file = {:?}\n", path("auth")),
+            format!("file_digests = {{ {:?} = \"{zeros}\" }}\n", path("auth")),
+        ),
+        (format!("roots = [{:?}]\n", path("root")), format!("file_digests = {{ {:?} = \"{zeros}\" }}\n", path("root"))),
+    ] {
+        let with = |text: &str, lines: &str| replaced(text, "[registry]\n", &format!("[registry]\n{lines}"));
+        let refused = Config::parse(with(&production(), &line).as_bytes());
+        assert!(matches!(refused, Err(ConfigError::Production { .. })), "{line}: {refused:?}");
+        Config::parse(with(&production(), &format!("{line}{digests}")).as_bytes()).unwrap();
+        Config::parse(with(&development(), &line).as_bytes()).unwrap();
+    }
+    let policy = r#"{"default": [{"type": "reject"}]}"#;
+    std::fs::write(path("policy"), policy).unwrap();
+    let by_file = format!("signature_policy = {:?}\n", path("policy"));
+    let digested = |digest: Sha256Digest| format!("{by_file}signature_policy_digest = \"{digest}\"\n");
+    let parse = |policy: &str| Config::parse(replaced(&production(), ACCEPT, policy).as_bytes());
+    assert!(matches!(parse(&by_file), Err(ConfigError::Production { .. })));
+    parse(&digested(Sha256Digest::of(policy.as_bytes()))).unwrap();
+    assert!(parse(&digested(zeros)).unwrap_err().to_string().contains("signature_policy_digest"));
+    assert!(parse(&format!("{ACCEPT}signature_policy_digest = \"{zeros}\"\n")).is_err());
+
+    std::fs::write(path("key"), pem()).unwrap();
+    let by_key = |path: &str| {
+        format!(
+            "signature_policy_json = '{{\"default\": [{{\"type\": \"sigstoreSigned\", \"keyPath\": {path:?}}}]}}'\n"
+        )
+    };
+    Config::parse(replaced(&development(), ACCEPT, &by_key(&path("key"))).as_bytes()).unwrap();
+    assert!(parse(&by_key(&path("key"))).unwrap_err().to_string().contains("keyData"));
+}

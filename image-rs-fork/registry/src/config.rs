@@ -1,13 +1,19 @@
 //! The `[registry]` table of a configuration.
 
-use std::path::PathBuf;
+use std::collections::BTreeMap;
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use protocols::digest::Sha256Digest;
 use serde::Deserialize;
 
 use crate::error::RegistryError;
 use crate::registries_conf::RegistriesConf;
 use crate::registries_d::RegistriesD;
+
+/// The largest file that is read, in bytes: a bundle of all public roots has 256 KiB.
+const MAX_FILE: u64 = 1 << 20;
 
 /// How registries are reached. Every member has a safe default: TLS everywhere, no credentials, no proxy,
 /// nothing from the environment.
@@ -27,6 +33,9 @@ pub struct RegistryConfig {
     pub credential_helper_dirs: Vec<PathBuf>,
     /// PEM files with roots trusted beside the system's.
     pub roots: Vec<PathBuf>,
+    /// What `auth_file` and `roots` must hold, by path: a file with another digest is refused. So what they say is
+    /// measured with the configuration that names them.
+    pub file_digests: BTreeMap<PathBuf, Sha256Digest>,
     /// `http[s]://[user:password@]host:port` of a proxy for every request.
     pub proxy: Option<String>,
     /// Hosts (with all below them), addresses and CIDR blocks that are reached without the proxy.
@@ -53,6 +62,7 @@ impl Default for RegistryConfig {
             auth_file: None,
             credential_helper_dirs: Vec::new(),
             roots: Vec::new(),
+            file_digests: BTreeMap::new(),
             proxy: None,
             no_proxy: Vec::new(),
             stall_seconds: 30,
@@ -81,6 +91,34 @@ impl RegistryConfig {
         self.plain_http.iter().map(String::as_str).chain(self.registries_conf.plain_http())
     }
 
+    /// The first file that is named and whose digest is not.
+    #[must_use]
+    pub fn undigested_file(&self) -> Option<&Path> {
+        let named = self.auth_file.iter().chain(&self.roots);
+        named.map(PathBuf::as_path).find(|path| !self.file_digests.contains_key(*path))
+    }
+
+    /// The content of a named file, which has the digest that is said of it.
+    ///
+    /// # Errors
+    /// [`RegistryError::Config`].
+    pub(crate) fn read(&self, path: &Path) -> Result<Vec<u8>, RegistryError> {
+        let refused = |what: String| RegistryError::Config { reason: format!("{}: {what}", path.display()) };
+        let mut bytes = Vec::new();
+        let file = std::fs::File::open(path).map_err(|e| refused(e.to_string()))?;
+        file.take(MAX_FILE.saturating_add(1)).read_to_end(&mut bytes).map_err(|e| refused(e.to_string()))?;
+        if bytes.len() as u64 > MAX_FILE {
+            return Err(refused(format!("more than {MAX_FILE} bytes")));
+        }
+        let actual = Sha256Digest::of(&bytes);
+        match self.file_digests.get(path) {
+            Some(expected) if *expected != actual => {
+                Err(refused(format!("its digest is {actual}, file_digests says {expected}")))
+            }
+            _ => Ok(bytes),
+        }
+    }
+
     /// Checks what can be checked without reading a file.
     ///
     /// # Errors
@@ -89,6 +127,10 @@ impl RegistryConfig {
         let refused = |reason: String| Err(RegistryError::Config { reason });
         if let Some(dir) = self.credential_helper_dirs.iter().find(|dir| !dir.is_absolute()) {
             return refused(format!("credential_helper_dirs: {} is not absolute", dir.display()));
+        }
+        let is_named = |path: &PathBuf| self.auth_file.as_ref() == Some(path) || self.roots.contains(path);
+        if let Some(path) = self.file_digests.keys().find(|path| !is_named(path)) {
+            return refused(format!("file_digests: {} is neither auth_file nor one of roots", path.display()));
         }
         if self.proxy.is_none() && !self.no_proxy.is_empty() {
             return refused("no_proxy without proxy".to_owned());

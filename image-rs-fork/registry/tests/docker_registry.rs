@@ -173,3 +173,33 @@ async fn tls_needs_a_root_that_the_configuration_names() {
         assert!(HttpRegistry::new(RegistryConfig { roots, ..RegistryConfig::default() }).is_err());
     }
 }
+
+#[test]
+fn a_file_with_another_digest_than_the_configuration_says_is_refused() {
+    let server = DockerRegistry::start_with_tls();
+    let (auth, root) = (server.dir().join("auth.json"), server.dir().join("ca.pem"));
+    std::fs::write(&auth, r#"{"auths":{}}"#).unwrap();
+    let digest = |path: &std::path::Path| Sha256Digest::of(&std::fs::read(path).unwrap());
+    let config = RegistryConfig {
+        auth_file: Some(auth.clone()),
+        roots: vec![root.clone()],
+        file_digests: [(auth.clone(), digest(&auth)), (root.clone(), digest(&root))].into(),
+        ..RegistryConfig::default()
+    };
+    assert_eq!(config.undigested_file(), None);
+    HttpRegistry::new(config.clone()).unwrap();
+    for path in [&auth, &root] {
+        let before = std::fs::read(path).unwrap();
+        std::fs::write(path, [&before[..], b"\n"].concat()).unwrap();
+        let refused = HttpRegistry::new(config.clone()).unwrap_err();
+        assert!(refused.to_string().contains("file_digests says"), "{refused}");
+        std::fs::write(path, &before).unwrap();
+
+        let mut without = config.clone();
+        without.file_digests.remove(path);
+        assert_eq!(without.undigested_file(), Some(path.as_path()));
+    }
+    let mut other = config;
+    other.file_digests.insert("/no/such/file".into(), Sha256Digest::of(b""));
+    assert!(HttpRegistry::new(other).unwrap_err().to_string().contains("neither auth_file nor one of roots"));
+}

@@ -191,7 +191,13 @@ simulated = {simulated}
 }
 
 pub(crate) fn client(url: &str, key: &str, environment: Environment) -> Client {
-    let config = AttestorConfig::Tcl { url: url.into(), key: key.into(), timeout_seconds: Some(10), root: None };
+    let config = AttestorConfig::Tcl {
+        url: url.into(),
+        key: key.into(),
+        timeout_seconds: Some(10),
+        root: None,
+        root_digest: None,
+    };
     Client::new(Attestor::new(&config, environment).unwrap()).unwrap()
 }
 

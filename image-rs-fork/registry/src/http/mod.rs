@@ -61,7 +61,7 @@ impl HttpRegistry {
             Some(path) => {
                 let refused =
                     |e: &dyn std::fmt::Display| RegistryError::Config { reason: format!("{}: {e}", path.display()) };
-                AuthFile::parse(&std::fs::read(path).map_err(|e| refused(&e))?).map_err(|e| refused(&e))?
+                AuthFile::parse(&config.read(path)?).map_err(|e| refused(&e))?
             }
         };
         let sources = config.registries_conf.credential_sources().to_vec();

@@ -27,7 +27,7 @@ impl Clients {
         for path in &config.roots {
             let refused =
                 |e: &dyn std::fmt::Display| RegistryError::Config { reason: format!("root {}: {e}", path.display()) };
-            let pem = std::fs::read(path).map_err(|e| refused(&e))?;
+            let pem = config.read(path)?;
             let mut count = 0usize;
             for certificate in CertificateDer::pem_slice_iter(&pem) {
                 roots.add(certificate.map_err(|e| refused(&e))?).map_err(|e| refused(&e))?;
