@@ -302,4 +302,11 @@ codes! {
     KATA_MESSAGE "kata.message" Fault "the call is a well-formed message of its method" "the shim and the agent are of incompatible releases"
     KATA_ORDER "kata.order" Fault "a guest has one sandbox, which is made before everything in it" "the shim's calls are out of order"
     KATA_BUSY "kata.busy" Unavailable "the calls in flight are within their bounds" "the host has too many calls or too much data in flight: wait for answers"
+    SANDBOX_COPY_PATH "sandbox.copy_path" Refused "a copied file's path stays beneath the shared directory and meets no link" "copy to a plain path beneath shared/containers"
+    SANDBOX_COPY_FILE "sandbox.copy_file" Refused "a copied file's kind, mode, owner, size and offset can be, and are within the limits" "copy fewer or smaller files, in order, without special mode bits"
+    SANDBOX_STORAGE "sandbox.storage" Refused "the storage's driver is permitted by the measured configuration, its options are known ones and its mount point is free" "permit the driver by name, or ask for less"
+    SANDBOX_PATH "sandbox.path" Refused "a path the host names stays beneath the sandbox's directory and meets no link" "name a plain path beneath the sandbox's directory"
+    SANDBOX_DEVICE "sandbox.device" Unavailable "the device that a storage or an interface names appears in time" "check that the host attached the device"
+    SANDBOX_REQUEST "sandbox.request" Refused "names, addresses and values of a sandbox request are well formed and permitted" "check the value; what is off by default must be permitted in the measured configuration"
+    SANDBOX_SYSTEM "sandbox.system" Fault "the kernel does what the sandbox needs: mounts, namespaces, network, files" "the message says which step failed"
 }

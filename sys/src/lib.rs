@@ -16,6 +16,7 @@
 pub mod device_mapper;
 mod error;
 pub mod loop_device;
+pub mod namespace;
 mod node;
 pub mod sha256_lanes;
 pub mod working_directory;

@@ -2,6 +2,7 @@
 //! fixed-seed smoke test call the same. None may panic; what is accepted must satisfy the parser's promise.
 
 mod blobs;
+mod sandboxes;
 mod signatures;
 
 use std::collections::BTreeMap;
@@ -29,6 +30,7 @@ use registry::{
 use serde_json::{Value, json};
 
 pub use self::blobs::{agree, erofs, gzip, tar, write_erofs, zstd};
+pub use self::sandboxes::{interface_table, mount_options, uevent};
 pub use self::signatures::{openpgp, registries_d, signature, signature_policy};
 
 /// One entry function by name.
@@ -64,6 +66,9 @@ pub const ALL: &[Entry] = &[
     Entry { name: "openpgp", read: openpgp, seeds: signatures::openpgps },
     Entry { name: "registries_d", read: registries_d, seeds: signatures::registries_ds },
     Entry { name: "erofs", read: erofs, seeds: seeds::layers },
+    Entry { name: "uevent", read: uevent, seeds: sandboxes::uevents },
+    Entry { name: "mount_options", read: mount_options, seeds: sandboxes::options },
+    Entry { name: "interface_table", read: interface_table, seeds: sandboxes::tables },
 ];
 
 /// An event log: what parses is written back as the same bytes, and the rules never panic.
