@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use futures_util::TryStreamExt as _;
 use rtnetlink::packet_route::AddressFamily;
-use rtnetlink::packet_route::address::AddressAttribute;
+use rtnetlink::packet_route::address::{AddressAttribute, AddressHeaderFlags};
 use rtnetlink::packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
 use rtnetlink::packet_route::route::{
     RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteMetric, RouteProtocol, RouteScope,
@@ -175,8 +175,12 @@ impl Network {
             }
         }
         for prefix in wanted {
-            let added = self.handle.address().add(index, prefix.address, prefix.length).replace().execute().await;
-            added.map_err(netlink("add an address"))?;
+            let mut add = self.handle.address().add(index, prefix.address, prefix.length).replace();
+            if prefix.address.is_ipv6() {
+                // The host's network has assigned it; a tentative address could not yet be a route's source.
+                add.message_mut().header.flags |= AddressHeaderFlags::Nodad;
+            }
+            add.execute().await.map_err(netlink("add an address"))?;
         }
         Ok(())
     }
