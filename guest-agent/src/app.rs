@@ -15,6 +15,7 @@ use tokio::task::JoinHandle;
 
 use crate::agent::Agent;
 use crate::attestor::{AttestorLink, RemoteAttestor};
+use crate::cgroup::OomEvents;
 use crate::config::Config;
 use crate::containers::Containers;
 use crate::error::AgentError;
@@ -105,6 +106,7 @@ impl App {
             pipeline,
             places,
             draining: AtomicBool::new(false),
+            oom: OomEvents::default(),
         });
         let mut tasks = vec![tokio::spawn(reap(children))];
         if !poisoned {

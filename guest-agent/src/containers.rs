@@ -12,6 +12,7 @@ use tokio::sync::{oneshot, watch};
 use crate::container_id::ContainerId;
 use crate::error::AgentError;
 use crate::io::Streams;
+use crate::processes::Processes;
 
 /// How far a container has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -122,6 +123,8 @@ pub struct Container {
     pub mode: Mode,
     /// How much of its image has arrived.
     pub pull: PullProgress,
+    /// Its first process and those executed in it.
+    pub processes: Processes,
     keep: bool,
     manifest: OnceLock<Sha256Digest>,
     decision: OnceLock<String>,
@@ -286,6 +289,7 @@ impl Containers {
             seq: number(),
             mode,
             pull: PullProgress::default(),
+            processes: Processes::default(),
             keep,
             manifest: OnceLock::new(),
             decision: OnceLock::new(),

@@ -20,6 +20,14 @@ pub enum RuntimeStep {
     Kill,
     /// `delete`.
     Delete,
+    /// `exec`.
+    Exec,
+    /// `update`.
+    Update,
+    /// `pause`.
+    Pause,
+    /// `resume`.
+    Resume,
 }
 
 impl RuntimeStep {
@@ -31,6 +39,10 @@ impl RuntimeStep {
             Self::Start => "start",
             Self::Kill => "kill",
             Self::Delete => "delete",
+            Self::Exec => "exec",
+            Self::Update => "update",
+            Self::Pause => "pause",
+            Self::Resume => "resume",
         }
     }
 }
@@ -183,6 +195,42 @@ pub enum AgentError {
         /// What does not fit.
         what: &'static str,
     },
+    /// A process of a container is not known, or the request does not fit it.
+    #[error("process `{}` of container {id}: {fault}", process.escape_debug())]
+    Process {
+        /// The container's id.
+        id: String,
+        /// The process's id; empty for the container's first.
+        process: String,
+        /// What does not fit.
+        fault: ProcessFault,
+    },
+}
+
+/// Why a request about one process of a container cannot be met.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ProcessFault {
+    /// There is no such process, or its end was told and it is forgotten: a client's NOT_FOUND.
+    #[error("it is not known")]
+    Unknown,
+    /// Another process of the container has this id.
+    #[error("the id is taken")]
+    Taken,
+    /// The runtime has not started it yet.
+    #[error("it has not started")]
+    NotStarted,
+    /// It has no terminal whose size could be set: a client's UNAVAILABLE.
+    #[error("no tty")]
+    NoTerminal,
+    /// The container has as many processes as it may, or the process as many parked readers.
+    #[error("there are too many {0}")]
+    TooMany(&'static str),
+    /// It asks for more than the container's own measured process has.
+    #[error("{0} exceeds what the container's own process has")]
+    Exceeds(&'static str),
+    /// A part of the request can be no process.
+    #[error("{0}")]
+    Malformed(&'static str),
 }
 
 impl AgentError {
@@ -206,6 +254,9 @@ impl AgentError {
             Self::RuntimeUnavailable { .. } => reason::RUNTIME_UNAVAILABLE,
             Self::Runtime { step: RuntimeStep::Create, .. } => reason::RUNTIME_CREATE,
             Self::Runtime { step: RuntimeStep::Start, .. } => reason::RUNTIME_START,
+            Self::Runtime { step: RuntimeStep::Exec, .. } => reason::RUNTIME_EXEC,
+            Self::Process { fault: ProcessFault::Exceeds(_), .. } => reason::POLICY_EXEC,
+            Self::Process { .. } => reason::RUNTIME_PROCESS,
             Self::Runtime { .. } | Self::Io { .. } | Self::Task(_) => reason::RUNTIME_CONTAINER,
             Self::Denied { .. } => reason::POLICY_GATE,
             Self::NotOffered { .. } => reason::KATA_METHOD,
@@ -240,6 +291,11 @@ impl AgentError {
             Self::Container { id, what } => {
                 (format!("container {id}"), self.code().check().to_owned(), (*what).to_owned())
             }
+            Self::Process { id, process, fault } => (
+                format!("process `{}` of container {id}", process.escape_debug()),
+                self.code().check().to_owned(),
+                fault.to_string(),
+            ),
             _ => ("launch".to_owned(), self.code().check().to_owned(), self.to_string()),
         };
         Refusal::new(self.code(), subject, expected, actual)

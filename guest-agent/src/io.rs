@@ -4,13 +4,16 @@
 //! the container wait. What is left when the container ends stays readable until its record is removed.
 
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex as StdMutex, PoisonError, Weak};
+use std::time::Duration;
 
 use rustix::io::Errno;
 use rustix::pipe::PipeFlags;
+use rustix::termios::Winsize;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::Mutex;
+use tokio::time::Instant;
 
 /// The most one read gives, in bytes.
 pub const MAX_READ: usize = 1024 * 1024;
@@ -22,40 +25,74 @@ const END_OF_INPUT: &[u8] = &[4];
 /// One direction of output.
 #[derive(Debug)]
 pub struct Output {
-    source: Mutex<Option<Arc<AsyncFd<OwnedFd>>>>,
+    /// `None` from the end of the stream on: a descriptor nobody needs is closed.
+    source: StdMutex<Option<Arc<AsyncFd<OwnedFd>>>>,
+    /// Held by the reader whose turn it is: readers get parts of the stream in the order they came.
+    turn: Mutex<()>,
 }
 
 impl Output {
     /// An output that has ended.
     #[must_use]
     pub fn ended() -> Self {
-        Self { source: Mutex::new(None) }
+        Self { source: StdMutex::new(None), turn: Mutex::new(()) }
     }
 
-    /// Reads as soon as there is anything, at most `len` bytes; empty means the end of the stream.
+    fn of(fd: Arc<AsyncFd<OwnedFd>>) -> Self {
+        Self { source: StdMutex::new(Some(fd)), turn: Mutex::new(()) }
+    }
+
+    fn source(&self) -> Option<Arc<AsyncFd<OwnedFd>>> {
+        self.source.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Reads as soon as there is anything, at most `len` bytes; empty means the end of the stream. Nothing is lost
+    /// when the caller stops waiting.
     ///
     /// # Errors
     /// The descriptor cannot be read.
     pub async fn read(&self, len: usize) -> std::io::Result<Vec<u8>> {
-        let mut source = self.source.lock().await;
-        let Some(fd) = source.as_ref() else { return Ok(Vec::new()) };
+        let _turn = self.turn.lock().await;
+        let Some(fd) = self.source() else { return Ok(Vec::new()) };
         loop {
             let mut ready = fd.readable().await?;
-            let waiting = rustix::io::ioctl_fionread(fd.get_ref()).ok().and_then(|n| usize::try_from(n).ok());
-            // A byte more than nothing, so that the read tells an end from a pause.
-            let size = waiting.unwrap_or(4096).clamp(1, len.clamp(1, MAX_READ));
-            let mut buffer = vec![0u8; size];
-            match rustix::io::read(fd.get_ref(), buffer.as_mut_slice()) {
+            match self.take(&fd, len)? {
+                Some(data) => return Ok(data),
+                None => ready.clear_ready(),
+            }
+        }
+    }
+
+    /// Reads what is there and waits for nothing; empty when there is nothing.
+    ///
+    /// # Errors
+    /// The descriptor cannot be read.
+    pub fn read_now(&self, len: usize) -> std::io::Result<Vec<u8>> {
+        let Some(fd) = self.source() else { return Ok(Vec::new()) };
+        Ok(self.take(&fd, len)?.unwrap_or_default())
+    }
+
+    /// Bytes that wait for a reader.
+    #[must_use]
+    pub fn unread(&self) -> u64 {
+        self.source().and_then(|fd| rustix::io::ioctl_fionread(fd.get_ref()).ok()).unwrap_or(0)
+    }
+
+    /// One read; `None` when there is nothing now.
+    fn take(&self, fd: &AsyncFd<OwnedFd>, len: usize) -> std::io::Result<Option<Vec<u8>>> {
+        let waiting = rustix::io::ioctl_fionread(fd.get_ref()).ok().and_then(|n| usize::try_from(n).ok());
+        // A byte more than nothing, so that the read tells an end from a pause.
+        let size = waiting.unwrap_or(4096).clamp(1, len.clamp(1, MAX_READ));
+        let mut buffer = Vec::with_capacity(size);
+        loop {
+            match rustix::io::read(fd.get_ref(), rustix::buffer::spare_capacity(&mut buffer)) {
                 // A terminal says EIO when nothing in the container holds it any more.
                 Ok(0) | Err(Errno::IO) => {
-                    *source = None;
-                    return Ok(Vec::new());
+                    *self.source.lock().unwrap_or_else(PoisonError::into_inner) = None;
+                    return Ok(Some(Vec::new()));
                 }
-                Ok(count) => {
-                    buffer.truncate(count);
-                    return Ok(buffer);
-                }
-                Err(Errno::AGAIN) => ready.clear_ready(),
+                Ok(_) => return Ok(Some(buffer)),
+                Err(Errno::AGAIN) => return Ok(None),
                 Err(Errno::INTR) => {}
                 Err(error) => return Err(error.into()),
             }
@@ -122,6 +159,8 @@ pub struct Streams {
     pub stderr: Output,
     /// Standard input.
     pub stdin: Input,
+    /// The terminal's master, while a stream still has it; `None`: pipes.
+    terminal: Option<Weak<AsyncFd<OwnedFd>>>,
 }
 
 /// The container's ends, handed to the runtime; closed here as soon as it has started.
@@ -151,7 +190,7 @@ impl Streams {
             (Input::closed(), None)
         };
         let ends = ContainerEnds { stdin: stdin_end, stdout: stdout_end, stderr: stderr_end };
-        Ok((Self { stdout, stderr, stdin: input }, ends))
+        Ok((Self { stdout, stderr, stdin: input, terminal: None }, ends))
     }
 
     /// The master of a terminal: one stream both ways.
@@ -166,7 +205,28 @@ impl Streams {
         } else {
             Input::closed()
         };
-        Ok(Self { stdout: Output { source: Mutex::new(Some(fd)) }, stderr: Output::ended(), stdin })
+        let terminal = Some(Arc::downgrade(&fd));
+        Ok(Self { stdout: Output::of(fd), stderr: Output::ended(), stdin, terminal })
+    }
+
+    /// Waits until nothing is unread any more, at most until `deadline`.
+    pub(crate) async fn drained(&self, deadline: Instant, step: Duration) {
+        while self.stdout.unread() + self.stderr.unread() > 0 && Instant::now() < deadline {
+            tokio::time::sleep(step).await;
+        }
+    }
+
+    /// Sets a terminal's size and says whether there is one; a terminal that is gone has every size.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn resize(&self, rows: u16, columns: u16) -> std::io::Result<bool> {
+        let Some(terminal) = &self.terminal else { return Ok(false) };
+        if let Some(fd) = terminal.upgrade() {
+            let size = Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
+            rustix::termios::tcsetwinsize(fd.get_ref(), size)?;
+        }
+        Ok(true)
     }
 }
 
@@ -174,7 +234,7 @@ fn output_pipe() -> std::io::Result<(Output, OwnedFd)> {
     let (read, end) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
     let _ = rustix::pipe::fcntl_setpipe_size(&read, PIPE_SIZE); // only speed depends on it
     let fd = watch(nonblocking(read)?, Interest::READABLE)?;
-    Ok((Output { source: Mutex::new(Some(Arc::new(fd))) }, end))
+    Ok((Output::of(Arc::new(fd)), end))
 }
 
 /// Watches a descriptor that the kernel can poll.
@@ -195,7 +255,6 @@ fn nonblocking(fd: OwnedFd) -> std::io::Result<OwnedFd> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
 
     #[tokio::test]
     async fn a_read_returns_what_is_there_and_ends_after_the_last_byte() {

@@ -10,13 +10,12 @@ use tokio::sync::oneshot;
 use super::{Agent, Outcome, SIGKILL};
 use crate::containers::{Container, Containers, Started, State};
 use crate::error::AgentError;
-use crate::io::Streams;
-use crate::launch::{CreatedContainer, LaunchRequest, Leftovers};
+use crate::launch::{CreatedContainer, LaunchRequest, Leftovers, Reach};
 
 /// How long an ended container's entry stays for a caller who never came back.
 const FORGET_AFTER: Duration = Duration::from_secs(300);
 /// Status of a process whose end nobody saw.
-const UNKNOWN_STATUS: u32 = 255;
+pub(super) const UNKNOWN_STATUS: u32 = 255;
 
 /// Takes a launch's entry back unless the launch has come through, whatever breaks it off.
 struct EntryGuard {
@@ -69,9 +68,9 @@ impl Agent {
             let container = Arc::clone(&guard.container);
             tracing::info!(id = %container.id, seq = container.seq, mode = %container.mode, "launching");
             match agent.pipeline.create(&container, request).await {
-                Ok((created, streams)) => {
+                Ok((created, reach)) => {
                     guard.created = true;
-                    agent.hold(container, created, streams);
+                    agent.hold(container, created, reach);
                     Ok(())
                 }
                 Err(error) => {
@@ -136,9 +135,11 @@ impl Agent {
     }
 
     /// Hands a created container to a task of its own, which ends it or waits for its end.
-    fn hold(self: &Arc<Self>, container: Arc<Container>, created: CreatedContainer, streams: Streams) {
+    fn hold(self: &Arc<Self>, container: Arc<Container>, created: CreatedContainer, reach: Reach) {
         let (start, wanted) = oneshot::channel();
-        container.set_streams(streams);
+        container.set_streams(reach.streams);
+        self.watch_oom(&container, &reach.first);
+        container.processes.set_first(reach.first);
         container.set_start(start);
         container.set_state(State::Created);
         tracing::info!(id = %container.id, "created");

@@ -1,6 +1,7 @@
 //! What the service's methods do. Callers are not told apart here: the gate stands before all of it.
 
 mod launch;
+mod processes;
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -12,6 +13,7 @@ use protocols::register::RegisterValue;
 use protocols::tcl::Mode;
 
 use crate::attestor::RemoteAttestor;
+use crate::cgroup::OomEvents;
 use crate::containers::{Container, Containers, OutputStream, State};
 use crate::error::{AgentError, blocking};
 use crate::io::MAX_READ;
@@ -42,6 +44,8 @@ pub struct Agent {
     pub(crate) pipeline: Arc<Pipeline>,
     pub(crate) places: Places,
     pub(crate) draining: AtomicBool,
+    /// Containers in which something was killed for lack of memory.
+    pub(crate) oom: OomEvents,
 }
 
 /// How a launch ended for its caller.

@@ -27,7 +27,7 @@ struct Step {
 ///
 /// # Errors
 /// Says why not.
-pub(super) fn check(root: BorrowedFd<'_>, cwd: &str) -> Result<(), String> {
+pub(crate) fn check(root: BorrowedFd<'_>, cwd: &str) -> Result<(), String> {
     let refused = |why: &str| format!("working directory `{}`: {why}", cwd.escape_debug());
     let plain = cwd.strip_suffix('/').filter(|rest| !rest.is_empty()).unwrap_or(cwd);
     if !is_plain_absolute(plain) {

@@ -1,6 +1,6 @@
 //! The bundle: a directory of the agent's own with the final `config.json`, opened by descriptor.
 
-mod cwd;
+pub(crate) mod cwd;
 mod mounts;
 mod seccomp;
 mod spec;

@@ -8,6 +8,7 @@ use super::loaded::{ContainerSpec, Held};
 use super::{Ledger, MeasuredLaunch};
 use crate::error::AgentError;
 use crate::io::Streams;
+use crate::processes::First;
 use crate::runtime::{Init, Made, Runtime};
 
 /// How long a process that was killed may take to be gone.
@@ -41,6 +42,13 @@ pub struct CreatedContainer {
     init: Init,
 }
 
+/// What the agent reaches a created container's processes by.
+#[derive(Debug)]
+pub struct Reach {
+    pub(crate) streams: Streams,
+    pub(crate) first: First,
+}
+
 /// A container whose process runs; the log holds it as `Started`.
 #[derive(Debug)]
 pub struct StartedContainer {
@@ -66,11 +74,11 @@ impl From<AgentError> for Broken {
 
 impl MeasuredLaunch {
     /// Has the runtime create the container from exactly the measured `config.json`, records it, and waits for
-    /// the receipt where that is asked. Gives the container and its streams.
+    /// the receipt where that is asked. Gives the container and the way to its processes.
     ///
     /// # Errors
     /// [`AgentError::Config`], [`AgentError::Runtime`], and as for `measure`. Nothing of the container stays.
-    pub async fn create(self, ledger: &Ledger<'_>) -> Result<(CreatedContainer, Streams), AgentError> {
+    pub async fn create(self, ledger: &Ledger<'_>) -> Result<(CreatedContainer, Reach), AgentError> {
         let Self { loaded, runtime } = self;
         let (spec, held) = (loaded.spec, loaded.held);
         let made = match make(&spec, &held, ledger.runtime).await {
@@ -97,8 +105,15 @@ impl MeasuredLaunch {
             Ok(recorded) => ledger.receipt(&recorded).await,
             Err(error) => Err(error),
         };
-        match receipted {
-            Ok(()) => Ok((CreatedContainer { spec, held, init: made.init }, made.streams)),
+        let first = receipted.and_then(|()| {
+            let first = First::new(&made.init, held.bundle.dir(), &held.bundle.spec().bytes);
+            first.map_err(|source| AgentError::Io { what: "the created process", source })
+        });
+        match first {
+            Ok(first) => {
+                let reach = Reach { streams: made.streams, first };
+                Ok((CreatedContainer { spec, held, init: made.init }, reach))
+            }
             Err(error) => {
                 delete(ledger.runtime, &spec, Some(made.init)).await;
                 held.release().await;

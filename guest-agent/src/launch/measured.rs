@@ -51,7 +51,7 @@ pub struct Ledger<'l> {
 
 impl Ledger<'_> {
     /// Sees to it that what was recorded is with the attestor, or may wait.
-    pub(super) async fn receipt(&self, recorded: &Appended) -> Result<(), AgentError> {
+    pub(crate) async fn receipt(&self, recorded: &Appended) -> Result<(), AgentError> {
         match self.receipts {
             Receipts::Wait => self.attestor.deliver(recorded.count).await,
             Receipts::Queue(limit) => {

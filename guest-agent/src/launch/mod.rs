@@ -23,6 +23,7 @@ use protocols::tcl::Mode;
 
 pub use appraised::AppraisedImage;
 pub(crate) use created::Leftovers;
+pub(crate) use created::Reach;
 pub use created::{Broken, CreatedContainer, StartedContainer};
 pub use loaded::{ContainerSpec, LoadedContainer, Places};
 pub use measured::{Ledger, MeasuredLaunch};
@@ -34,7 +35,6 @@ use crate::config::{Config, Receipts};
 use crate::container_id::ContainerId;
 use crate::containers::{Container, Containers, Stage, State};
 use crate::error::AgentError;
-use crate::io::Streams;
 use crate::journal::Journal;
 use crate::runtime::Runtime;
 use decide::{Case, Decider};
@@ -137,7 +137,7 @@ impl Pipeline {
         &self,
         container: &Container,
         request: LaunchRequest,
-    ) -> Result<(CreatedContainer, Streams), AgentError> {
+    ) -> Result<(CreatedContainer, Reach), AgentError> {
         let image = self.measure(container, &request.reference).await?;
         // The first record of this launch: from here on its end is recorded too.
         match self.recorded(container, request, image).await {
@@ -203,7 +203,7 @@ impl Pipeline {
         container: &Container,
         request: LaunchRequest,
         image: MeasuredImage,
-    ) -> Result<(CreatedContainer, Streams), AgentError> {
+    ) -> Result<(CreatedContainer, Reach), AgentError> {
         let (seq, mode) = (container.seq, container.mode);
         let measured = image.measurement();
         let process = merge(&measured.process, request.process);
@@ -234,7 +234,8 @@ impl Pipeline {
         launch.create(&ledger).await
     }
 
-    fn ledger(&self, mode: Mode) -> Ledger<'_> {
+    /// Where what a container of this mode does is written down.
+    pub(crate) fn ledger(&self, mode: Mode) -> Ledger<'_> {
         Ledger {
             journal: &self.journal,
             attestor: self.attestor.as_ref(),

@@ -5,9 +5,10 @@
 
 use std::collections::HashMap;
 use std::os::fd::{AsFd as _, OwnedFd};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use rustix::process::{Pid, PidfdFlags, WaitId, WaitIdOptions, WaitIdStatus, WaitOptions, WaitStatus};
+use rustix::io::Errno;
+use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, WaitIdStatus, WaitOptions, WaitStatus};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::{RwLock, RwLockReadGuard};
@@ -43,7 +44,7 @@ impl Children {
     pub(super) fn take(&self, _made_by: &RwLockReadGuard<'_, ()>, pid: i32) -> std::io::Result<Init> {
         let pid = Pid::from_raw(pid).ok_or_else(|| std::io::Error::other("not a process id"))?;
         let fd = rustix::process::pidfd_open(pid, PidfdFlags::NONBLOCK)?;
-        let fd = crate::io::watch(fd, Interest::READABLE)?;
+        let fd = Arc::new(crate::io::watch(fd, Interest::READABLE)?);
         self.lock().insert(pid.as_raw_pid(), None);
         Ok(Init { fd, pid })
     }
@@ -66,11 +67,37 @@ impl Children {
     }
 }
 
-/// The first process of one container.
+/// A process the runtime made: the first of a container, or one executed in it.
 #[derive(Debug)]
 pub struct Init {
-    fd: AsyncFd<OwnedFd>,
+    fd: Arc<AsyncFd<OwnedFd>>,
     pid: Pid,
+}
+
+/// Signals a process without ever meeting a later one of the same id.
+#[derive(Debug, Clone)]
+pub struct Handle {
+    fd: Arc<AsyncFd<OwnedFd>>,
+    pid: Pid,
+}
+
+impl Handle {
+    /// The process id in the agent's namespace.
+    #[must_use]
+    pub const fn pid(&self) -> Pid {
+        self.pid
+    }
+
+    /// Sends a signal; a process that is gone has taken every signal.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn signal(&self, signal: Signal) -> std::io::Result<()> {
+        match rustix::process::pidfd_send_signal(self.fd.get_ref(), signal) {
+            Ok(()) | Err(Errno::SRCH) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
 }
 
 impl Init {
@@ -87,6 +114,12 @@ impl Init {
         }
     }
 
+    /// Another handle on the process, for signals.
+    #[must_use]
+    pub fn handle(&self) -> Handle {
+        Handle { fd: Arc::clone(&self.fd), pid: self.pid }
+    }
+
     /// Waits until the process has ended, and reaps it: its exit status, or 128 + signal. `None` when it was
     /// not ours to wait for.
     pub async fn wait(self, children: &Children) -> Option<u32> {
@@ -100,7 +133,7 @@ impl Init {
                     return exited(&status);
                 }
                 Ok(None) => ready.clear_ready(),
-                Err(rustix::io::Errno::INTR) => {}
+                Err(Errno::INTR) => {}
                 Err(_) => return inits.remove(&self.pid.as_raw_pid()).flatten(),
             }
         }

@@ -19,12 +19,12 @@ pub(super) struct ConsoleSocket {
 }
 
 impl ConsoleSocket {
-    /// The socket's name in the bundle.
+    /// The name of the first process's socket in the bundle.
     pub(super) const NAME: &'static str = "console.sock";
 
-    /// Listens in `bundle`, a short path: sockets have at most 107 bytes of it.
-    pub(super) fn bind(bundle: &Path) -> std::io::Result<Self> {
-        Ok(Self { listener: UnixListener::bind(bundle.join(Self::NAME))? })
+    /// Listens as `name` in `bundle`, a short path: sockets have at most 107 bytes of it.
+    pub(super) fn bind(bundle: &Path, name: &str) -> std::io::Result<Self> {
+        Ok(Self { listener: UnixListener::bind(bundle.join(name))? })
     }
 
     /// Takes the terminal's master from the first connection.

@@ -6,6 +6,7 @@
 mod binary;
 mod children;
 mod console;
+mod exec;
 #[cfg(test)]
 mod tests;
 
@@ -19,7 +20,8 @@ use protocols::digest::{Sha256Digest, Sha384Digest};
 use protocols::events::hash_list;
 
 pub use binary::Binary;
-pub use children::{Children, Init};
+pub use children::{Children, Handle, Init};
+pub(crate) use exec::{Executed, Execution};
 
 use crate::container_id::ContainerId;
 use crate::error::{AgentError, RuntimeStep};
@@ -109,14 +111,16 @@ impl Runtime {
         let io = |error: std::io::Error| failed(error.to_string());
         // The bundle is entered by descriptor: the runtime finds `config.json` in its working directory.
         let bundle_path = PathBuf::from(format!("/proc/self/fd/{}", bundle.as_raw_fd()));
-        let console = terminal.then(|| ConsoleSocket::bind(&bundle_path)).transpose().map_err(io)?;
+        let console =
+            terminal.then(|| ConsoleSocket::bind(&bundle_path, ConsoleSocket::NAME)).transpose().map_err(io)?;
 
         let mut args = vec!["create".to_owned(), "--pid-file".to_owned(), PID_FILE.to_owned()];
         if console.is_some() {
             args.extend(["--console-socket".to_owned(), ConsoleSocket::NAME.to_owned()]);
         }
         args.push(id.as_str().to_owned());
-        let (mut command, argv_h) = self.command(id, &args)?;
+        let log = self.log_path(id);
+        let (mut command, argv_h) = self.command(&log, &args)?;
         command.current_dir(&bundle_path);
         let mut streams = None;
         if console.is_none() {
@@ -127,8 +131,8 @@ impl Runtime {
         }
 
         let guard = self.children.command().await;
-        self.finish(id, RuntimeStep::Create, command).await?;
-        let pid = read_pid(bundle).map_err(io)?;
+        self.finish(&log, RuntimeStep::Create, command).await?;
+        let pid = read_pid(bundle, PID_FILE).map_err(io)?;
         let init = self.children.take(&guard, pid).map_err(io)?;
         drop(guard);
         let streams = match (streams, console) {
@@ -161,22 +165,18 @@ impl Runtime {
 
     async fn run(&self, id: &ContainerId, step: RuntimeStep, args: &[&str]) -> Result<(), AgentError> {
         let args: Vec<String> = args.iter().map(|arg| (*arg).to_owned()).collect();
-        let (command, _) = self.command(id, &args)?;
+        let log = self.log_path(id);
+        let (command, _) = self.command(&log, &args)?;
         let _guard = self.children.command().await;
-        self.finish(id, step, command).await
+        self.finish(&log, step, command).await
     }
 
     fn log_path(&self, id: &ContainerId) -> PathBuf {
         self.logs.join(format!("{id}.json"))
     }
 
-    fn command(
-        &self,
-        id: &ContainerId,
-        args: &[String],
-    ) -> Result<(tokio::process::Command, Sha384Digest), AgentError> {
+    fn command(&self, log: &Path, args: &[String]) -> Result<(tokio::process::Command, Sha384Digest), AgentError> {
         let binary = self.binary()?;
-        let log = self.log_path(id);
         let mut argv = vec!["--root".to_owned(), self.root.display().to_string()];
         argv.extend(["--log".to_owned(), log.display().to_string(), "--log-format".to_owned(), "json".to_owned()]);
         argv.extend_from_slice(args);
@@ -188,12 +188,11 @@ impl Runtime {
 
     async fn finish(
         &self,
-        id: &ContainerId,
+        log: &Path,
         step: RuntimeStep,
         mut command: tokio::process::Command,
     ) -> Result<(), AgentError> {
-        let log = self.log_path(id);
-        let _ = std::fs::remove_file(&log);
+        let _ = std::fs::remove_file(log);
         let failed = |message: String| AgentError::Runtime { step, message };
         let mut child = command.spawn().map_err(|error| failed(error.to_string()))?;
         // The container's ends of its pipes live in the command: only the container may keep them open.
@@ -204,17 +203,17 @@ impl Runtime {
         };
         match ended {
             Ok(status) if status.success() => Ok(()),
-            Ok(status) => Err(failed(last_message(&log).unwrap_or_else(|| status.to_string()))),
+            Ok(status) => Err(failed(last_message(log).unwrap_or_else(|| status.to_string()))),
             Err(error) => Err(failed(error.to_string())),
         }
     }
 }
 
-fn read_pid(bundle: BorrowedFd<'_>) -> std::io::Result<i32> {
+fn read_pid(bundle: BorrowedFd<'_>, name: &str) -> std::io::Result<i32> {
     use rustix::fs::{Mode, OFlags};
     use std::io::Read as _;
     let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-    let file: OwnedFd = rustix::fs::openat(bundle, PID_FILE, flags, Mode::empty())?;
+    let file: OwnedFd = rustix::fs::openat(bundle, name, flags, Mode::empty())?;
     let mut text = String::new();
     std::fs::File::from(file).take(32).read_to_string(&mut text)?;
     text.trim().parse().map_err(|_| std::io::Error::other("the runtime wrote no process id"))
