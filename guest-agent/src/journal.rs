@@ -6,11 +6,12 @@ use std::time::Duration;
 use attester::{Appended, AttesterError, EventLog};
 use protocols::digest::{Sha256Digest, Sha384Digest};
 use protocols::event_log::Record;
-use protocols::events::{Event, Seal};
+use protocols::events::{Event, Exec, Seal};
 use protocols::kbs::TeeEvidence;
 use protocols::register::RegisterValue;
 use protocols::tcl::LogBinding;
 use tokio::sync::watch;
+use verifier::log::Stage;
 use verifier::{HighWater, LogState};
 
 use crate::error::{AgentError, blocking};
@@ -63,6 +64,22 @@ impl Journal {
     /// [`AgentError::Attester`]; the events before the one that failed are recorded.
     pub async fn record_all(self: &Arc<Self>, events: Vec<Event>) -> Result<(), AgentError> {
         self.writing(move |journal| events.into_iter().try_for_each(|event| journal.append(event).map(|_| ()))).await
+    }
+
+    /// Records a process that is about to be executed; `None` when the log does not hold its container as started
+    /// any more: a record after the container's end would break the log's rules.
+    ///
+    /// # Errors
+    /// [`AgentError::Attester`], and as for [`Journal::rules`].
+    pub async fn record_exec(self: &Arc<Self>, exec: Exec) -> Result<Option<Appended>, AgentError> {
+        let recorded = self.writing(move |journal| {
+            // A record that failed may be completed by this: the container's end among them.
+            journal.log.binding()?;
+            journal.tell();
+            let runs = |state: &LogState| state.open().get(&exec.seq).is_some_and(|open| open.stage == Stage::Started);
+            if journal.rules_blocking(runs)? { journal.append(exec.into()).map(Some) } else { Ok(None) }
+        });
+        recorded.await
     }
 
     /// Records how launch `seq` ended, unless the log does not hold it open.

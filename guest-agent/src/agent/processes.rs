@@ -7,7 +7,6 @@ use std::os::fd::AsFd as _;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use protocols::events::hash_list;
 use rustix::fs::{Mode, OFlags};
 use rustix::process::{Pid, Signal};
 
@@ -17,7 +16,7 @@ use crate::cgroup::{Resources, Stats};
 use crate::containers::{Container, OutputStream, State};
 use crate::error::{AgentError, ProcessFault, blocking};
 use crate::io::{MAX_READ, Streams};
-use crate::processes::{DRAIN_TIME, ExecRequest, FORGET_AFTER, First, Process, ProcessId};
+use crate::processes::{DRAIN_TIME, ExecRequest, FORGET_AFTER, FinalProcess, First, Process, ProcessId};
 use crate::runtime::{Executed, Execution};
 
 /// What a request means.
@@ -45,11 +44,10 @@ impl Agent {
         }
         let first = Arc::clone(running(&container)?);
         let process = first.template.process(&request).map_err(fault)?;
-        let execution = Execution { process, terminal: request.terminal };
         let entry = container.processes.begin(ProcessId::new(exec_id)?).map_err(fault)?;
         let agent = Arc::clone(self);
         let task = tokio::spawn(async move {
-            let executed = agent.execute(&container, &first, &request, &execution).await;
+            let executed = agent.execute(&container, &first, &request, process).await;
             match executed {
                 Ok(Executed { init, streams }) => {
                     entry.run(streams, init.handle());
@@ -76,20 +74,27 @@ impl Agent {
         container: &Container,
         first: &First,
         request: &ExecRequest,
-        execution: &Execution,
+        process: FinalProcess,
     ) -> Result<Executed, AgentError> {
         self.journal.ready()?;
         check_cwd(first, request).await?;
-        self.announce(container, request).await?;
-        self.runtime.exec(&container.id, first.bundle(), execution).await
+        self.announce(container, &process).await?;
+        let execution = Execution { process: process.bytes, terminal: request.terminal };
+        self.runtime.exec(&container.id, first.bundle(), &execution).await
     }
 
-    /// Sees to it that the log holds the command, and the attestor where its receipt is waited for.
-    async fn announce(&self, container: &Container, request: &ExecRequest) -> Result<(), AgentError> {
+    /// Sees to it that the log holds the process, and the attestor where its receipt is waited for.
+    async fn announce(&self, container: &Container, process: &FinalProcess) -> Result<(), AgentError> {
         let ledger = self.pipeline.ledger(container.mode);
-        let record = || async { Err(container.misfit("commands cannot be recorded yet")) };
+        let record = |n| async move {
+            let event = process.event(container.seq, &container.id, n);
+            let recorded = self.journal.record_exec(event).await?;
+            recorded.ok_or_else(|| container.misfit("it does not run"))
+        };
         let receipt = |recorded| async move { ledger.receipt(&recorded).await };
-        container.processes.executions.announce(hash_list(&request.args), record, receipt).await.map(|_| ())
+        let n = container.processes.executions.announce(process.digest(), record, receipt).await?;
+        tracing::debug!(id = %container.id, n, "executing");
+        Ok(())
     }
 
     /// Signals a process; one that is gone has taken every signal.

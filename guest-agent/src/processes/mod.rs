@@ -23,7 +23,7 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 pub(crate) use process::Process;
 pub(crate) use recorded::Executions;
 pub use request::{CapabilitySets, ExecRequest, ExecUser, ProcessId, Rights};
-pub(crate) use template::Template;
+pub(crate) use template::{FinalProcess, Template};
 
 use crate::cgroup::{Cgroup, OomWatch};
 use crate::error::ProcessFault;

@@ -4,12 +4,52 @@ use std::collections::HashSet;
 use std::path::PathBuf;
 
 use oci_spec::runtime::{Capabilities, Capability, LinuxCapabilities, Process, Spec, UserBuilder};
+use protocols::digest::Sha384Digest;
+use protocols::events::{Exec, hash_list, hash_str};
+use protocols::jcs;
+use serde_json::Value;
 
 use super::{CapabilitySets, ExecRequest, ExecUser, Rights};
+use crate::container_id::ContainerId;
 use crate::error::ProcessFault;
 
 /// The longest argument list and environment together, in bytes; the kernel takes no more.
 const MAX_WORDS: usize = 2 * 1024 * 1024;
+
+/// The final OCI process: its bytes, and what the log says of it.
+#[derive(Debug, Clone)]
+pub(crate) struct FinalProcess {
+    /// Canonical JSON.
+    pub(crate) bytes: Vec<u8>,
+    process_h: Sha384Digest,
+    args_h: Sha384Digest,
+    env_h: Sha384Digest,
+    cwd_h: Sha384Digest,
+    uid: u32,
+    gid: u32,
+}
+
+impl FinalProcess {
+    /// By what processes of a container are told apart.
+    pub(crate) const fn digest(&self) -> Sha384Digest {
+        self.process_h
+    }
+
+    /// The record of its `n`th run in a container.
+    pub(crate) fn event(&self, seq: u64, id: &ContainerId, n: u64) -> Exec {
+        Exec {
+            seq,
+            cid_h: hash_str(id.as_str()),
+            args_h: self.args_h,
+            env_h: self.env_h,
+            cwd_h: self.cwd_h,
+            uid: self.uid,
+            gid: self.gid,
+            process_h: self.process_h,
+            n,
+        }
+    }
+}
 
 /// The container's own process, as it was measured.
 #[derive(Debug, Clone)]
@@ -28,9 +68,9 @@ impl Template {
         if request.cwd.is_empty() { self.0.cwd().clone() } else { PathBuf::from(&request.cwd) }
     }
 
-    /// The OCI process of a request, as JSON text. What the container's own process has besides user, capabilities
+    /// The OCI process of a request. What the container's own process has besides user, capabilities
     /// and words stays: limits, security labels, no new privileges.
-    pub(crate) fn process(&self, request: &ExecRequest) -> Result<Vec<u8>, ProcessFault> {
+    pub(crate) fn process(&self, request: &ExecRequest) -> Result<FinalProcess, ProcessFault> {
         check_words(request)?;
         let mut process = self.0.clone();
         let user = self.user(request)?;
@@ -39,12 +79,13 @@ impl Template {
             UserBuilder::default()
                 .uid(user.uid)
                 .gid(user.gid)
-                .additional_gids(user.additional)
+                .additional_gids(user.additional.clone())
                 .build()
                 .map_err(|_| ProcessFault::Malformed("the user can be none"))?,
         );
         process.set_args(Some(request.args.clone()));
-        process.set_cwd(self.cwd(request));
+        let cwd = self.cwd(request);
+        process.set_cwd(cwd.clone());
         process.set_terminal(Some(request.terminal));
         process.set_console_size(None);
         let own_env = || self.0.env().clone().unwrap_or_default();
@@ -52,10 +93,19 @@ impl Template {
         if request.terminal && !env.iter().any(|entry| entry.starts_with("TERM=")) {
             env.push("TERM=xterm".to_owned());
         }
-        process.set_env(Some(env));
+        process.set_env(Some(env.clone()));
         let own = self.0.no_new_privileges().unwrap_or(false) && request.rights == Rights::Container;
         process.set_no_new_privileges(Some(own || request.no_new_privileges));
-        serde_json::to_vec(&process).map_err(|_| ProcessFault::Malformed("it has no JSON form"))
+        let bytes = canonical(&process).ok_or(ProcessFault::Malformed("it has no JSON form"))?;
+        Ok(FinalProcess {
+            process_h: Sha384Digest::of(&bytes),
+            args_h: hash_list(&request.args),
+            env_h: hash_list(&env),
+            cwd_h: hash_str(&cwd.to_string_lossy()),
+            uid: user.uid,
+            gid: user.gid,
+            bytes,
+        })
     }
 
     fn user(&self, request: &ExecRequest) -> Result<ExecUser, ProcessFault> {
@@ -101,6 +151,17 @@ impl Template {
     }
 }
 
+/// Canonical JSON; the capability sets, which have no order of their own, in the order of their names.
+fn canonical(process: &Process) -> Option<Vec<u8>> {
+    let mut value = serde_json::to_value(process).ok()?;
+    if let Some(sets) = value.get_mut("capabilities").and_then(Value::as_object_mut) {
+        for set in sets.values_mut().filter_map(Value::as_array_mut) {
+            set.sort_by(|a, b| a.as_str().cmp(&b.as_str()));
+        }
+    }
+    jcs::canonical(&value).ok()
+}
+
 /// Empty sets but for the bounding one.
 fn bare(mut sets: LinuxCapabilities, bounding: Capabilities) -> LinuxCapabilities {
     sets.set_bounding(Some(bounding));
@@ -140,7 +201,7 @@ fn check_words(request: &ExecRequest) -> Result<(), ProcessFault> {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::{Value, json};
+    use serde_json::json;
 
     use super::*;
 
@@ -160,7 +221,7 @@ mod tests {
     }
 
     fn made(uid: u32, request: &ExecRequest) -> Result<Value, ProcessFault> {
-        Ok(serde_json::from_slice(&template(uid).process(request)?).unwrap())
+        Ok(serde_json::from_slice(&template(uid).process(request)?.bytes).unwrap())
     }
 
     fn user(uid: u32, gid: u32, additional: &[u32]) -> Option<ExecUser> {
@@ -187,6 +248,29 @@ mod tests {
         let process = made(7, &other).unwrap();
         assert_eq!((&process["env"], &process["cwd"]), (&json!(["A=b", "TERM=xterm"]), &json!("/")));
         assert_eq!((&process["terminal"], &process["user"]["gid"]), (&json!(true), &json!(5)));
+    }
+
+    #[test]
+    fn one_process_has_one_digest_and_every_part_of_it_counts() {
+        let digest = |uid, request: &ExecRequest| template(uid).process(request).unwrap().digest();
+        for _ in 0..20 {
+            assert_eq!(digest(0, &request()), digest(0, &request()), "whatever the order of the sets");
+        }
+        let others = [
+            ExecRequest { args: vec!["ls".to_owned(), "-l".to_owned()], ..request() },
+            ExecRequest { env: vec!["PATH=/bin".to_owned()], ..request() },
+            ExecRequest { cwd: "/".to_owned(), ..request() },
+            ExecRequest { user: user(0, 0, &[]), ..request() },
+            ExecRequest { terminal: true, ..request() },
+            ExecRequest { capabilities: Some(CapabilitySets::default()), ..request() },
+        ];
+        for other in others {
+            assert_ne!(digest(0, &other), digest(0, &request()), "{other:?}");
+        }
+        let event = template(7).process(&request()).unwrap().event(3, &ContainerId::new("web").unwrap(), 4);
+        assert_eq!((event.seq, event.n, event.uid, event.gid), (3, 4, 7, 7));
+        assert_eq!((event.cid_h, event.cwd_h), (hash_str("web"), hash_str("/work")));
+        assert_eq!((event.args_h, event.env_h), (hash_list(&["ls"]), hash_list(&["PATH=/bin", "SECRET=x"])));
     }
 
     #[test]
