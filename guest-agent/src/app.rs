@@ -12,6 +12,7 @@ use image_rs_fork::registry::{HttpRegistry, Registry};
 use kbs_client::Client;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinHandle;
+use ttrpc::r#async::Server;
 
 use crate::agent::Agent;
 use crate::attestor::{AttestorLink, RemoteAttestor};
@@ -20,6 +21,7 @@ use crate::config::Config;
 use crate::containers::Containers;
 use crate::error::AgentError;
 use crate::journal::{Journal, hash_file};
+use crate::kata::{self, Ended};
 use crate::launch::{Parts, Pipeline, Places};
 use crate::runtime::{Children, Runtime};
 use crate::server::Servers;
@@ -121,26 +123,33 @@ impl App {
         &self.agent
     }
 
-    /// Serves until SIGTERM or SIGINT, then drains.
+    fn kata(&self) -> std::io::Result<(Option<Server>, Ended)> {
+        let Some(config) = &self.config.kata else { return Ok((None, Ended::never())) };
+        let (server, ended) = kata::server(config.clone(), Arc::clone(&self.agent))?;
+        Ok((Some(server), ended))
+    }
+
+    /// Serves until SIGTERM, SIGINT or the end of the sandbox, then drains.
     ///
     /// # Errors
     /// A listener cannot be made.
     pub async fn serve(self) -> anyhow::Result<()> {
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
-        let kata = self.config.kata.as_ref().map(|config| crate::kata::server(config, Arc::clone(&self.agent)));
-        let kata = kata.transpose().context("kata.listen")?;
+        let (kata, ended) = self.kata().context("kata.listen")?;
         let mut servers = Servers::start(&self.config.listen, &self.agent, kata).await.context("listen")?;
         tracing::info!(socket = %self.config.listen.unix.display(), "serving");
         if let Some(config) = &self.config.kata {
             tracing::info!(address = %config.listen, "serving the Kata agent protocol");
         }
+        let mut reason = "shutdown";
         tokio::select! {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
+            () = ended.wait() => reason = "destroy_sandbox",
         }
         servers.stop_listening().await;
-        self.agent.drain().await;
+        self.agent.drain(reason).await;
         servers.shut_down().await;
         for task in self.tasks {
             task.abort();

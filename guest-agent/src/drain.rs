@@ -16,12 +16,10 @@ const LAUNCH_TIME: Duration = Duration::from_secs(20);
 const GRACE_SECONDS: u32 = 10;
 /// How long the last delivery may take, attesting again included.
 const DELIVERY_TIME: Duration = Duration::from_secs(30);
-/// What `Seal` says.
-const REASON: &str = "shutdown";
 
 impl Agent {
-    /// Refuses new launches, ends everything, seals the log and delivers it.
-    pub async fn drain(self: &Arc<Self>) {
+    /// Refuses new launches, ends everything, seals the log and delivers it. `reason` is what `Seal` says.
+    pub async fn drain(self: &Arc<Self>, reason: &str) {
         self.draining.store(true, Ordering::Relaxed);
         tracing::info!("draining");
         self.finish_launches().await;
@@ -33,7 +31,7 @@ impl Agent {
         if self.journal.ready().is_err() {
             return;
         }
-        match self.journal.seal(REASON).await {
+        match self.journal.seal(reason).await {
             Ok(sealed) => match tokio::time::timeout(DELIVERY_TIME, self.attestor.deliver(sealed.count)).await {
                 Ok(Ok(())) => tracing::info!(records = sealed.count, "the sealed log is delivered"),
                 Ok(Err(error)) => tracing::warn!(%error, "the sealed log could not be delivered"),

@@ -183,6 +183,9 @@ pub enum AgentError {
         /// What the policy said, for the log alone.
         why: String,
     },
+    /// Something of the sandbox that is no launch.
+    #[error(transparent)]
+    Sandbox(#[from] sandbox::SandboxError),
     /// The agent does not offer a method.
     #[error("{method} is not offered")]
     NotOffered {
@@ -259,6 +262,7 @@ impl AgentError {
             Self::Process { .. } => reason::RUNTIME_PROCESS,
             Self::Runtime { .. } | Self::Io { .. } | Self::Task(_) => reason::RUNTIME_CONTAINER,
             Self::Denied { .. } => reason::POLICY_GATE,
+            Self::Sandbox(error) => error.code(),
             Self::NotOffered { .. } => reason::KATA_METHOD,
             Self::Order { .. } => reason::KATA_ORDER,
         }
@@ -272,6 +276,7 @@ impl AgentError {
             Self::Attester(error) => return error.refusal(),
             Self::Attestor(error) => return error.refusal(),
             Self::Refused(refusal) => return Refusal::clone(refusal),
+            Self::Sandbox(error) => return error.refusal(),
             Self::GoldenUnavailable { manifest, what } => (manifest.to_string(), "an answer".to_owned(), what.clone()),
             Self::Mode { asked, permitted } => {
                 let permitted: Vec<String> = permitted.iter().map(ToString::to_string).collect();

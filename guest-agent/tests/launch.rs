@@ -322,7 +322,7 @@ fn a_drained_agent_has_stopped_and_recorded_everything() {
         let stopped = tokio::spawn(async move { stopper.stop("runs", 0, 1).await });
         assert_eq!(scene.agent.wait("runs").await.unwrap(), 137);
         stopped.await.unwrap().unwrap();
-        scene.agent.drain().await;
+        scene.agent.drain("shutdown").await;
         let events = scene.events().await;
         let [.., Event::Exit(exit), Event::Seal(seal)] = events.as_slice() else { panic!("{events:?}") };
         assert_eq!((exit.status, exit.reason), (Some(137), ExitReason::Stopped));
@@ -393,7 +393,7 @@ fn a_start_that_fails_leaves_an_entry_to_remove_and_nothing_else() {
 fn a_drained_agent_ends_what_waits_for_its_start() {
     with_agent(Wanted { script: "true", ..Default::default() }, async |scene: Scene| {
         scene.agent.create(Scene::request("held")).await.result.unwrap();
-        scene.agent.drain().await;
+        scene.agent.drain("shutdown").await;
         assert!(scene.operations().await.ends_with(&["Created", "Exit", "Seal"]));
         assert_eq!(scene.agent.create(Scene::request("late")).await.result.unwrap_err().code(), reason::LOG_SEALED);
         scene.agent.remove("held").unwrap();

@@ -173,7 +173,7 @@ impl File {
             image_layout: self.images.layout,
             image_quota: self.images.quota_bytes,
             runtime: self.runtime.path,
-            kata: self.kata.map(kata::check).transpose()?,
+            kata: self.kata.map(|file| kata::check(file, environment)).transpose()?,
             state_dir: self.state_dir,
             image_dir: self.image_dir,
         })

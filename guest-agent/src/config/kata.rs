@@ -4,6 +4,8 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use protocols::digest::Sha256Digest;
+use protocols::environment::Environment;
+use sandbox::storage::Driver;
 use serde::Deserialize;
 
 use super::ConfigError;
@@ -26,10 +28,12 @@ pub struct Kata {
     pub pause: Pause,
     /// The sandbox's own directory, which the host names in its requests.
     pub run_dir: PathBuf,
+    /// Where the sandbox's namespaces are kept.
+    pub namespaces_dir: PathBuf,
     /// Where the sandbox's resolv.conf is mounted.
     pub resolv_conf: PathBuf,
     /// Storage drivers beyond those without host data.
-    pub storage_drivers: BTreeSet<String>,
+    pub storage_drivers: BTreeSet<Driver>,
     /// Kernel modules that may be loaded.
     pub kernel_modules: BTreeSet<String>,
     /// Capabilities that a container may have beyond the default ones.
@@ -54,9 +58,11 @@ pub(super) struct KataFile {
     #[serde(default)]
     hybrid_vsock: bool,
     policy: PathBuf,
+    policy_digest: Option<Sha256Digest>,
     pause_bundle: PathBuf,
     pause_digest: Sha256Digest,
     run_dir: Option<PathBuf>,
+    namespaces_dir: Option<PathBuf>,
     resolv_conf: Option<PathBuf>,
     #[serde(default)]
     storage_drivers: BTreeSet<String>,
@@ -68,18 +74,24 @@ pub(super) struct KataFile {
     devices: BTreeSet<PathBuf>,
 }
 
-pub(super) fn check(file: KataFile) -> Result<Kata, ConfigError> {
+pub(super) fn check(file: KataFile, environment: Environment) -> Result<Kata, ConfigError> {
     let run_dir = file.run_dir.unwrap_or_else(|| "/run/kata-containers".into());
+    let namespaces_dir = file.namespaces_dir.unwrap_or_else(|| "/run/sandbox-ns".into());
     let resolv_conf = file.resolv_conf.unwrap_or_else(|| "/etc/resolv.conf".into());
     for (name, path) in [
         ("kata.policy", &file.policy),
         ("kata.pause_bundle", &file.pause_bundle),
         ("kata.run_dir", &run_dir),
+        ("kata.namespaces_dir", &namespaces_dir),
         ("kata.resolv_conf", &resolv_conf),
     ] {
         if !path.is_absolute() {
             return Err(field(name, "must be an absolute path"));
         }
+    }
+    // What a file says is measured by its digest, which stands in the measured configuration.
+    if environment == Environment::Production && file.policy_digest.is_none() {
+        return Err(ConfigError::Production { field: "kata.policy without policy_digest" });
     }
     if file.devices.iter().any(|device| !device.starts_with("/dev/")) {
         return Err(field("kata.devices", "must be paths beneath /dev"));
@@ -87,14 +99,17 @@ pub(super) fn check(file: KataFile) -> Result<Kata, ConfigError> {
     if file.hybrid_vsock && matches!(file.listen, Address::Vsock(_)) {
         return Err(field("kata.hybrid_vsock", "has a meaning on unix sockets only"));
     }
+    let drivers =
+        file.storage_drivers.iter().map(|name| name.parse().map_err(|error| field("kata.storage_drivers", error)));
     Ok(Kata {
-        policy: read_policy(file.policy)?,
+        storage_drivers: drivers.collect::<Result<_, _>>()?,
+        namespaces_dir,
+        policy: read_policy(file.policy, file.policy_digest)?,
         listen: file.listen,
         hybrid_vsock: file.hybrid_vsock,
         pause: Pause { bundle: file.pause_bundle, digest: file.pause_digest },
         run_dir,
         resolv_conf,
-        storage_drivers: file.storage_drivers,
         kernel_modules: file.kernel_modules,
         capabilities: file.capabilities,
         devices: file.devices,
@@ -102,13 +117,17 @@ pub(super) fn check(file: KataFile) -> Result<Kata, ConfigError> {
 }
 
 /// Read here and not again: what is in force does not change under a running agent.
-fn read_policy(path: PathBuf) -> Result<String, ConfigError> {
+fn read_policy(path: PathBuf, digest: Option<Sha256Digest>) -> Result<String, ConfigError> {
     let bytes = match read_bounded(&path, MAX_POLICY) {
         Ok(bytes) => bytes,
         Err(source) => return Err(ConfigError::Read { path, source }),
     };
     if bytes.len() > MAX_POLICY {
         return Err(field("kata.policy", "larger than 8 MiB"));
+    }
+    let actual = Sha256Digest::of(&bytes);
+    if digest.is_some_and(|expected| expected != actual) {
+        return Err(field("kata.policy_digest", format!("the file's is {actual}")));
     }
     String::from_utf8(bytes).map_err(|_| field("kata.policy", "not UTF-8"))
 }

@@ -246,8 +246,8 @@ fn a_sandbox_has_its_policy_and_pause_bundle_and_nothing_more_than_is_named() {
     assert_eq!(config.policy, "package agent_policy\n");
     assert_eq!(config.pause, Pause { bundle: "/pause".into(), digest: Sha256Digest::of(b"pause") });
     assert_eq!(config.run_dir, Path::new("/run/kata-containers"));
-    let named = [config.storage_drivers, config.kernel_modules, config.capabilities];
-    assert!(named.iter().all(BTreeSet::is_empty) && config.devices.is_empty());
+    assert!(config.storage_drivers.is_empty() && config.devices.is_empty());
+    assert!(config.kernel_modules.is_empty() && config.capabilities.is_empty());
     let hybrid = text.replace("\"vsock://-1:1024\"", "\"unix:///run/kata.sock\"\nhybrid_vsock = true");
     assert!(Config::parse(hybrid.as_bytes()).unwrap().kata.unwrap().hybrid_vsock);
 }
@@ -272,6 +272,8 @@ fn a_sandbox_that_lacks_a_security_input_or_says_something_odd_is_refused() {
         ("an address of another kind", "vsock://-1:1024", "tcp://0.0.0.0:1024"),
         ("hybrid vsock on vsock", &digest, &format!("{digest}hybrid_vsock = true\n")),
         ("a device that is none", &digest, &format!("{digest}devices = [\"/etc/shadow\"]\n")),
+        ("an unknown storage driver", &digest, &format!("{digest}storage_drivers = [\"nfs\"]\n")),
+        ("another policy's digest", &digest, &format!("{digest}policy_digest = \"{}\"\n", Sha256Digest::of(b""))),
         ("an unknown key", &digest, &format!("{digest}debug = true\n")),
     ] {
         assert!(Config::parse(replaced(&text, from, to).as_bytes()).is_err(), "{name}");

@@ -24,12 +24,11 @@ use crate::error::{AgentError, blocking};
 #[derive(Debug)]
 pub(super) struct Gated {
     agent: Arc<KataAgent>,
-    policy: Arc<dyn Policy>,
 }
 
 impl Gated {
-    pub(super) const fn new(agent: Arc<KataAgent>, policy: Arc<dyn Policy>) -> Self {
-        Self { agent, policy }
+    pub(super) const fn new(agent: Arc<KataAgent>) -> Self {
+        Self { agent }
     }
 }
 
@@ -68,21 +67,21 @@ macro_rules! gated {
         }
     };
     (@task $self:ident, $method:ident, $rule:ident, $input:expr, $request:ident) => {{
-        let (agent, policy) = (Arc::clone(&$self.agent), Arc::clone(&$self.policy));
+        let agent = Arc::clone(&$self.agent);
         let work = tokio::spawn(async move {
-            let request = check_apart(policy, stringify!($rule), $input, $request).await?;
+            let request = check_apart(Arc::clone(&agent.policy), stringify!($rule), $input, $request).await?;
             agent.$method(request).await
         });
         work.await.unwrap_or_else(|error| Err(error.into()))
     }};
     (@wait $self:ident, $method:ident, $rule:ident, $input:expr, $request:ident) => {
-        match check_apart(Arc::clone(&$self.policy), stringify!($rule), $input, $request).await {
+        match check_apart(Arc::clone(&$self.agent.policy), stringify!($rule), $input, $request).await {
             Ok(request) => $self.agent.$method(request).await,
             Err(error) => Err(error),
         }
     };
     (@read $self:ident, $method:ident, $rule:ident, $input:expr, $request:ident) => {
-        match check($self.policy.as_ref(), stringify!($rule), $input, &$request) {
+        match check($self.agent.policy.as_ref(), stringify!($rule), $input, &$request) {
             Ok(()) => $self.agent.$method($request).await,
             Err(error) => {
                 tracing::debug!(method = stringify!($method), %error, "a denied read is shown the end of the stream");
@@ -91,7 +90,7 @@ macro_rules! gated {
         }
     };
     (@none $self:ident, $method:ident, $rule:ident, $input:expr, $request:ident) => {
-        check_apart(Arc::clone(&$self.policy), stringify!($rule), $input, $request)
+        check_apart(Arc::clone(&$self.agent.policy), stringify!($rule), $input, $request)
             .await
             .and(Err(AgentError::NotOffered { method: stringify!($method) }))
     };
@@ -99,47 +98,47 @@ macro_rules! gated {
 
 gated! {
     none create_container(CreateContainerRequest, json) -> pb::Empty;
-    none start_container(StartContainerRequest, json) -> pb::Empty;
-    none remove_container(RemoveContainerRequest, json) -> pb::Empty;
-    none exec_process(ExecProcessRequest, json) -> pb::Empty;
-    none signal_process(SignalProcessRequest, json) -> pb::Empty;
-    none wait_process(WaitProcessRequest, json) -> pb::WaitProcessResponse;
-    none update_container(UpdateContainerRequest, json) -> pb::Empty;
-    none update_ephemeral_mounts(UpdateEphemeralMountsRequest, json) -> pb::Empty;
-    none stats_container(StatsContainerRequest, json) -> pb::StatsContainerResponse;
-    none pause_container(PauseContainerRequest, json) -> pb::Empty;
-    none resume_container(ResumeContainerRequest, json) -> pb::Empty;
+    task start_container(StartContainerRequest, json) -> pb::Empty;
+    task remove_container(RemoveContainerRequest, json) -> pb::Empty;
+    task exec_process(ExecProcessRequest, json) -> pb::Empty;
+    task signal_process(SignalProcessRequest, json) -> pb::Empty;
+    wait wait_process(WaitProcessRequest, json) -> pb::WaitProcessResponse;
+    task update_container(UpdateContainerRequest, json) -> pb::Empty;
+    task update_ephemeral_mounts(UpdateEphemeralMountsRequest, json) -> pb::Empty;
+    wait stats_container(StatsContainerRequest, json) -> pb::StatsContainerResponse;
+    task pause_container(PauseContainerRequest, json) -> pb::Empty;
+    task resume_container(ResumeContainerRequest, json) -> pb::Empty;
     wait remove_stale_virtiofs_share_mounts(RemoveStaleVirtiofsShareMountsRequest, json) -> pb::Empty;
-    none write_stdin(WriteStreamRequest, json) -> pb::WriteStreamResponse;
-    none read_stdout(ReadStreamRequest, json) -> pb::ReadStreamResponse;
-    none read_stderr(ReadStreamRequest, json) -> pb::ReadStreamResponse;
-    none close_stdin(CloseStdinRequest, json) -> pb::Empty;
-    none tty_win_resize(TtyWinResizeRequest, json) -> pb::Empty;
-    none update_interface(UpdateInterfaceRequest, json) -> types::Interface;
-    none update_routes(UpdateRoutesRequest, json) -> pb::Routes;
-    none list_interfaces(ListInterfacesRequest, json) -> pb::Interfaces;
-    none list_routes(ListRoutesRequest, json) -> pb::Routes;
-    none add_arp_neighbors(AddARPNeighborsRequest, json) -> pb::Empty;
-    none get_ip_tables(GetIPTablesRequest, json) -> pb::GetIPTablesResponse;
-    none set_ip_tables(SetIPTablesRequest, json) -> pb::SetIPTablesResponse;
-    none get_metrics(GetMetricsRequest, json) -> pb::Metrics;
+    wait write_stdin(WriteStreamRequest, json) -> pb::WriteStreamResponse;
+    read read_stdout(ReadStreamRequest, json) -> pb::ReadStreamResponse;
+    read read_stderr(ReadStreamRequest, json) -> pb::ReadStreamResponse;
+    task close_stdin(CloseStdinRequest, json) -> pb::Empty;
+    task tty_win_resize(TtyWinResizeRequest, json) -> pb::Empty;
+    task update_interface(UpdateInterfaceRequest, json) -> types::Interface;
+    task update_routes(UpdateRoutesRequest, json) -> pb::Routes;
+    wait list_interfaces(ListInterfacesRequest, json) -> pb::Interfaces;
+    wait list_routes(ListRoutesRequest, json) -> pb::Routes;
+    task add_arp_neighbors(AddARPNeighborsRequest, json) -> pb::Empty;
+    wait get_ip_tables(GetIPTablesRequest, json) -> pb::GetIPTablesResponse;
+    task set_ip_tables(SetIPTablesRequest, json) -> pb::SetIPTablesResponse;
+    wait get_metrics(GetMetricsRequest, json) -> pb::Metrics;
     none mem_agent_memcg_set(MemAgentMemcgConfig, json) -> pb::Empty;
     none mem_agent_compact_set(MemAgentCompactConfig, json) -> pb::Empty;
-    none create_sandbox(CreateSandboxRequest, json) -> pb::Empty;
-    none destroy_sandbox(DestroySandboxRequest, json) -> pb::Empty;
-    none online_cpu_mem(OnlineCPUMemRequest, json) -> pb::Empty;
-    none reseed_random_dev(ReseedRandomDevRequest, json) -> pb::Empty;
+    task create_sandbox(CreateSandboxRequest, json) -> pb::Empty;
+    task destroy_sandbox(DestroySandboxRequest, json) -> pb::Empty;
+    task online_cpu_mem(OnlineCPUMemRequest, json) -> pb::Empty;
+    task reseed_random_dev(ReseedRandomDevRequest, json) -> pb::Empty;
     wait get_guest_details(GuestDetailsRequest, json) -> pb::GuestDetailsResponse;
-    none mem_hotplug_by_probe(MemHotplugByProbeRequest, json) -> pb::Empty;
-    none set_guest_date_time(SetGuestDateTimeRequest, json) -> pb::Empty;
-    none copy_file(CopyFileRequest, json) -> pb::Empty;
-    none get_oom_event(GetOOMEventRequest, json) -> pb::OOMEvent;
+    task mem_hotplug_by_probe(MemHotplugByProbeRequest, json) -> pb::Empty;
+    task set_guest_date_time(SetGuestDateTimeRequest, json) -> pb::Empty;
+    task copy_file(CopyFileRequest, json) -> pb::Empty;
+    wait get_oom_event(GetOOMEventRequest, json) -> pb::OOMEvent;
     none add_swap(AddSwapRequest, json) -> pb::Empty;
     none add_swap_path(AddSwapPathRequest, json) -> pb::Empty;
-    none get_volume_stats(VolumeStatsRequest, json) -> csi::VolumeStatsResponse;
+    wait get_volume_stats(VolumeStatsRequest, json) -> csi::VolumeStatsResponse;
     none resize_volume(ResizeVolumeRequest, json) -> pb::Empty;
     none set_policy(SetPolicyRequest, json) -> pb::Empty;
-    none get_diagnostic_data(GetDiagnosticDataRequest, json) -> pb::GetDiagnosticDataResponse;
+    wait get_diagnostic_data(GetDiagnosticDataRequest, json) -> pb::GetDiagnosticDataResponse;
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use protocols::reason::{self, Class};
 use ttrpc::{Code, get_status};
 
-use crate::error::AgentError;
+use crate::error::{AgentError, ProcessFault};
 
 /// The whole error goes to the guest's own log.
 pub(super) fn of(method: &str, error: &AgentError) -> ttrpc::Error {
@@ -20,6 +20,7 @@ fn rpc_code(error: &AgentError) -> Code {
         AgentError::ContainerId { .. } | AgentError::Container { .. } | AgentError::Request { .. } => {
             return Code::INVALID_ARGUMENT;
         }
+        AgentError::Process { fault, .. } => return process_code(fault),
         _ => {}
     }
     let code = error.code();
@@ -27,6 +28,16 @@ fn rpc_code(error: &AgentError) -> Code {
         _ if code == reason::RUNTIME_CONTAINER => Code::INVALID_ARGUMENT,
         Class::Refused => Code::PERMISSION_DENIED,
         Class::Unavailable | Class::Io | Class::Fault => Code::INTERNAL,
+    }
+}
+
+const fn process_code(fault: &ProcessFault) -> Code {
+    match fault {
+        ProcessFault::Unknown => Code::NOT_FOUND,
+        ProcessFault::NoTerminal => Code::UNAVAILABLE,
+        ProcessFault::TooMany(_) => Code::RESOURCE_EXHAUSTED,
+        ProcessFault::Exceeds(_) => Code::PERMISSION_DENIED,
+        ProcessFault::Taken | ProcessFault::NotStarted | ProcessFault::Malformed(_) => Code::INVALID_ARGUMENT,
     }
 }
 
@@ -57,7 +68,11 @@ mod tests {
     #[test]
     fn clients_find_the_codes_they_act_on() {
         let container = AgentError::Container { id: "c".to_owned(), what: "it is not known" };
+        let process = |fault| AgentError::Process { id: "c".to_owned(), process: "e".to_owned(), fault };
         for (error, expected) in [
+            (process(ProcessFault::Unknown), Code::NOT_FOUND),
+            (process(ProcessFault::NoTerminal), Code::UNAVAILABLE),
+            (process(ProcessFault::Exceeds("its user")), Code::PERMISSION_DENIED),
             (AgentError::NotOffered { method: "add_swap" }, Code::UNIMPLEMENTED),
             (container, Code::INVALID_ARGUMENT),
             (AgentError::ContainerId { text: "a/b".to_owned() }, Code::INVALID_ARGUMENT),
