@@ -156,10 +156,10 @@ impl Pauses {
                     *is_created = true;
                 }
             }
-            Event::Failed(Failed { seq, .. }) | Event::Exit(Exit { seq: Some(seq), .. }) => {
-                if self.0.get(&seq).is_some_and(|(_, is_created)| !is_created) {
-                    self.0.remove(&seq);
-                }
+            Event::Failed(Failed { seq, .. }) | Event::Exit(Exit { seq: Some(seq), .. })
+                if self.0.get(&seq).is_some_and(|(_, is_created)| !is_created) =>
+            {
+                self.0.remove(&seq);
             }
             _ => {}
         }

@@ -366,7 +366,8 @@ fn the_pause_container_launches_without_a_golden_value_and_only_as_recorded() {
         change(launch);
         run(events).map(drop).map_err(|refusal| refusal.code)
     };
-    let cases: [(&str, fn(&mut Launch)); 8] = [
+    type Case = (&'static str, fn(&mut Launch));
+    let cases: [Case; 8] = [
         ("an image", |l| l.image_manifest = Some(digest("manifest"))),
         ("another root file system", |l| l.rootfs.digest = digest("other")),
         ("other arguments", |l| l.args_h = hash_list(&["/bin/sh"])),
