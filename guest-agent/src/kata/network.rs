@@ -165,7 +165,7 @@ mod tests {
         let asked = types::Route { gateway: "10.0.0.1".to_owned(), device: "eth0".to_owned(), ..Default::default() };
         let default = route(asked.clone()).unwrap();
         assert_eq!(default.destination, Prefix::everything(false));
-        assert_eq!(routes_message(vec![default]).Routes, [asked.clone()]);
+        assert_eq!(routes_message(vec![default]).Routes, std::slice::from_ref(&asked));
         assert!(route(types::Route { gateway: "nowhere".to_owned(), ..asked.clone() }).is_err());
         assert!(route(types::Route { scope: 256, ..asked }).is_err());
     }
