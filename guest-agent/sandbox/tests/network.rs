@@ -67,6 +67,22 @@ fn refused<T: std::fmt::Debug>(result: Result<T, SandboxError>, code: reason::Co
     assert_eq!(error.code(), code, "{error}");
 }
 
+/// A service answers on any thread: every call must be able to move between them.
+#[test]
+fn calls_may_move_between_threads() {
+    fn movable<T: Send>(_: &T) {}
+    in_a_namespace(|network| async move {
+        let (interface, none) = (eth0(), []);
+        movable(&network);
+        movable(&network.loopback_up());
+        movable(&network.interfaces());
+        movable(&network.update_interface(&interface));
+        movable(&network.routes());
+        movable(&network.update_routes(&none));
+        movable(&network.add_neighbours(&[]));
+    });
+}
+
 #[test]
 fn an_interface_is_found_by_its_hardware_address_and_made_what_is_asked() {
     in_a_namespace(|network| async move {

@@ -119,6 +119,21 @@ fn a_local_directory_keeps_its_data_for_a_container_that_starts_again() {
 }
 
 #[test]
+fn storage_over_files_that_were_copied_in() {
+    let tree = Tree::new();
+    let at = "shared/containers/config";
+    fs::create_dir(tree.at(at)).unwrap();
+    tree.tmpfs(&[], at).unwrap(); // empty, nothing is hidden
+    fs::create_dir(tree.at(at)).unwrap();
+    fs::write(tree.at(at).join("key"), "logged").unwrap();
+    let mode = tree.at(at).metadata().unwrap().mode();
+    refused(tree.tmpfs(&[], at), reason::SANDBOX_STORAGE);
+    refused(tree.storages.add(&tree.request(Driver::Local, "local", &["mode=0777"], at)), reason::SANDBOX_STORAGE);
+    assert_eq!(tree.at(at).metadata().unwrap().mode(), mode);
+    assert_eq!(fs::read_to_string(tree.at(at).join("key")).unwrap(), "logged");
+}
+
+#[test]
 fn mount_points_outside_their_place() {
     let tree = Tree::new();
     fs::create_dir(tree.at("c1")).unwrap();

@@ -12,19 +12,19 @@ mod options;
 mod plan;
 mod request;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use rustix::fs::{AtFlags, Gid, Mode, OFlags, ResolveFlags};
+use rustix::fs::{AtFlags, Dir, Gid, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 use rustix::mount::{FsPickFlags, UnmountFlags, fsconfig_reconfigure, fsconfig_set_string, fspick, unmount};
 
 pub use self::options::MountOptions;
-use self::plan::Plan;
+use self::plan::{Plan, Source};
 pub use self::request::{Driver, FsGroup, GroupChange, StorageConfig, StorageRequest};
-use crate::beneath::{Relative, Root, by_number, explain};
+use crate::beneath::{Relative, Root, by_number, explain, open_dir};
 use crate::devices::Devices;
 use crate::error::SandboxError;
 use crate::roots::Roots;
@@ -44,7 +44,14 @@ struct Inner {
     config: StorageConfig,
     devices: Devices,
     /// By the mount point beneath `run`.
-    mounted: Mutex<HashMap<String, Entry>>,
+    mounted: Mutex<Table>,
+}
+
+#[derive(Debug, Default)]
+struct Table {
+    entries: HashMap<String, Entry>,
+    /// Directories of `local` storages without a user that still hold data.
+    kept: HashSet<String>,
 }
 
 #[derive(Debug)]
@@ -116,13 +123,13 @@ impl Storages {
         if let Some(shared) = self.share(&mut mounted, at, request)? {
             return Ok(shared);
         }
-        if mounted.len() >= inner.config.most {
+        if mounted.entries.len() >= inner.config.most {
             return Err(request.refused(format!("more than {} storages", inner.config.most)));
         }
-        let (fd, is_mount) = self.mount(request, at, &plan)?;
+        let (fd, is_mount) = self.mount(&mut mounted, request, at, &plan)?;
         let fd = Arc::new(fd);
         let entry = Entry { request: request.clone(), fd: Arc::clone(&fd), is_mount, users: 1 };
-        mounted.insert(at.as_str().to_owned(), entry);
+        mounted.entries.insert(at.as_str().to_owned(), entry);
         drop(mounted);
         Ok(self.used(at, fd))
     }
@@ -130,11 +137,11 @@ impl Storages {
     /// A use of what is there already; only the same request may share it.
     fn share(
         &self,
-        mounted: &mut HashMap<String, Entry>,
+        mounted: &mut Table,
         at: Relative<'_>,
         request: &StorageRequest,
     ) -> Result<Option<Mounted>, SandboxError> {
-        let Some(entry) = mounted.get_mut(at.as_str()) else { return Ok(None) };
+        let Some(entry) = mounted.entries.get_mut(at.as_str()) else { return Ok(None) };
         if entry.request != *request {
             return Err(request.refused("another storage is there"));
         }
@@ -171,11 +178,22 @@ impl Storages {
         }
     }
 
-    fn mount(&self, request: &StorageRequest, at: Relative<'_>, plan: &Plan) -> Result<(OwnedFd, bool), SandboxError> {
+    fn mount(
+        &self,
+        table: &mut Table,
+        request: &StorageRequest,
+        at: Relative<'_>,
+        plan: &Plan,
+    ) -> Result<(OwnedFd, bool), SandboxError> {
         let refused = |errno: Errno| SandboxError::path(&request.mount_point, explain(errno));
         let root = &self.0.root;
         let fresh = matches!(root.entry(at, OFlags::PATH, ResolveFlags::NO_XDEV), Err(Errno::NOENT));
         let target = root.make(Some(at), WAY, ResolveFlags::NO_XDEV).map_err(refused)?;
+        // What was copied there, and logged, is neither hidden nor given another mode.
+        let again = matches!(plan.source, Source::Directory) && table.kept.contains(at.as_str());
+        if !(fresh || again || is_empty(&target).map_err(refused)?) {
+            return Err(request.refused("its mount point is not empty"));
+        }
         let failed = |is_mount: bool, errno: Errno| {
             self.0.remove(at.as_str(), is_mount, fresh);
             SandboxError::system(format!("mount {}", request.mount_point.escape_debug()))(errno)
@@ -185,6 +203,7 @@ impl Storages {
             .and_then(|()| own(&fd, plan))
             .and_then(|()| request.fs_group.map_or(Ok(()), |group| group::apply(&fd, group, plan.options.read_only())))
             .map_err(|errno| failed(is_mount, errno))?;
+        table.kept.remove(at.as_str());
         Ok((fd, is_mount))
     }
 
@@ -198,7 +217,7 @@ impl Storages {
             let known = ["size=", "nr_inodes=", "mode=", "uid=", "gid=", "fsgid="];
             let options = MountOptions::parse(&request.options, &known).map_err(|why| request.refused(why))?;
             let mounted = self.0.mounted();
-            let entry = mounted.get(at.as_str());
+            let entry = mounted.entries.get(at.as_str());
             let entry =
                 entry.filter(|entry| entry.request.driver == Driver::Ephemeral && entry.request.fstype == "tmpfs");
             let entry = entry.ok_or_else(|| request.refused("there is no such tmpfs"))?;
@@ -226,7 +245,7 @@ impl Storages {
         let mounted = self.0.mounted();
         let holds =
             |key: &str| at.as_str().strip_prefix(key).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
-        let found = mounted.iter().filter(|(key, _)| holds(key)).max_by_key(|(key, _)| key.len());
+        let found = mounted.entries.iter().filter(|(key, _)| holds(key)).max_by_key(|(key, _)| key.len());
         let (key, entry) = found.ok_or_else(|| SandboxError::path(path, "no storage is there"))?;
         let refused = |errno| SandboxError::path(path, explain(errno));
         let rest = at.as_str().get(key.len()..).unwrap_or_default().trim_start_matches('/');
@@ -248,37 +267,46 @@ impl Storages {
 
     fn release(&self, key: &str) {
         let mut mounted = self.0.mounted();
-        let Some(entry) = mounted.get_mut(key) else { return };
+        let Some(entry) = mounted.entries.get_mut(key) else { return };
         entry.users -= 1;
         if entry.users == 0 {
             let is_mount = entry.is_mount;
-            mounted.remove(key);
-            self.0.remove(key, is_mount, true);
+            mounted.entries.remove(key);
+            if self.0.remove(key, is_mount, true) {
+                mounted.kept.insert(key.to_owned());
+            }
         }
     }
 }
 
 impl Inner {
-    fn mounted(&self) -> MutexGuard<'_, HashMap<String, Entry>> {
+    fn mounted(&self) -> MutexGuard<'_, Table> {
         // An entry is inserted whole and removed whole.
         self.mounted.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Unmounts, and removes the directory unless there is data in it: a `local` one lives as long as the sandbox,
-    /// since its containers may be started again.
-    fn remove(&self, key: &str, is_mount: bool, directory: bool) {
+    /// Unmounts, and removes the directory. One with data in it stays, and says so: a `local` storage lives as long as
+    /// the sandbox, since its containers may be started again.
+    fn remove(&self, key: &str, is_mount: bool, directory: bool) -> bool {
         let (parent, name) = key.rsplit_once('/').unwrap_or((".", key));
-        let Ok(parent) = crate::beneath::open_dir(&self.root, parent, ResolveFlags::empty()) else { return };
+        let Ok(parent) = open_dir(&self.root, parent, ResolveFlags::empty()) else { return false };
         if is_mount {
             let path = by_number(&parent).join(name);
             if let Err(errno) = unmount(&path, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW) {
                 tracing::warn!(key, %errno, "a storage stays mounted");
             }
         }
-        if directory {
-            let _ = rustix::fs::unlinkat(&parent, name, AtFlags::REMOVEDIR);
+        directory && rustix::fs::unlinkat(&parent, name, AtFlags::REMOVEDIR) == Err(Errno::NOTEMPTY)
+    }
+}
+
+fn is_empty(dir: &OwnedFd) -> Result<bool, Errno> {
+    for entry in Dir::read_from(dir)? {
+        if !matches!(entry?.file_name().to_bytes(), b"." | b"..") {
+            return Ok(false);
         }
     }
+    Ok(true)
 }
 
 /// Mode and group of the root, where the options name them.
