@@ -245,6 +245,7 @@ codes! {
     POLICY_MODE "policy.mode" Refused "the measured configuration permits this mode" "use a permitted mode"
     POLICY_BOOT_STATE "policy.boot_state" Refused "the guest booted in a state the measured configuration names" "local mode needs secure or measured boot; use remote mode otherwise"
     POLICY_GATE "policy.gate" Refused "the policy gate allows this request" "the measured configuration must allow the method for this caller"
+    POLICY_INVALID "policy.invalid" Refused "the policy is Rego of package agent_policy, at most 8 MiB" "correct the policy; the one in force stays"
     POLICY_PAUSE "policy.pause" Refused "the pause container's bundle is one that configuration and policy pin" "pin the digest of the guest image's pause bundle, or use the guest image that has the pinned one"
     POLICY_EXEC "policy.exec" Refused "a command executed in a container has no more rights than the container's measured process" "execute it as the container's own user, or let the policy allow this command"
     POLICY_REGISTER "policy.register" Refused "the measurement register is of a kind the policy names" "use a platform with such a register"

@@ -21,6 +21,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("boot", &["protocols"]),
     ("sandbox", &["sys", "protocols"]),
     ("guest-agent", &["image-rs-fork", "attester", "boot", "sandbox", "kbs-client", "verifier", "sys", "protocols"]),
+    ("agent-policy", &["protocols"]),
     ("key-broker", &["verifier", "registry", "protocols"]),
     ("tclctl", &["image-rs-fork", "registry", "attester", "verifier", "kbs-client", "simulated-tee", "protocols"]),
     ("xtask", &[]),
