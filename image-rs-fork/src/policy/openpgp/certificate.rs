@@ -36,6 +36,8 @@ struct Standing {
 /// One statement of the owner; the newest in force counts.
 #[derive(Debug, Clone)]
 struct Binding {
+    /// Whether nothing in it is both critical and unknown.
+    understood: bool,
     made: u64,
     ends: Option<u64>,
     key_ends: Option<u64>,
@@ -44,8 +46,9 @@ struct Binding {
 
 /// What signatures in a key file follow.
 enum About {
-    Primary,
-    /// A name as it is hashed, and the signatures on it so far.
+    /// The owner's signatures on the primary key alone, so far.
+    Primary(Vec<Signature>),
+    /// A name as it is hashed, and the owner's signatures on it so far.
     Name(Vec<u8>, Vec<Signature>),
     Subkey,
 }
@@ -83,7 +86,7 @@ impl Certificate {
         if let Some(reason) = it.primary.key.unusable() {
             return Err(fail(reason.to_owned()));
         }
-        let mut about = About::Primary;
+        let mut about = About::Primary(Vec::new());
         for packet in packets {
             let next = match packet.kind {
                 SIGNATURE => {
@@ -97,7 +100,15 @@ impl Certificate {
                 _ => return Err(fail("a packet that belongs to no public key".to_owned())),
             };
             if matches!(next, About::Subkey) {
-                it.subkeys.push(Standing::of(&packet.body).map_err(fail)?);
+                let subkey = Standing::of(&packet.body).map_err(fail)?;
+                // One of two copies could lack the revocation.
+                if std::iter::once(&it.primary)
+                    .chain(&it.subkeys)
+                    .any(|known| known.key.fingerprint == subkey.key.fingerprint)
+                {
+                    return Err(fail("a subkey that is there twice".to_owned()));
+                }
+                it.subkeys.push(subkey);
             }
             it.close(std::mem::replace(&mut about, next));
         }
@@ -132,14 +143,22 @@ impl Certificate {
                 let both = [primary.hashed.as_slice(), &subkey.key.hashed];
                 if primary.verifies(&signature, &both) {
                     // Without the subkey's own word anybody could adopt another's subkey.
-                    let agreed = signature
-                        .embedded()
-                        .is_some_and(|own| own.kind() == PRIMARY_BINDING && subkey.key.verifies(own, &both));
+                    let agreed = signature.embedded().is_some_and(|own| {
+                        // A word with an end would have to be watched; nobody writes one.
+                        own.kind() == PRIMARY_BINDING
+                            && own.created().is_some()
+                            && own.ends().is_none()
+                            && !own.demands_more()
+                            && subkey.key.verifies(own, &both)
+                    });
                     subkey.bind(&signature, agreed);
                 }
             }
-            (DIRECT, About::Primary) if primary.verifies(&signature, &[&primary.hashed]) => {
-                self.primary.bind(&signature, true);
+            // The owner's words on the key alone or on a name, and what withdraws them.
+            (DIRECT | CERTIFICATION_REVOCATION, About::Primary(own))
+                if primary.verifies(&signature, &[&primary.hashed]) =>
+            {
+                own.push(signature);
             }
             (kind, About::Name(name, own))
                 if (CERTIFICATIONS.contains(&kind) || kind == CERTIFICATION_REVOCATION)
@@ -147,18 +166,26 @@ impl Certificate {
             {
                 own.push(signature);
             }
+            // Others withdraw their own words only.
+            (CERTIFICATION_REVOCATION, _) if signature.may_be_by(&primary.fingerprint) => {
+                return Err("a revocation of a name that cannot be checked");
+            }
             _ => {}
         }
         Ok(())
     }
 
-    /// The owner's words on one of the key's names, unless the owner has withdrawn the name since.
+    /// The owner's words on the key or on one of its names, unless the owner has withdrawn them since.
     fn close(&mut self, about: About) {
-        let About::Name(_, own) = about else { return };
+        let (About::Primary(own) | About::Name(_, own)) = about else { return };
         let withdrawn = own.iter().filter(|it| it.kind() == CERTIFICATION_REVOCATION);
-        let withdrawn = withdrawn.map(Signature::created).max();
+        // One without a time withdraws everything.
+        let withdrawn = withdrawn.map(|it| it.created().unwrap_or(u64::MAX)).max();
         for signature in own.iter().filter(|it| it.kind() != CERTIFICATION_REVOCATION) {
-            if withdrawn.is_none_or(|withdrawn| signature.created() > withdrawn) {
+            let stands = withdrawn.is_none_or(|withdrawn| signature.created().is_some_and(|made| made > withdrawn));
+            // A signature on the key alone may be about other things, such as who else may revoke it.
+            let says = signature.kind() != DIRECT || signature.speaks_of_the_key() || signature.demands_more();
+            if stands && says {
                 self.primary.bind(signature, true);
             }
         }
@@ -172,17 +199,17 @@ impl Certificate {
     /// The text of `message`, if the primary key or a subkey has signed it and may sign at `now`. A signature that
     /// does not hold is [`Rejection::WrongKey`]; the other refusals speak of one that does, or never could.
     pub(in super::super) fn open<'m>(&self, message: &'m Message, now: Timestamp) -> Result<&'m [u8], Rejection> {
-        let Message { signature, text } = message;
+        let Message { signature, text, digest } = message;
         if signature.kind() != BINARY {
             return Err(Rejection::Unreadable("an OpenPGP signature of another type".to_owned()));
         }
-        if signature.hash().is_none() {
+        let Some(digest) = digest else {
             return Err(Rejection::Weak(format!("made with {}", signature.hash_name())));
-        }
+        };
         let mut keys = std::iter::once(&self.primary).chain(&self.subkeys);
-        let standing = keys.find(|it| it.key.verifies(signature, &[text])).ok_or(Rejection::WrongKey)?;
-        self.primary.in_force(now)?;
-        if !standing.in_force(now)?.signs {
+        let standing = keys.find(|it| it.key.verifies_digest(signature, digest)).ok_or(Rejection::WrongKey)?;
+        self.primary.signs_at(now)?;
+        if !standing.signs_at(now)? {
             return Err(Rejection::KeyUse);
         }
         if signature.demands_more() {
@@ -205,8 +232,9 @@ impl Standing {
 
     /// Takes a binding whose signature holds; `agreed` is whether the key itself has agreed to sign.
     fn bind(&mut self, signature: &Signature, agreed: bool) {
-        let Some(made) = signature.created().filter(|_| !signature.demands_more()) else { return };
+        let Some(made) = signature.created() else { return };
         self.bindings.push(Binding {
+            understood: !signature.demands_more(),
             made,
             ends: signature.ends(),
             key_ends: signature.key_ends(self.key.created),
@@ -214,20 +242,25 @@ impl Standing {
         });
     }
 
-    /// The owner's newest word at `now`, if the key is good then.
-    fn in_force(&self, now: Timestamp) -> Result<&Binding, Rejection> {
+    /// Whether the key is for signing by the owner's newest word at `now`, if it is good then. Words of one second
+    /// have no order, and the strictest counts.
+    fn signs_at(&self, now: Timestamp) -> Result<bool, Rejection> {
         if self.revoked {
             return Err(Rejection::Revoked);
         }
         if self.key.created > now.0 {
             return Err(Rejection::Expired(format!("the key begins {}", Timestamp(self.key.created))));
         }
-        let known = self.bindings.iter().filter(|it| it.made <= now.0 && it.ends.is_none_or(|end| end > now.0));
-        let newest = known.max_by_key(|it| it.made);
+        let known = || self.bindings.iter().filter(|it| it.made <= now.0 && it.ends.is_none_or(|end| end > now.0));
+        let newest = known().map(|it| it.made).max();
         let newest = newest.ok_or_else(|| Rejection::Expired("nothing binds the key any more, or yet".to_owned()))?;
-        match newest.key_ends {
+        let words = || known().filter(|it| it.made == newest);
+        if words().any(|it| !it.understood) {
+            return Err(Rejection::Unreadable("a critical subpacket that is not known, about the key".to_owned()));
+        }
+        match words().filter_map(|it| it.key_ends).min() {
             Some(end) if end <= now.0 => Err(Rejection::Expired(format!("the key ended {}", Timestamp(end)))),
-            _ => Ok(newest),
+            _ => Ok(words().all(|it| it.signs)),
         }
     }
 }

@@ -71,12 +71,16 @@ impl PublicKey {
 
     /// Whether `signature` is this key's over `parts` and its own hashed part.
     pub(super) fn verifies(&self, signature: &Signature, parts: &[&[u8]]) -> bool {
-        let Some(hash) = signature.hash() else { return false };
-        let digest = signature.digest(hash, parts);
-        digest.starts_with(signature.left()) && self.verifies_digest(signature, hash, &digest).unwrap_or(false)
+        signature.digest(parts).is_some_and(|digest| self.verifies_digest(signature, &digest))
     }
 
-    fn verifies_digest(&self, signature: &Signature, hash: Hash, digest: &[u8]) -> Option<bool> {
+    /// As [`PublicKey::verifies`], with the digest of the parts.
+    pub(super) fn verifies_digest(&self, signature: &Signature, digest: &[u8]) -> bool {
+        digest.starts_with(signature.left()) && self.holds(signature, digest).unwrap_or(false)
+    }
+
+    fn holds(&self, signature: &Signature, digest: &[u8]) -> Option<bool> {
+        let hash = signature.hash()?;
         let mut input = Input(signature.material());
         let good = match (&self.material, signature.algorithm()) {
             (Material::Rsa(key), 1 | 3) => {

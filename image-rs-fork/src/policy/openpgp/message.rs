@@ -1,8 +1,8 @@
 //! A signed message as containers-signature(5) has it: one literal text and one signature, perhaps compressed.
 
-use std::io::Read as _;
+use std::io::Read;
 
-use flate2::read::{DeflateDecoder, ZlibDecoder};
+use flate2::bufread::{DeflateDecoder, ZlibDecoder};
 
 use super::super::payload::MAX_PAYLOAD;
 use super::packet::{COMPRESSED, Input, LITERAL, ONE_PASS, Packet, SIGNATURE, packets};
@@ -18,6 +18,8 @@ const PACKETS: usize = 3;
 pub(in super::super) struct Message {
     pub(super) signature: Signature,
     pub(super) text: Vec<u8>,
+    /// What was signed, where its hash is one that is taken: made once for however many keys are tried.
+    pub(super) digest: Option<Vec<u8>>,
 }
 
 impl Message {
@@ -32,15 +34,17 @@ impl Message {
             return Self::of(&outer);
         };
         let mut open = Vec::new();
-        let limit = MAX_OPEN.saturating_add(1);
-        let read = match body.split_first() {
-            Some((1, deflated)) => DeflateDecoder::new(deflated).take(limit).read_to_end(&mut open),
-            Some((2, deflated)) => ZlibDecoder::new(deflated).take(limit).read_to_end(&mut open),
+        let rest = match body.split_first() {
+            Some((1, deflated)) => inflate(DeflateDecoder::new(deflated), &mut open).map(DeflateDecoder::into_inner),
+            Some((2, deflated)) => inflate(ZlibDecoder::new(deflated), &mut open).map(ZlibDecoder::into_inner),
             _ => return Err("a message compressed by another algorithm than ZIP and ZLIB".to_owned()),
         };
-        read.map_err(|e| format!("a compressed message that cannot be read: {e}"))?;
+        let rest = rest.map_err(|e| format!("a compressed message that cannot be read: {e}"))?;
         if open.len() as u64 > MAX_OPEN {
             return Err(format!("a message larger than {MAX_OPEN} bytes"));
+        }
+        if !rest.is_empty() {
+            return Err("something behind a compressed message".to_owned());
         }
         Self::of(&packets(&open, PACKETS)?)
     }
@@ -60,8 +64,16 @@ impl Message {
         if text.len() as u64 > MAX_PAYLOAD {
             return Err(format!("a payload larger than {MAX_PAYLOAD} bytes"));
         }
-        Ok(Self { signature: Signature::parse(&signature.body)?, text: text.to_vec() })
+        let signature = Signature::parse(&signature.body)?;
+        let digest = signature.digest(&[text]);
+        Ok(Self { signature, text: text.to_vec(), digest })
     }
+}
+
+/// Opens at most one byte more than is taken.
+fn inflate<D: Read>(mut decoder: D, open: &mut Vec<u8>) -> std::io::Result<D> {
+    decoder.by_ref().take(MAX_OPEN.saturating_add(1)).read_to_end(open)?;
+    Ok(decoder)
 }
 
 /// What follows form, name and time, which nobody has signed.

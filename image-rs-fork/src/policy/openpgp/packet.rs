@@ -94,6 +94,8 @@ fn packet<'a>(input: &mut Input<'a>) -> Option<Packet<'a>> {
 
 /// A packet of the newer form, whose body may come in pieces.
 fn partial<'a>(input: &mut Input<'a>, kind: u8) -> Option<Packet<'a>> {
+    /// The least a first piece may hold, in bytes.
+    const FIRST: usize = 512;
     let mut body: Cow<'a, [u8]> = Cow::Borrowed(&[]);
     loop {
         let (length, last) = match input.byte()? {
@@ -106,6 +108,9 @@ fn partial<'a>(input: &mut Input<'a>, kind: u8) -> Option<Packet<'a>> {
             piece if matches!(kind, COMPRESSED | LITERAL) => (1usize << (piece & 0x1f), false),
             _ => return None,
         };
+        if !last && body.is_empty() && length < FIRST {
+            return None;
+        }
         let piece = input.take(length)?;
         if body.is_empty() {
             body = Cow::Borrowed(piece);

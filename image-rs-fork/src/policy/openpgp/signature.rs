@@ -34,6 +34,8 @@ pub(in super::super) struct Signature {
     left: [u8; 2],
     material: Vec<u8>,
     said: Said,
+    /// Hints at the maker, signed or not: ends of fingerprints in lower-case hex.
+    issuers: Vec<String>,
     embedded: Option<Box<Self>>,
 }
 
@@ -65,11 +67,15 @@ impl Signature {
         let length = usize::from(input.short()?);
         let unsigned = input.take(length)?;
         let left = input.array()?;
-        let (mut said, mut embedded) = (Said::default(), None);
+        let (mut said, mut issuers, mut embedded) = (Said::default(), Vec::new(), None);
         for (subpackets, is_signed) in [(signed, true), (unsigned, false)] {
             let mut subpackets = Input(subpackets);
             while !subpackets.is_empty() {
                 let (critical, name, value) = subpacket(&mut subpackets)?;
+                match (name, value) {
+                    (16, id) | (33, [4, id @ ..]) => issuers.push(hex::encode(id)),
+                    _ => {}
+                }
                 // An embedded signature vouches for itself, wherever it stands.
                 if name == 32 {
                     if !may_embed || embedded.is_some() {
@@ -81,7 +87,7 @@ impl Signature {
                 }
             }
         }
-        Some(Self { kind, algorithm, hash, hashed, left, material: input.0.to_vec(), said, embedded })
+        Some(Self { kind, algorithm, hash, hashed, left, material: input.0.to_vec(), said, issuers, embedded })
     }
 
     pub(super) const fn kind(&self) -> u8 {
@@ -136,6 +142,11 @@ impl Signature {
         end(created, self.said.key_ends)
     }
 
+    /// Whether it says anything of what the key is for, or until when.
+    pub(super) const fn speaks_of_the_key(&self) -> bool {
+        self.said.flags.is_some() || self.said.key_ends.is_some()
+    }
+
     /// Whether the key is for signing.
     pub(super) fn allows_signing(&self) -> bool {
         self.said.flags.is_some_and(|flags| flags & 2 != 0)
@@ -151,15 +162,20 @@ impl Signature {
         self.embedded.as_deref()
     }
 
-    /// The digest over `parts` and what of the signature itself is signed.
-    pub(super) fn digest(&self, hash: Hash, parts: &[&[u8]]) -> Vec<u8> {
+    /// Whether it may be meant as one of the key with this fingerprint; nothing is checked.
+    pub(super) fn may_be_by(&self, fingerprint: &str) -> bool {
+        self.issuers.is_empty() || self.issuers.iter().any(|end| fingerprint.ends_with(end.as_str()))
+    }
+
+    /// The digest over `parts` and what of the signature itself is signed, by a hash algorithm that is taken.
+    pub(super) fn digest(&self, parts: &[&[u8]]) -> Option<Vec<u8>> {
         let length = u32::try_from(self.hashed.len()).unwrap_or(u32::MAX).to_be_bytes();
         let all = || parts.iter().copied().chain([self.hashed.as_slice(), &[4, 0xff], &length]);
-        match hash {
+        Some(match self.hash()? {
             Hash::Sha256 => all().fold(Sha256::new(), |hasher, part| hasher.chain_update(part)).finalize().to_vec(),
             Hash::Sha384 => all().fold(Sha384::new(), |hasher, part| hasher.chain_update(part)).finalize().to_vec(),
             Hash::Sha512 => all().fold(Sha512::new(), |hasher, part| hasher.chain_update(part)).finalize().to_vec(),
-        }
+        })
     }
 }
 

@@ -1,5 +1,7 @@
 //! Bytes that GnuPG and skopeo wrote, and what a changed byte of them means.
 
+mod made;
+
 use proptest::prelude::*;
 use protocols::time::Timestamp;
 
