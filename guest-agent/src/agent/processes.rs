@@ -4,8 +4,8 @@
 //! process. Nothing here holds a lock while it waits for a process, a file or the runtime.
 
 use std::os::fd::AsFd as _;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
 
 use rustix::fs::{Mode, OFlags};
 use rustix::process::{Pid, Signal};
@@ -54,8 +54,12 @@ impl Agent {
                     let children = Arc::clone(agent.runtime.children());
                     tokio::spawn(async move {
                         entry.end(init.wait(&children).await.unwrap_or(UNKNOWN_STATUS));
+                        // Only the table keeps what has ended: forgotten, its descriptors are closed at once.
+                        let (entry, container) = (into_weak(entry), into_weak(container));
                         tokio::time::sleep(FORGET_AFTER).await;
-                        container.processes.forget(&entry);
+                        if let (Some(entry), Some(container)) = (entry.upgrade(), container.upgrade()) {
+                            container.processes.forget(&entry);
+                        }
                     });
                     Ok(())
                 }
@@ -134,7 +138,8 @@ impl Agent {
                 match named(if deaf { SIGKILL } else { signal }) {
                     Some(Signal::KILL) => {
                         let (first, group) = (first.handle.clone(), first.cgroup.clone());
-                        let killed = move || first.signal(Signal::KILL).and_then(|()| group.kill_all());
+                        // The group first: the end of an init waits for its children, which must not be frozen then.
+                        let killed = move || group.kill_all().and(first.signal(Signal::KILL));
                         blocking(killed).await?.map_err(io)
                     }
                     Some(signal) => first.handle.signal(signal).map_err(io),
@@ -331,6 +336,10 @@ impl Agent {
     }
 }
 
+fn into_weak<T>(arc: Arc<T>) -> Weak<T> {
+    Arc::downgrade(&arc)
+}
+
 fn is_first(id: &str, exec_id: &str) -> bool {
     exec_id.is_empty() || exec_id == id
 }
@@ -407,6 +416,6 @@ mod tests {
     fn handled_signals_are_read_from_the_mask() {
         assert_eq!(caught("Name:\tsh\nSigIgn:\t0000000000004000\nSigCgt:\t0000000000014006\n"), 0x14006);
         assert_eq!((caught(""), caught("SigCgt:\tx\n")), (0, 0));
-        assert!(!handles(rustix::process::getpid(), 33));
+        assert!(!handles(rustix::process::getpid(), SIGTERM), "tests do not handle it");
     }
 }

@@ -143,3 +143,99 @@ fn is_in(pid: Pid, dir: &Path) -> bool {
         mounts.iter().filter_map(at).any(|at| at.starts_with(dir))
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::os::unix::process::ExitStatusExt as _;
+    use std::process::{Child, Command};
+
+    use super::*;
+
+    /// A real group with one beneath it, in whichever version this kernel has mounted.
+    struct Group {
+        cgroup: Cgroup,
+        dir: PathBuf,
+    }
+
+    impl Group {
+        fn new(name: &str) -> Self {
+            let v1 = Path::new("/sys/fs/cgroup/freezer");
+            let name = format!("tcl-{name}-{}", std::process::id());
+            let (dir, cgroup) = if v1.is_dir() {
+                let dir = v1.join(name);
+                (dir.clone(), Cgroup { v1: BTreeMap::from([("freezer".to_owned(), dir)]), v2: None })
+            } else {
+                let dir = Path::new("/sys/fs/cgroup").join(name);
+                (dir.clone(), Cgroup { v1: BTreeMap::new(), v2: Some(dir) })
+            };
+            std::fs::create_dir_all(dir.join("beneath")).unwrap();
+            Self { cgroup, dir }
+        }
+
+        fn sleeper(&self, beneath: &str) -> Child {
+            let child = Command::new("sleep").arg("100").spawn().unwrap();
+            std::fs::write(self.dir.join(beneath).join("cgroup.procs"), child.id().to_string()).unwrap();
+            child
+        }
+    }
+
+    impl Drop for Group {
+        fn drop(&mut self) {
+            let _ = std::fs::remove_dir(self.dir.join("beneath"));
+            let _ = std::fs::remove_dir(&self.dir);
+        }
+    }
+
+    #[test]
+    fn everything_in_the_group_and_beneath_it_ends_and_nothing_else() {
+        let group = Group::new("kill");
+        let mut other = Command::new("sleep").arg("100").spawn().unwrap();
+        let mut inside = [group.sleeper(""), group.sleeper("beneath"), group.sleeper("")];
+        group.cgroup.kill_all().unwrap();
+        for child in &mut inside {
+            assert_eq!(child.wait().unwrap().signal(), Some(9));
+        }
+        assert!(other.try_wait().unwrap().is_none());
+        other.kill().unwrap();
+        other.wait().unwrap();
+        group.cgroup.kill_all().unwrap();
+    }
+
+    #[test]
+    fn what_is_frozen_ends_too() {
+        let group = Group::new("frozen");
+        let mut child = group.sleeper("");
+        let (_, freezer) = group.cgroup.hierarchy().unwrap();
+        assert!(freezer.freeze(&group.dir));
+        group.cgroup.kill_all().unwrap();
+        assert_eq!(child.wait().unwrap().signal(), Some(9));
+    }
+
+    #[test]
+    fn a_group_that_is_gone_is_no_error() {
+        let gone = PathBuf::from("/sys/fs/cgroup/freezer/tcl-nothing-here");
+        let cgroup = Cgroup { v1: BTreeMap::from([("freezer".to_owned(), gone)]), v2: None };
+        cgroup.kill_all().unwrap();
+        Cgroup::default().kill_all().unwrap();
+    }
+
+    #[test]
+    fn figures_that_block_delay_no_kill() {
+        let dir = tempfile::tempdir().unwrap();
+        let fifo = dir.path().join("cpu.stat");
+        let mode = rustix::fs::Mode::from_raw_mode(0o600);
+        rustix::fs::mknodat(rustix::fs::CWD, &fifo, rustix::fs::FileType::Fifo, mode, 0).unwrap();
+        let cgroup = Cgroup { v1: BTreeMap::new(), v2: Some(dir.path().to_owned()) };
+        let reader = std::thread::spawn({
+            let cgroup = cgroup.clone();
+            move || cgroup.stats()
+        });
+        std::thread::sleep(Duration::from_millis(50));
+        cgroup.kill_all().unwrap();
+        assert_eq!(read_file(&dir.path().join("cgroup.kill")), "1");
+        assert!(!reader.is_finished(), "the figures still wait");
+        std::fs::write(&fifo, "usage_usec 7\n").unwrap();
+        assert_eq!(reader.join().unwrap().cpu.total, 7000);
+    }
+}
