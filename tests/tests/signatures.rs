@@ -41,7 +41,8 @@ fn an_image_the_measured_policy_refuses_is_neither_pulled_nor_run() {
     });
     world.edit_agent(|agent| {
         agent["images"]["signature_policy_json"] = policy.to_string().into();
-        agent["registry"]["registries_d_json"] = lookaside.registries_d().into();
+        let registry = agent["registry"].as_table_mut().unwrap();
+        registry.insert("registries_d_json".into(), lookaside.registries_d().into());
     });
     world.start_agent();
     let signed = golden_value(&world, "1");
