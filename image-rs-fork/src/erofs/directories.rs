@@ -26,10 +26,13 @@ pub(super) struct Listing {
 }
 
 impl Listing {
-    pub(super) fn new(tree: &Tree, live: &[bool]) -> Self {
-        let alive = |dir: u32| live.get(dir as usize).is_some_and(|live| *live);
+    /// `idle` are the directories whose whiteouts are left out.
+    pub(super) fn new(tree: &Tree, live: &[bool], idle: &[bool]) -> Self {
+        let of = |dirs: &[bool], dir: u32| dirs.get(dir as usize).is_some_and(|is| *is);
+        let listed =
+            |entry: &Entry| of(live, entry.parent) && !(entry.kind == Kind::Whiteout && of(idle, entry.parent));
         // The root's own entry stands first and is in no directory.
-        let named = || (0u32..).zip(tree.entries()).skip(1).filter(|(_, entry)| alive(entry.parent));
+        let named = || (0u32..).zip(tree.entries()).skip(1).filter(|(_, entry)| listed(entry));
         let mut ends: Vec<usize> = live.iter().map(|live| if *live { 2 } else { 0 }).collect();
         for (_, entry) in named() {
             if let Some(count) = ends.get_mut(entry.parent as usize) {

@@ -2,8 +2,10 @@
 //! superblock and hash tree.
 
 use std::collections::HashMap;
+use std::io;
 
 use protocols::digest::Sha256Digest;
+use sha2::{Digest as _, Sha256};
 
 use super::attributes::{DirAttributes, inherited_digest};
 use super::directories::Listing;
@@ -24,6 +26,10 @@ pub struct StreamedLayer<O> {
     limits: ErofsLimits,
     /// Which directories are still part of the tree.
     live: Vec<bool>,
+    /// In which directories whiteouts have nothing to hide, and are left out.
+    idle: Vec<bool>,
+    /// The paths of those that no layer below has.
+    unmatched: Option<Sha256>,
 }
 
 impl<O> std::fmt::Debug for StreamedLayer<O> {
@@ -46,7 +52,9 @@ pub struct Finished {
     pub opaque: bool,
     /// Directories that no entry described and lower layers may have, in ascending order of their bytes.
     pub implied: Vec<Vec<u8>>,
-    /// Digest of the attributes those have ([`inherited_digest`]).
+    /// Digest of what the layers below have decided: the attributes of those ([`inherited_digest`]) and, where
+    /// whiteouts were left out because of them, SHA-256 over that digest and SHA-256 over the directories' paths in
+    /// the archive's order, each with its length as 4 little-endian bytes before it.
     pub inherited: Sha256Digest,
 }
 
@@ -73,7 +81,12 @@ impl<O: BlockOut> StreamedLayer<O> {
     ) -> Result<Self, ErofsError> {
         image.rest()?;
         let live = tree.live_dirs();
-        let layer = Self { image, tree, links, limits, live };
+        let mut idle = content_hidden(&tree);
+        // Above the root's layers is always the writable one.
+        if let Some(root) = idle.first_mut() {
+            *root = false;
+        }
+        let layer = Self { image, tree, links, limits, live, idle, unmatched: None };
         layer.tree.check_paths(layer.implied())?;
         Ok(layer)
     }
@@ -89,17 +102,40 @@ impl<O: BlockOut> StreamedLayer<O> {
 
     /// Live implied directories that this layer does not hide from the layers below.
     fn implied(&self) -> impl Iterator<Item = u32> {
-        let mut content_hidden: Vec<bool> = Vec::with_capacity(self.live.len());
-        let mut hidden: Vec<bool> = Vec::with_capacity(self.live.len());
-        for dir in self.tree.dirs() {
-            let entry = self.tree.entry(dir.entry);
-            let hides = entry.map_or(Hides::Nothing, |entry| entry.hides);
-            let above = entry.and_then(|entry| content_hidden.get(entry.parent as usize)).copied().unwrap_or(false);
-            content_hidden.push(above || hides > Hides::Nothing);
-            hidden.push(above || hides == Hides::All);
+        let content_hidden = content_hidden(&self.tree);
+        let dirs = self.tree.dirs().iter().zip(&self.live);
+        let implied = (0u32..).zip(dirs).filter(|(_, (dir, live))| dir.implied && **live);
+        implied.filter_map(move |(id, (dir, _))| {
+            let entry = self.tree.entry(dir.entry)?;
+            let above = id != ROOT && content_hidden.get(entry.parent as usize).copied().unwrap_or(false);
+            (!above && entry.hides < Hides::All).then_some(id)
+        })
+    }
+
+    /// Leaves out whiteouts that have nothing to hide, since overlayfs would list their names: `shown` says whether
+    /// the layers below show a directory at a path. The root's whiteouts stay, and those in directories that this
+    /// layer hides from the layers below are left out in any case.
+    ///
+    /// # Errors
+    /// Those of `shown`.
+    pub fn settle_whiteouts(&mut self, mut shown: impl FnMut(&[u8]) -> io::Result<bool>) -> io::Result<()> {
+        let mut holds = vec![false; self.live.len()];
+        for entry in self.tree.entries().iter().filter(|entry| entry.kind == Kind::Whiteout) {
+            if let Some(holds) = holds.get_mut(entry.parent as usize) {
+                *holds = true;
+            }
         }
-        let dirs = self.tree.dirs().iter().zip(&self.live).zip(hidden);
-        (0u32..).zip(dirs).filter(|(_, ((dir, live), hidden))| dir.implied && **live && !hidden).map(|(id, _)| id)
+        let dirs = (ROOT..).zip(holds.iter().zip(&self.live)).zip(&mut self.idle).skip(1);
+        for ((dir, _), idle) in dirs.filter(|((_, (holds, live)), idle)| **holds && **live && !**idle) {
+            let path = self.tree.path(dir);
+            if !shown(&path)? {
+                *idle = true;
+                let hasher = self.unmatched.get_or_insert_with(Sha256::new);
+                hasher.update(u32::try_from(path.len()).unwrap_or(u32::MAX).to_le_bytes());
+                hasher.update(&path);
+            }
+        }
+        Ok(())
     }
 
     /// Gives an implied directory the attributes that the layers below have for it. The path of anything else
@@ -128,10 +164,13 @@ impl<O: BlockOut> StreamedLayer<O> {
     pub fn finish(mut self, diff_id: &Sha256Digest) -> Result<(Finished, O), ErofsError> {
         let implied = self.implied_directories();
         let described: Vec<DirAttributes> = implied.iter().map(|path| self.describe(path)).collect();
-        let inherited = inherited_digest(implied.iter().map(Vec::as_slice).zip(&described));
+        let mut inherited = inherited_digest(implied.iter().map(Vec::as_slice).zip(&described));
         drop(described);
+        if let Some(unmatched) = self.unmatched.take() {
+            inherited = Sha256Digest::of_parts(&[inherited.as_bytes(), &unmatched.finalize()]);
+        }
 
-        let listing = Listing::new(&self.tree, &self.live);
+        let listing = Listing::new(&self.tree, &self.live, &self.idle);
         let shared = self.count_links(&listing);
         let whiteouts = self.write_whiteouts(&listing)?;
         let mut first = [0; BLOCK];
@@ -215,6 +254,19 @@ impl<O: BlockOut> StreamedLayer<O> {
             inode.links = link.names;
         })
     }
+}
+
+/// For each directory, whether this layer hides what the layers below have in it.
+fn content_hidden(tree: &Tree) -> Vec<bool> {
+    let mut hidden: Vec<bool> = Vec::with_capacity(tree.dirs().len());
+    for dir in tree.dirs() {
+        let entry = tree.entry(dir.entry);
+        let hides = entry.is_some_and(|entry| entry.hides > Hides::Nothing);
+        // Of the root's own place nothing is known yet: it is not hidden by itself.
+        let above = entry.and_then(|entry| hidden.get(entry.parent as usize)).copied().unwrap_or(false);
+        hidden.push(above || hides);
+    }
+    hidden
 }
 
 /// The root's inode fits into block 0 with at most this much behind it.

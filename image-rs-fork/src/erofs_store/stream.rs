@@ -89,6 +89,9 @@ impl Streaming {
                 streamed.set_attributes(&path, &attributes).map_err(fail)?;
             }
         }
+        streamed
+            .settle_whiteouts(|path| Ok(inherited(lower, path)?.is_some()))
+            .map_err(|e| store_error(&self.path, "read the layers below", e))?;
         streamed.finish(&self.diff_id).map_err(fail)
     }
 }

@@ -342,11 +342,39 @@ impl Table {
         let implied = self.directories().filter(|(_, directory)| directory.attributes.is_none());
         let implied: Vec<Vec<u8>> = implied.map(|(path, _)| path).collect();
         for path in implied {
-            let attributes = if self.hides(&path) { Attributes::undescribed() } else { inherited(&path, lower) };
+            let attributes = if self.hides(&path) { None } else { shown(&path, lower).cloned() };
+            let attributes = attributes.unwrap_or_else(Attributes::undescribed);
             if let Some(directory) = self.directory_mut(&path) {
                 directory.attributes = Some(attributes);
             }
         }
+    }
+
+    /// Whiteouts with nothing to hide: in a directory whose lower content this layer hides, or that no layer below
+    /// shows. Overlayfs would list their names. The root's stay: above its layers is always the writable one.
+    pub(crate) fn idle_whiteouts(&self, lower: &[Arc<Self>]) -> Result<Vec<Vec<u8>>, LayerError> {
+        let live = self.live();
+        // Of each directory that holds whiteouts, its path where they are idle.
+        let mut idle: BTreeMap<u32, Option<Vec<u8>>> = BTreeMap::new();
+        let mut found = Vec::new();
+        for entry in self.entries.iter().filter(|entry| entry.kind == Kind::Whiteout && entry.parent != ROOT) {
+            if live.get(entry.parent as usize) != Some(&true) {
+                continue;
+            }
+            let parent = idle.entry(entry.parent).or_insert_with(|| {
+                let path = self.path(entry.parent);
+                (self.hides_content(&path) || shown(&path, lower).is_none()).then_some(path)
+            });
+            if let Some(parent) = parent {
+                found.push(path::join(parent, self.name(entry))?);
+            }
+        }
+        Ok(found)
+    }
+
+    /// Whether what lower layers have in the directory at `path` does not show.
+    fn hides_content(&self, path: &[u8]) -> bool {
+        path::prefixes(path).any(|prefix| self.directory(prefix).is_some_and(|directory| directory.opaque))
     }
 
     /// Whether lower layers have no part in the directory at `path`.
@@ -390,15 +418,16 @@ impl Table {
     }
 }
 
-fn inherited(path: &[u8], lower: &[Arc<Table>]) -> Attributes {
+/// The directory that `lower`, lowest first, show at a path.
+fn shown<'a>(path: &[u8], lower: &'a [Arc<Table>]) -> Option<&'a Attributes> {
     for table in lower.iter().rev() {
         match table.find(path) {
-            Found::Directory(attributes) => return attributes.clone(),
+            Found::Directory(attributes) => return Some(attributes),
             Found::Hidden => break,
             Found::Absent => {}
         }
     }
-    Attributes::undescribed()
+    None
 }
 
 fn text<'a>(names: &'a [u8], entry: &Entry) -> &'a [u8] {

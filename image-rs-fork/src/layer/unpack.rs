@@ -128,9 +128,13 @@ impl<S: Sink> Unpacker<S> {
         }
     }
 
-    /// Completes implied directories by the layers below and gives all directories their attributes.
+    /// Completes implied directories by the layers below, leaves out whiteouts that hide nothing there, and gives all
+    /// directories their attributes.
     pub(crate) fn finish(mut self, lower: &[Arc<Table>]) -> Result<(Table, S), LayerError> {
         self.table.inherit(lower);
+        for path in self.table.idle_whiteouts(lower)? {
+            self.remove(&path)?;
+        }
         let undescribed = Attributes::undescribed();
         for (path, directory) in self.table.directories().rev() {
             let attributes = directory.attributes.as_ref().unwrap_or(&undescribed);

@@ -52,6 +52,7 @@ impl Layer {
                 streamed.set_attributes(&path, &attributes)?;
             }
         }
+        streamed.settle_whiteouts(|path| Ok(inherited(&readers, path)?.is_some())).unwrap();
         let (finished, _) = streamed.finish(&Sha256Digest::of(archive))?;
         fs::remove_file(dir.path().join("spill")).unwrap();
         Ok(Self { dir, finished })

@@ -334,12 +334,20 @@ fn hard_links_that_lead_nowhere_are_refused() {
 
 #[test]
 fn a_whiteout_is_a_device_for_overlayfs() {
-    let layer = Layer::new(&new().file(".wh.a", "").dir("d").file("d/.wh.b", "").file("d/.wh.c", "").end()).unwrap();
+    let archive = new().file(".wh.a", "").dir("d").file("d/.wh.b", "").file("d/.wh.c", "").end();
+    let below = Layer::new(&new().dir("d").end()).unwrap();
+    let layer = Layer::above(&archive, &[&below]).unwrap();
     layer.check();
     let lines = listing::brief(layer.mount().path());
     assert_eq!(lines[1..], ["w /a", "d0755 1:2 /d", "w /d/b", "w /d/c"]);
     // All share one inode.
     assert_eq!((layer.finished.inodes, layer.finished.entries), (3, 4));
+
+    // Nothing below has the directory, and overlayfs would list what there is not.
+    let alone = Layer::new(&archive).unwrap();
+    alone.check();
+    assert_eq!(listing::brief(alone.mount().path())[1..], ["w /a", "d0755 1:2 /d"]);
+    assert_ne!(alone.finished.inherited, layer.finished.inherited, "other bytes have another name");
 }
 
 #[test]

@@ -148,7 +148,9 @@ fn common(lines: &[String]) -> Vec<String> {
         _ => line.clone(),
     };
     let is_root = |line: &&String| line.split(' ').nth(2) == Some("/");
-    lines.iter().filter(|line| !is_root(line)).map(line).collect()
+    // Its layers keep whiteouts that hide nothing, and overlayfs lists those.
+    let is_listed_only = |line: &&String| line.starts_with("! ");
+    lines.iter().filter(|line| !is_root(line) && !is_listed_only(line)).map(line).collect()
 }
 
 /// What containerd makes of a case that is not what we make of it.

@@ -23,8 +23,11 @@ pub(crate) fn look(root: &Path) -> Vec<String> {
 fn walk(path: &Path, shown: &str, lines: &mut Vec<String>, first: &mut BTreeMap<(u64, u64), String>) {
     let meta = match fs::symlink_metadata(path) {
         Ok(meta) => meta,
-        // Overlayfs lists a whiteout in a directory that one layer alone has, though there is nothing to look at.
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return,
+        // A name that is listed and cannot be opened.
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            lines.push(format!("! {shown}"));
+            return;
+        }
         Err(error) => panic!("{}: {error}", path.display()),
     };
     let kind = meta.file_type();

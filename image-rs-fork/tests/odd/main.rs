@@ -13,7 +13,6 @@ mod erofs_image;
 
 mod case;
 mod look;
-mod stack;
 
 mod devices;
 mod ends;

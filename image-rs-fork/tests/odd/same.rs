@@ -17,7 +17,9 @@ fn image(archive: &[u8]) -> Result<Vec<u8>, ErofsError> {
     let mut parser = Parser::new(TarLimits::default());
     parser.push(archive, &mut writer)?;
     parser.finish()?;
-    let (_, out) = writer.into_streamed()?.finish(&Sha256Digest::of(archive))?;
+    let mut streamed = writer.into_streamed()?;
+    streamed.settle_whiteouts(|_| Ok(false)).unwrap();
+    let (_, out) = streamed.finish(&Sha256Digest::of(archive))?;
     Ok(out.as_bytes().to_vec())
 }
 

@@ -172,7 +172,9 @@ pub fn write_erofs(archive: &[u8]) -> Result<Vec<u8>, ErofsError> {
         Parser::new(TarLimits { archive_bytes: MOST, file_bytes: MOST, entries: 1000, ..TarLimits::default() });
     parser.push(archive, &mut writer)?;
     parser.finish()?;
-    let (finished, out) = writer.into_streamed()?.finish(&Sha256Digest::of(archive))?;
+    let mut streamed = writer.into_streamed()?;
+    streamed.settle_whiteouts(|_| Ok(false)).unwrap();
+    let (finished, out) = streamed.finish(&Sha256Digest::of(archive))?;
     let image = out.as_bytes().to_vec();
     assert_eq!(image.len() as u64, finished.file_bytes());
     Ok(image)
