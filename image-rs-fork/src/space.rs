@@ -1,8 +1,8 @@
 //! How much room a store takes: a quota, what counts towards it, and what gives way.
 //!
-//! Names are the store's own (paths below its root), so both layouts of one root share one account. Layers
-//! are counted while they are written; where the quota is reached, stored layers that nobody holds a
-//! [`Lease`] of are removed, the one that was asked for longest ago first.
+//! Layers are counted while they are written; where the quota is reached, stored layers that nobody holds a
+//! [`Lease`] of are removed, the one that was asked for longest ago first. What the other layout has below the same
+//! root counts too, but does not give way: only a store of that layout knows what of it is in use.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -87,6 +87,20 @@ impl Space {
     /// Counts a layer that is stored already; those used longest ago come first.
     pub(crate) fn track(&self, name: &str, bytes: u64) {
         self.books().insert(name, bytes);
+    }
+
+    /// Counts what is not this account's to remove.
+    pub(crate) fn count(&self, bytes: u64) {
+        let mut books = self.books();
+        books.used = books.used.saturating_add(bytes);
+    }
+
+    /// The stored layers whose names begin so.
+    pub(crate) fn names(&self, prefix: &str) -> Vec<String> {
+        let books = self.books();
+        let mut names: Vec<String> = books.layers.keys().filter(|name| name.starts_with(prefix)).cloned().collect();
+        names.sort_unstable();
+        names
     }
 
     /// Holds a stored layer; `None` where the account knows none of that name.

@@ -30,6 +30,24 @@ pub trait LayerStore: Send + Sync + std::fmt::Debug {
     /// `store.io`.
     fn stored(&self, layer: &LayerKey) -> Result<Option<Box<dyn Candidate>>, ImageError>;
 
+    /// Whether a layer of that archive is stored, perhaps above others than it is asked for.
+    fn knows(&self, _diff_id: &Sha256Digest) -> bool {
+        false
+    }
+
+    /// A layer stored above other layers that is the same above `lower` (lowest first), to be measured again; `None`
+    /// when there is none. Blocking, for a moment.
+    ///
+    /// # Errors
+    /// `store.io`.
+    fn stored_above(
+        &self,
+        _layer: &LayerKey,
+        _lower: &[StoredLayer],
+    ) -> Result<Option<Box<dyn Candidate>>, ImageError> {
+        Ok(None)
+    }
+
     /// Starts to store a layer.
     ///
     /// # Errors

@@ -33,6 +33,16 @@ pub(crate) fn lock(root: &Path) -> Result<File, ImageError> {
     Ok(lock)
 }
 
+/// The names in a directory; none where it does not exist.
+pub(crate) fn names(path: &Path) -> Result<Vec<String>, ImageError> {
+    let fail = |e| store_error(path, "count what is stored", e);
+    let entries = match fs::read_dir(path) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        other => other.map_err(fail)?,
+    };
+    entries.map(|entry| entry.map(|entry| entry.file_name().to_string_lossy().into_owned()).map_err(fail)).collect()
+}
+
 /// Removes what broken pulls left; gives the names of stored layers, those used longest ago first.
 pub(crate) fn clear(layers: &Path) -> Result<Vec<String>, ImageError> {
     let fail = |e| store_error(layers, "remove leftovers of a broken pull", e);

@@ -9,12 +9,16 @@ use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use image_rs_fork::registry::{BlobStream, Descriptor, ManifestBytes, Registry, RegistryError, Repository, Target};
-use image_rs_fork::{ImagePolicy, LayerEvent, LayerPlace, Limits, MeasuredImage, NoKeys, Progress, fetch, pull};
+use image_rs_fork::{
+    ErofsStore, ImagePolicy, LayerEvent, LayerPlace, Limits, MeasureOnly, MeasuredImage, NoKeys, Progress, Unenforced,
+    fetch, pull,
+};
 use protocols::digest::Sha256Digest;
+use protocols::image::Layout;
 use protocols::time::Timestamp;
 use support::image::{self, LayerBlob, gzip, plain};
-use support::tar::{archive, file};
-use support::{World, run};
+use support::tar::{archive, dir, file};
+use support::{World, names, run};
 use tokio::sync::Notify;
 
 /// A registry that counts how often it is asked for each blob, and fails or waits as it is told.
@@ -197,4 +201,52 @@ async fn one_thread_or_many_measure_the_same() {
         measured.push(run(&world.reference("v1"), &world.client, &store, &limits).await.unwrap().measurement().clone());
     }
     assert!(measured.windows(2).all(|pair| pair[0] == pair[1]));
+}
+
+/// A layer above others that give its implied directories the same attributes, and that have the directories of its
+/// whiteouts or not as before, is the same layer.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_layer_that_is_the_same_above_other_layers_is_not_fetched_again() {
+    let world = World::new();
+    let home = tempfile::tempdir_in("/dev/shm").unwrap();
+    let store = ErofsStore::open(home.path(), None, Unenforced::Refused).unwrap();
+    let registry = Counting::new(&world);
+    let shared = gzip(&archive([file("d/f", b"shared"), file("e/.wh.gone", b"")]));
+    let below = |name: &str, mode, has_e: bool| {
+        let mut items = vec![dir("d").mode(mode), file(name, b"")];
+        items.extend(has_e.then(|| file("e/gone", b"")));
+        plain(&archive(items))
+    };
+    for (tag, layer, fetched) in [
+        ("one", below("a", 0o700, true), 1),
+        ("same-attributes", below("b", 0o700, true), 1),
+        ("other-attributes", below("c", 0o711, true), 2),
+        ("no-directory-of-the-whiteout", below("d", 0o700, false), 3),
+        ("same-without-the-directory", below("e", 0o700, false), 3),
+        ("same-once-more", below("f", 0o711, true), 3),
+    ] {
+        image::push(&world.client, &world.repository, tag, &[layer, shared.clone()]).await;
+        let pulled = run(&world.reference(tag), &registry, &store, &Limits::default()).await.unwrap();
+        assert_eq!(registry.asked(std::slice::from_ref(&shared)), [fetched], "{tag}");
+        let measured = run(&world.reference(tag), &world.client, &MeasureOnly, &Limits::default()).await.unwrap();
+        let expected = measured.rootfs_digests()[&Layout::ErofsV1];
+        assert_eq!(pulled.measurement().rootfs.digest, expected, "{tag}: as if it had been fetched");
+        let mounted = pulled.mount(&home.path().join("container")).unwrap();
+        assert_eq!(std::fs::read(mounted.path().join("d/f")).unwrap(), b"shared");
+        assert!(!mounted.path().join("e/gone").exists());
+    }
+
+    // What was altered is found before it is used above other layers, and fetched.
+    let images = home.path().join("erofs-v1/images");
+    for name in names(&images).iter().filter(|name| name.starts_with(&shared.diff_id.hex())) {
+        let path = images.join(name).join("image");
+        let mut bytes = std::fs::read(&path).unwrap();
+        bytes[2000] ^= 1;
+        std::fs::write(&path, bytes).unwrap();
+    }
+    image::push(&world.client, &world.repository, "altered", &[below("g", 0o700, true), shared.clone()]).await;
+    let pulled = run(&world.reference("altered"), &registry, &store, &Limits::default()).await.unwrap();
+    assert_eq!(registry.asked(std::slice::from_ref(&shared)), [4]);
+    let mounted = pulled.mount(&home.path().join("container")).unwrap();
+    assert_eq!(std::fs::read(mounted.path().join("d/f")).unwrap(), b"shared");
 }

@@ -1,6 +1,7 @@
 //! What a directory carries that a layer above may inherit.
 
 use protocols::digest::Sha256Digest;
+use sha2::{Digest as _, Sha256};
 
 use super::format::Attributes;
 use super::tree::DEFAULT;
@@ -54,33 +55,65 @@ pub(super) fn attributes(mode: u32, uid: u32, gid: u32, mtime: i64, nsec: u32) -
     Attributes { mode: u16::try_from(mode & 0o7777).unwrap_or(0), uid, gid, mtime, nsec: nsec.min(999_999_999) }
 }
 
-/// Digest of what a layer inherited: with the layout's version and the diffID it names one stored image.
+/// The digest of what the layers below have decided of a layer: with the layout's version and the diffID it names one
+/// stored image.
 ///
 /// SHA-256 over, for each implied directory in ascending order of its path's bytes: path, mode, uid, gid, mtime,
 /// nanoseconds and number of extended attributes, then name and value of each; byte strings have their length as
-/// 4 bytes before them, numbers are little-endian (mode, ids, nanoseconds and counts 4 bytes, mtime 8).
-#[must_use]
-pub fn inherited_digest<'a>(directories: impl IntoIterator<Item = (&'a [u8], &'a DirAttributes)>) -> Sha256Digest {
-    let mut bytes = Vec::new();
-    let number = |bytes: &mut Vec<u8>, value: usize| {
-        bytes.extend_from_slice(&u32::try_from(value).unwrap_or(u32::MAX).to_le_bytes());
-    };
-    for (path, attributes) in directories {
-        number(&mut bytes, path.len());
-        bytes.extend_from_slice(path);
+/// 4 bytes before them, numbers are little-endian (mode, ids, nanoseconds and counts 4 bytes, mtime 8). Where whiteouts
+/// were left out because no layer below has their directory: SHA-256 over that digest, and SHA-256 over the paths of
+/// those directories in the archive's order.
+#[derive(Debug, Clone, Default)]
+pub struct Inheritance {
+    directories: Sha256,
+    unmatched: Option<Sha256>,
+}
+
+impl Inheritance {
+    /// Of a layer without directories to ask about.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// An implied directory and what it has.
+    pub fn directory(&mut self, path: &[u8], attributes: &DirAttributes) {
+        let hasher = &mut self.directories;
+        string(hasher, path);
         for value in [attributes.mode, attributes.uid, attributes.gid] {
-            bytes.extend_from_slice(&value.to_le_bytes());
+            hasher.update(value.to_le_bytes());
         }
-        bytes.extend_from_slice(&attributes.mtime.to_le_bytes());
-        bytes.extend_from_slice(&attributes.mtime_nsec.to_le_bytes());
+        hasher.update(attributes.mtime.to_le_bytes());
+        hasher.update(attributes.mtime_nsec.to_le_bytes());
         let xattrs = attributes.xattrs.as_xattrs();
-        number(&mut bytes, xattrs.len());
+        hasher.update(length(xattrs.len()));
         for (name, value) in xattrs.iter() {
-            number(&mut bytes, name.len());
-            bytes.extend_from_slice(name);
-            number(&mut bytes, value.len());
-            bytes.extend_from_slice(value);
+            string(hasher, name);
+            string(hasher, value);
         }
     }
-    Sha256Digest::of(&bytes)
+
+    /// A directory with whiteouts that no layer below has.
+    pub fn unmatched(&mut self, path: &[u8]) {
+        string(self.unmatched.get_or_insert_default(), path);
+    }
+
+    /// The digest.
+    #[must_use]
+    pub fn digest(self) -> Sha256Digest {
+        let directories = Sha256Digest::new(self.directories.finalize().into());
+        match self.unmatched {
+            None => directories,
+            Some(unmatched) => Sha256Digest::of_parts(&[directories.as_bytes(), &unmatched.finalize()]),
+        }
+    }
+}
+
+fn length(value: usize) -> [u8; 4] {
+    u32::try_from(value).unwrap_or(u32::MAX).to_le_bytes()
+}
+
+fn string(hasher: &mut Sha256, bytes: &[u8]) {
+    hasher.update(length(bytes.len()));
+    hasher.update(bytes);
 }

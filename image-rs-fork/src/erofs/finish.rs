@@ -5,9 +5,8 @@ use std::collections::HashMap;
 use std::io;
 
 use protocols::digest::Sha256Digest;
-use sha2::{Digest as _, Sha256};
 
-use super::attributes::{DirAttributes, inherited_digest};
+use super::attributes::{DirAttributes, Inheritance};
 use super::directories::Listing;
 use super::error::{Doing, ErofsError, Problem};
 use super::format::{Attributes, INODE, Inode, Kind, NO_BLOCK, ROOT as ROOT_OFFSET, Superblock, put};
@@ -28,8 +27,8 @@ pub struct StreamedLayer<O> {
     live: Vec<bool>,
     /// In which directories whiteouts have nothing to hide, and are left out.
     idle: Vec<bool>,
-    /// The paths of those that no layer below has.
-    unmatched: Option<Sha256>,
+    /// Paths of the directories that were asked about because of their whiteouts, and whether a layer below has them.
+    marked: Vec<(Vec<u8>, bool)>,
 }
 
 impl<O> std::fmt::Debug for StreamedLayer<O> {
@@ -52,9 +51,9 @@ pub struct Finished {
     pub opaque: bool,
     /// Directories that no entry described and lower layers may have, in ascending order of their bytes.
     pub implied: Vec<Vec<u8>>,
-    /// Digest of what the layers below have decided: the attributes of those ([`inherited_digest`]) and, where
-    /// whiteouts were left out because of them, SHA-256 over that digest and SHA-256 over the directories' paths in
-    /// the archive's order, each with its length as 4 little-endian bytes before it.
+    /// Directories with whiteouts that lower layers were asked about, in the archive's order.
+    pub marked: Vec<Vec<u8>>,
+    /// Digest of what the layers below have decided of both ([`Inheritance`]).
     pub inherited: Sha256Digest,
 }
 
@@ -86,8 +85,8 @@ impl<O: BlockOut> StreamedLayer<O> {
         if let Some(root) = idle.first_mut() {
             *root = false;
         }
-        let layer = Self { image, tree, links, limits, live, idle, unmatched: None };
-        layer.tree.check_paths(layer.implied())?;
+        let layer = Self { image, tree, links, limits, live, idle, marked: Vec::new() };
+        layer.tree.check_paths(layer.implied().chain(layer.with_whiteouts()))?;
         Ok(layer)
     }
 
@@ -112,6 +111,18 @@ impl<O: BlockOut> StreamedLayer<O> {
         })
     }
 
+    /// Directories below the root whose whiteouts may hide something, in the archive's order.
+    fn with_whiteouts(&self) -> Vec<u32> {
+        let mut holds = vec![false; self.live.len()];
+        for entry in self.tree.entries().iter().filter(|entry| entry.kind == Kind::Whiteout) {
+            if let Some(holds) = holds.get_mut(entry.parent as usize) {
+                *holds = true;
+            }
+        }
+        let dirs = (ROOT..).zip(holds.iter().zip(&self.live)).zip(&self.idle).skip(1);
+        dirs.filter(|((_, (holds, live)), idle)| **holds && **live && !**idle).map(|((dir, _), _)| dir).collect()
+    }
+
     /// Leaves out whiteouts that have nothing to hide, since overlayfs would list their names: `shown` says whether
     /// the layers below show a directory at a path. The root's whiteouts stay, and those in directories that this
     /// layer hides from the layers below are left out in any case.
@@ -119,21 +130,13 @@ impl<O: BlockOut> StreamedLayer<O> {
     /// # Errors
     /// Those of `shown`.
     pub fn settle_whiteouts(&mut self, mut shown: impl FnMut(&[u8]) -> io::Result<bool>) -> io::Result<()> {
-        let mut holds = vec![false; self.live.len()];
-        for entry in self.tree.entries().iter().filter(|entry| entry.kind == Kind::Whiteout) {
-            if let Some(holds) = holds.get_mut(entry.parent as usize) {
-                *holds = true;
-            }
-        }
-        let dirs = (ROOT..).zip(holds.iter().zip(&self.live)).zip(&mut self.idle).skip(1);
-        for ((dir, _), idle) in dirs.filter(|((_, (holds, live)), idle)| **holds && **live && !**idle) {
+        for dir in self.with_whiteouts() {
             let path = self.tree.path(dir);
-            if !shown(&path)? {
-                *idle = true;
-                let hasher = self.unmatched.get_or_insert_with(Sha256::new);
-                hasher.update(u32::try_from(path.len()).unwrap_or(u32::MAX).to_le_bytes());
-                hasher.update(&path);
+            let matched = shown(&path)?;
+            if let Some(idle) = self.idle.get_mut(dir as usize) {
+                *idle = !matched;
             }
+            self.marked.push((path, matched));
         }
         Ok(())
     }
@@ -163,12 +166,12 @@ impl<O: BlockOut> StreamedLayer<O> {
     /// `store.*`; `image.limit` for too many blocks or for the root's extended attributes.
     pub fn finish(mut self, diff_id: &Sha256Digest) -> Result<(Finished, O), ErofsError> {
         let implied = self.implied_directories();
-        let described: Vec<DirAttributes> = implied.iter().map(|path| self.describe(path)).collect();
-        let mut inherited = inherited_digest(implied.iter().map(Vec::as_slice).zip(&described));
-        drop(described);
-        if let Some(unmatched) = self.unmatched.take() {
-            inherited = Sha256Digest::of_parts(&[inherited.as_bytes(), &unmatched.finalize()]);
-        }
+        let mut inheritance = Inheritance::new();
+        implied.iter().for_each(|path| inheritance.directory(path, &self.describe(path)));
+        let marked = std::mem::take(&mut self.marked);
+        marked.iter().filter(|(_, matched)| !matched).for_each(|(path, _)| inheritance.unmatched(path));
+        let marked = marked.into_iter().map(|(path, _)| path).collect();
+        let inherited = inheritance.digest();
 
         let listing = Listing::new(&self.tree, &self.live, &self.idle);
         let shared = self.count_links(&listing);
@@ -189,7 +192,7 @@ impl<O: BlockOut> StreamedLayer<O> {
         let (mut out, hashes) = self.image.into_parts();
         let tree = hashes.finish(u64::from(blocks), &mut out, u64::from(blocks)).doing("write the hash tree")?;
         out.write_at(0, &[first]).doing("write the image")?;
-        Ok((Finished { tree, inodes, entries, opaque, implied, inherited }, out))
+        Ok((Finished { tree, inodes, entries, opaque, implied, marked, inherited }, out))
     }
 
     /// What an implied directory has now.

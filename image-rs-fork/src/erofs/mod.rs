@@ -6,7 +6,7 @@
 //! last. A directory that a layer only implies takes the attributes that the layers below have for it, found with
 //! [`LayerReader`] in their images. The same archive and the same inherited attributes give the same bytes.
 //!
-//! The layout is documented in `erofs/README.md`; a change of any choice there is a new layout with a new name.
+//! The layout is documented in `docs/measurement.md`; a change of any choice there is a new layout with a new name.
 
 mod attributes;
 mod directories;
@@ -22,7 +22,7 @@ mod tree;
 mod writer;
 mod xattrs;
 
-pub use attributes::{DirAttributes, inherited_digest};
+pub use attributes::{DirAttributes, Inheritance};
 pub use error::{ErofsError, Problem};
 pub use finish::{Finished, StreamedLayer};
 pub use limits::ErofsLimits;

@@ -264,11 +264,11 @@ impl Tree {
 
     fn over_held(&self) -> ErofsError {
         let limit = self.held_limit as u64;
-        ErofsError::Limit { what: "bytes of directories' attributes and implied directories' paths", limit }
+        ErofsError::Limit { what: "bytes of directories' attributes and of paths to ask for below", limit }
     }
 
-    /// Refuses more bytes in the paths of the directories `implied` than may be held.
-    pub(super) fn check_paths(&self, implied: impl Iterator<Item = u32>) -> Result<(), ErofsError> {
+    /// Refuses more bytes in the paths of the directories `asked` than may be held.
+    pub(super) fn check_paths(&self, asked: impl Iterator<Item = u32>) -> Result<(), ErofsError> {
         let mut lengths: Vec<u32> = Vec::with_capacity(self.dirs.len());
         for dir in &self.dirs {
             let entry = self.entry(dir.entry);
@@ -276,7 +276,7 @@ impl Tree {
             lengths.push(entry.map_or(0, |entry| above.saturating_add(u32::from(entry.length)).saturating_add(1)));
         }
         let length = |dir: u32| lengths.get(dir as usize).map_or(0, |length| *length as usize);
-        let total = implied.fold(0usize, |total, dir| total.saturating_add(length(dir)).saturating_add(KEPT_PATH));
+        let total = asked.fold(0usize, |total, dir| total.saturating_add(length(dir)).saturating_add(KEPT_PATH));
         if total > self.room { Err(self.over_held()) } else { Ok(()) }
     }
 

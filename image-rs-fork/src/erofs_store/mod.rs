@@ -1,10 +1,11 @@
 //! The layout `erofs-v1` in a store: one file per layer, the image with its dm-verity tree behind it.
 //!
 //! Below `erofs-v1/`: `images/<diffID>-<inherited>/image` is the layer, `root-hash` beside it what it measured when it
-//! was stored (hexadecimal); a layer on its way is `images/<diffID>.partial-<number>`. `chains/<chain ID>` is a
+//! was stored (hexadecimal), `inherits` what it asked of the layers below; a layer on its way is `images/<diffID>.partial-<number>`. `chains/<chain ID>` is a
 //! symbolic link that holds the name of that chain's topmost layer: a diffID above the same inherited attributes is
 //! stored once, whatever the chain. `mounts/` is where layers are mounted while containers use them.
 
+mod inherits;
 mod layer;
 mod mounts;
 mod output;
@@ -21,6 +22,7 @@ use protocols::digest::Sha256Digest;
 use protocols::image::Layout;
 use rustix::fs::fsync;
 
+use self::inherits::Asked;
 pub(crate) use self::layer::ErofsLayer;
 use self::layer::{Source, Stored};
 pub(crate) use self::mounts::LayerMount;
@@ -43,6 +45,8 @@ use crate::verity::{BLOCK, root_hash, tree_blocks};
 const IMAGE: &str = "image";
 /// Its root hash when it was stored, in hexadecimal.
 const ROOT_HASH: &str = "root-hash";
+/// What it asked of the layers below.
+const INHERITS: &str = "inherits";
 /// Hashes that do not stay in memory while an image is written.
 const SPILL: &str = "spill";
 
@@ -90,6 +94,9 @@ impl ErofsStore {
             let bytes = fs::symlink_metadata(inner.image(&name)).map_or(0, |data| data.len());
             inner.space.track(&name, bytes);
         }
+        if inner.space.is_limited() {
+            inner.space.count(crate::tree::bytes_below(root)?);
+        }
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -119,6 +126,14 @@ impl ErofsStore {
             Err(error) => Err(error),
         }
     }
+}
+
+/// What the layers of a store at `root` count for; nothing where there is none in this layout.
+pub(crate) fn bytes_below(root: &Path) -> Result<u64, ImageError> {
+    let images = root.join(Layout::ErofsV1.as_str()).join("images");
+    let names = store_dir::names(&images)?;
+    let bytes = |name: &String| fs::symlink_metadata(images.join(name).join(IMAGE)).map_or(0, |data| data.len());
+    Ok(names.iter().map(bytes).fold(0, u64::saturating_add))
 }
 
 impl Inner {
@@ -174,6 +189,27 @@ impl LayerStore for ErofsStore {
         Ok(found.map(|found| Box::new(found) as _))
     }
 
+    fn knows(&self, diff_id: &Sha256Digest) -> bool {
+        !self.inner.space.names(&format!("{}-", diff_id.hex())).is_empty()
+    }
+
+    fn stored_above(&self, layer: &LayerKey, lower: &[StoredLayer]) -> Result<Option<Box<dyn Candidate>>, ImageError> {
+        for name in self.inner.space.names(&format!("{}-", layer.diff_id.hex())) {
+            let path = self.inner.images.join(&name).join(INHERITS);
+            // Without a readable record the layer is fetched as if it were not there.
+            let Some(asked) = Asked::read(&path) else { continue };
+            let inherited = asked.inherited(|path| stream::inherited(lower, path));
+            let inherited = inherited.map_err(|e| store_error(&path, "read the layers below", e))?;
+            if name == format!("{}-{}", layer.diff_id.hex(), inherited.hex())
+                && let Some(found) = Found::look(&self.inner, &name, &layer.subject)
+            {
+                self.inner.link(&layer.chain, &name)?;
+                return Ok(Some(Box::new(found)));
+            }
+        }
+        Ok(None)
+    }
+
     fn begin(&self, layer: &LayerKey, room: Room) -> Result<Box<dyn LayerWriter>, ImageError> {
         let partial = Partial::make(&self.inner.images, &layer.diff_id.hex(), &self.inner.count)?;
         let streaming = self.inner.streaming(&partial, layer.diff_id, &room.0)?;
@@ -206,6 +242,7 @@ impl LayerWriter for Writer {
         let Self { streaming, partial, key, store } = *self;
         let (finished, output) = streaming.finish(lower).map_err(|e| e.into_image(&key.subject))?;
         let root_hash = finished.tree.root_hash;
+        let asked = Asked { implied: finished.implied, marked: finished.marked };
         let (file, growth) = output.into_parts();
         let path = partial.path.clone();
         let written = fs::remove_file(path.join(SPILL))
@@ -213,6 +250,7 @@ impl LayerWriter for Writer {
             .and_then(|()| file.sync_all())
             .and_then(|()| fs::write(path.join(ROOT_HASH), root_hash.hex()))
             .and_then(|()| File::open(path.join(ROOT_HASH))?.sync_all())
+            .and_then(|()| asked.write(&path.join(INHERITS)))
             .and_then(|()| Ok(fsync(open_directory(&path)?)?));
         written.map_err(|e| store_error(&path, "complete a layer", e))?;
         let name = format!("{}-{}", key.diff_id.hex(), finished.inherited.hex());

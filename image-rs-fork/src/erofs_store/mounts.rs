@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use protocols::digest::Sha256Digest;
+use rustix::fs::{Dir, flistxattr_query};
 use rustix::io::Errno;
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, UnmountFlags, fsconfig_create, fsconfig_set_flag,
@@ -116,7 +117,7 @@ impl Mounts {
         if self.enforcement() == Enforcement::Nothing && self.unenforced == Unenforced::Refused {
             return Err(ImageError::StoreUnenforced { path: self.dir.clone() });
         }
-        let fail = |e: std::io::Error| store_error(image, "mount a layer", e);
+        let fail = |e: std::io::Error| failed(image, root_hash, e);
         let mount = match &self.mapper {
             Some(mapper) => {
                 let data_blocks = LayerReader::open(file).map_err(fail)?.data_blocks();
@@ -159,9 +160,32 @@ impl Mounts {
         let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
         open_directory(&layer.path)
             .and_then(|to| move_mount(&mount, "", &to, "", flags))
+            .and_then(|()| read_root(&layer.path))
             .map_err(|e| fail(e.into()))?;
         Ok(layer)
     }
+}
+
+/// Reads the root directory of a mounted image, as mounting has read its superblock: beneath dm-verity another root
+/// hash, or an alteration there, is found now and not by the container.
+fn read_root(root: &Path) -> Result<(), Errno> {
+    let root = open_directory(root)?;
+    Dir::read_from(&root)?.try_for_each(|entry| entry.map(|_| ()))?;
+    match flistxattr_query(&root) {
+        Ok(_) | Err(Errno::OPNOTSUPP) => Ok(()),
+        Err(e) => Err(e),
+    }
+}
+
+/// Why an image is not mounted. A block that cannot be read beneath dm-verity is one that was altered, and so is an
+/// image that makes no sense.
+fn failed(image: &Path, root_hash: &Sha256Digest, error: std::io::Error) -> ImageError {
+    let altered = [Errno::IO, Errno::UCLEAN].iter().any(|e| error.raw_os_error() == Some(e.raw_os_error()));
+    if altered || super::is_damage(&error) && error.kind() != std::io::ErrorKind::NotFound {
+        let (subject, expected) = (image.display().to_string(), root_hash.to_string());
+        return ImageError::StoreCorrupt { subject, expected, actual: error.to_string() };
+    }
+    store_error(image, "mount a layer", error)
 }
 
 /// Device-mapper where there is one; why not is told where it is for another reason than that it is absent.

@@ -97,7 +97,7 @@ impl Streaming {
 }
 
 /// What the layers below, the nearest first, show at an implied directory's path.
-fn inherited(lower: &[StoredLayer], path: &[u8]) -> io::Result<Option<DirAttributes>> {
+pub(super) fn inherited(lower: &[StoredLayer], path: &[u8]) -> io::Result<Option<DirAttributes>> {
     let layers = lower.iter().rev().filter_map(|layer| layer.erofs.as_ref());
     crate::erofs::shown(layers.map(|layer| layer.find(path)))
 }

@@ -21,7 +21,7 @@ use crate::limits::Limits;
 use crate::manifest::Layer;
 use crate::ocicrypt::LayerSecret;
 use crate::progress::{LayerEvent, LayerPlace, Progress};
-use crate::store::{LayerKey, LayerStore, LayerWriter, Room, StoredLayer};
+use crate::store::{Candidate, LayerKey, LayerStore, LayerWriter, Room, StoredLayer};
 
 /// Chunks between receiving and unpacking one layer, at most; each is what one read of the connection gives.
 const CHUNKS: usize = 16;
@@ -41,10 +41,13 @@ struct Place<'a> {
     layer: &'a Layer,
 }
 
+/// What decrypts a layer's blob.
+type Secret = Option<Arc<LayerSecret>>;
+
 /// Layers of one blob: it is fetched once for all of them. Lowest first.
 struct Group<'a> {
     places: Vec<Place<'a>>,
-    secret: Option<LayerSecret>,
+    secret: Secret,
 }
 
 impl Group<'_> {
@@ -75,7 +78,7 @@ fn group(layers: &[Layer], secrets: Vec<Option<LayerSecret>>) -> VecDeque<Group<
         };
         match groups.iter_mut().find(fitting) {
             Some(group) => group.places.push(place),
-            None => groups.push_back(Group { places: vec![place], secret }),
+            None => groups.push_back(Group { places: vec![place], secret: secret.map(Arc::new) }),
         }
     }
     groups
@@ -84,6 +87,8 @@ fn group(layers: &[Layer], secrets: Vec<Option<LayerSecret>>) -> VecDeque<Group<
 /// A layer that needs nothing more but those below it.
 enum Ready {
     Stored(StoredLayer),
+    /// One of its archive is stored, which may be the same above these layers.
+    Known(LayerKey, Option<Flight>, Secret),
     Unpacked(Box<dyn LayerWriter>, Option<Flight>),
 }
 
@@ -230,6 +235,8 @@ impl<'a> Puller<'a> {
             if let Some(stored) = self.find(place, &key).await? {
                 self.progress.advance(layer.size);
                 done.push((place, Ready::Stored(stored)));
+            } else if self.store.knows(&key.diff_id) {
+                done.push((place, Ready::Known(key, flight, group.secret.clone())));
             } else {
                 missing.push((place, key, flight));
             }
@@ -254,7 +261,18 @@ impl<'a> Puller<'a> {
 
     /// A layer that is stored and still measures what it did.
     async fn find(&self, place: Place<'_>, key: &LayerKey) -> Result<Option<StoredLayer>, ImageError> {
-        let Some(candidate) = self.store.stored(key)? else { return Ok(None) };
+        match self.store.stored(key)? {
+            Some(candidate) => self.measure(place, candidate).await,
+            None => Ok(None),
+        }
+    }
+
+    /// `None` for a layer that is not what it was, and is gone now.
+    async fn measure(
+        &self,
+        place: Place<'_>,
+        candidate: Box<dyn Candidate>,
+    ) -> Result<Option<StoredLayer>, ImageError> {
         let permit = self.permit().await;
         let measured = blocking(move || {
             let measured = candidate.measure();
@@ -279,7 +297,7 @@ impl<'a> Puller<'a> {
     async fn fetch(
         &self,
         layer: &Layer,
-        secret: Option<LayerSecret>,
+        secret: Secret,
         places: &[Place<'_>],
         mut writers: Vec<Box<dyn LayerWriter>>,
         permit: Option<OwnedSemaphorePermit>,
@@ -290,7 +308,7 @@ impl<'a> Puller<'a> {
         // A second thread for a layer pays only where a processor would have nothing to do.
         let split = self.left.load(Ordering::Relaxed).min(self.parallel) < self.processors;
         let job = blocking(move || {
-            let unpacked = blob::unpack(receive, &about, secret.as_ref(), &budget, &mut writers, split);
+            let unpacked = blob::unpack(receive, &about, secret.as_deref(), &budget, &mut writers, split);
             // Behind the writers: where nobody waits any more, what they wrote is removed before the permit is back.
             unpacked.map(|()| (writers, permit))
         });
@@ -327,18 +345,36 @@ impl<'a> Puller<'a> {
 
     /// Completes a layer by those below it.
     async fn complete(&self, place: Place<'a>, layer: Ready, lower: Vec<StoredLayer>) -> Result<Done<'a>, ImageError> {
-        match layer {
-            Ready::Stored(layer) => Ok(Done::Complete(place, layer, true)),
-            Ready::Unpacked(writer, flight) => {
-                let permit = Arc::clone(&self.completing).acquire_owned().await.ok();
-                let layer = blocking(move || {
-                    let layer = writer.commit(&lower);
-                    drop((permit, flight));
-                    layer
-                });
-                Ok(Done::Complete(place, layer.await?, false))
+        let (writer, flight) = match layer {
+            Ready::Stored(layer) => return Ok(Done::Complete(place, layer, true)),
+            Ready::Unpacked(writer, flight) => (writer, flight),
+            Ready::Known(key, flight, secret) => {
+                if let Some(candidate) = self.store.stored_above(&key, &lower)?
+                    && let Some(layer) = self.measure(place, candidate).await?
+                {
+                    self.progress.advance(place.layer.size);
+                    return Ok(Done::Complete(place, layer, true));
+                }
+                // Another layer above these: fetched after all, while those above it go on.
+                let permit = self.permit().await;
+                self.tell(place, LayerEvent::Started);
+                let writers = vec![self.store.begin(&key, Room(Arc::clone(&self.budget)))?];
+                let mut writers = self.fetch(place.layer, secret, &[place], writers, permit).await?;
+                self.tell(place, LayerEvent::Unpacked);
+                let Some(writer) = writers.pop() else {
+                    let source = std::io::Error::other("the writer is gone");
+                    return Err(ImageError::StoreIo { path: PathBuf::new(), doing: "store a layer", source });
+                };
+                (writer, flight)
             }
-        }
+        };
+        let permit = Arc::clone(&self.completing).acquire_owned().await.ok();
+        let layer = blocking(move || {
+            let layer = writer.commit(&lower);
+            drop((permit, flight));
+            layer
+        });
+        Ok(Done::Complete(place, layer.await?, false))
     }
 
     /// The right to one job; never refused, because nobody closes the semaphore.

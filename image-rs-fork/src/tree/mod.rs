@@ -31,6 +31,8 @@ use crate::store_dir::{self, Partial, Published};
 
 /// The layer's digest, in text, beside its directory.
 const MEASUREMENT: &str = "measurement";
+/// All layers, below the store's root.
+const LAYERS: &str = "layers";
 /// The layer itself.
 const FS: &str = "fs";
 
@@ -66,7 +68,7 @@ impl TreeStore {
     /// # Errors
     /// As [`TreeStore::open`].
     pub fn open_within(root: &Path, quota: Option<u64>) -> Result<Self, ImageError> {
-        let layers = root.join("layers");
+        let layers = root.join(LAYERS);
         store_dir::make(&layers)?;
         let lock = store_dir::lock(root)?;
         let found = store_dir::clear(&layers)?;
@@ -75,6 +77,9 @@ impl TreeStore {
         for name in found {
             let bytes = if space.is_limited() { taken(&layers.join(&name))? } else { 0 };
             space.track(&name, bytes);
+        }
+        if space.is_limited() {
+            space.count(crate::erofs_store::bytes_below(root)?);
         }
         Ok(Self {
             inner: Arc::new(Inner { layers, partials: AtomicU64::new(0), turn: Mutex::default(), space, _lock: lock }),
@@ -85,6 +90,15 @@ impl TreeStore {
 /// A file without a name for what is measured of one layer, until its digest is taken.
 fn spill(dir: &Path) -> Result<File, ImageError> {
     tempfile::tempfile_in(dir).map_err(|e| store_error(dir, "make a temporary file", e))
+}
+
+/// What the layers of a store at `root` count for; nothing where there is none in this layout.
+pub(crate) fn bytes_below(root: &Path) -> Result<u64, ImageError> {
+    let layers = root.join(LAYERS);
+    let names = store_dir::names(&layers)?;
+    // What a broken pull left is removed when a store of this layout is next opened.
+    let mut whole = names.iter().filter(|name| !name.contains(store_dir::PARTIAL));
+    whole.try_fold(0u64, |bytes, name| Ok(bytes.saturating_add(taken(&layers.join(name))?)))
 }
 
 /// What a stored layer counts for: what [`Disk`] counted when it was written.

@@ -29,7 +29,7 @@ fn a_corpus_of_layers_equals_tar() {
 fn equals_tar(archive: &Path) -> usize {
     let work = tempfile::tempdir().unwrap();
     let unpacked = unpack(archive, work.path());
-    let layer = Layer::new(&fs::read(archive).unwrap()).unwrap();
+    let layer = Layer::with_whiteouts(&fs::read(archive).unwrap()).unwrap();
     layer.check();
     let mounted = layer.mount();
     let own = directories(archive);

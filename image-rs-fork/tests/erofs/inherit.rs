@@ -1,6 +1,6 @@
 //! Layers above layers: implied directories, and what overlayfs makes of the stack.
 
-use image_rs_fork::erofs::{DirAttributes, ErofsLimits, Found, LayerReader, LayerWriter, inherited_digest};
+use image_rs_fork::erofs::{DirAttributes, ErofsLimits, Found, Inheritance, LayerReader, LayerWriter};
 use image_rs_fork::tar::TarPath;
 use image_rs_fork::verity::{BLOCK, Blocks};
 use proptest::prelude::*;
@@ -122,8 +122,10 @@ fn the_digest_of_what_is_inherited_is_that_of_the_paths_and_attributes() {
         panic!("no directory")
     };
     assert_eq!((attributes.mode, attributes.mtime, attributes.mtime_nsec), (0o2700, 1_600_000_000, 500_000_000));
-    let root = DirAttributes::default();
-    assert_eq!(layers[1].finished.inherited, inherited_digest([(&b""[..], &root), (b"d", &attributes)]));
+    let mut inheritance = Inheritance::new();
+    inheritance.directory(b"", &DirAttributes::default());
+    inheritance.directory(b"d", &attributes);
+    assert_eq!(layers[1].finished.inherited, inheritance.digest());
 }
 
 #[test]

@@ -41,6 +41,15 @@ pub(crate) fn in_memory(archive: &[u8], piece: usize) -> Result<(Finished, Vec<u
 impl Layer {
     /// Writes an archive above other layers, the nearest first.
     pub(crate) fn above(archive: &[u8], lowers: &[&Self]) -> Result<Self, ErofsError> {
+        Self::write(archive, lowers, true)
+    }
+
+    /// Writes an archive with all its whiteouts, as if they had something to hide.
+    pub(crate) fn with_whiteouts(archive: &[u8]) -> Result<Self, ErofsError> {
+        Self::write(archive, &[], false)
+    }
+
+    fn write(archive: &[u8], lowers: &[&Self], settle: bool) -> Result<Self, ErofsError> {
         let dir = tempfile::tempdir().unwrap();
         let open = |name| File::options().read(true).write(true).create_new(true).open(dir.path().join(name)).unwrap();
         let mut writer = LayerWriter::spilling(open("image"), Box::new(open("spill")), ErofsLimits::default());
@@ -52,7 +61,9 @@ impl Layer {
                 streamed.set_attributes(&path, &attributes)?;
             }
         }
-        streamed.settle_whiteouts(|path| Ok(inherited(&readers, path)?.is_some())).unwrap();
+        if settle {
+            streamed.settle_whiteouts(|path| Ok(inherited(&readers, path)?.is_some())).unwrap();
+        }
         let (finished, _) = streamed.finish(&Sha256Digest::of(archive))?;
         fs::remove_file(dir.path().join("spill")).unwrap();
         Ok(Self { dir, finished })
