@@ -71,6 +71,36 @@ pub(crate) fn cases() -> Vec<Case> {
             vec![below(), archive([item(b'3', "d/old").device(0, 0), item(b'3', "d/other").device(0, 0)])],
             &[all[0], all[2], all[3], f, l],
         ),
+        // Overlayfs lists whiteouts in a directory that it does not merge: these hide nothing and are left out.
+        tree(
+            "whiteout-in-the-lowest-layer",
+            [dir("d"), file("d/.wh.x", b""), file("d/f", b"x"), file(".wh.y", b"")],
+            &["d0755 0:0 /d", "f0644 0:0 /d/f \"x\""],
+        ),
+        above(
+            "whiteout-in-a-directory-no-layer-below-has",
+            vec![dir("n"), file("n/.wh.x", b""), file("n/f", b"2")],
+            &[&all[..], &[f, l, "d0755 0:0 /n", "f0644 0:0 /n/f \"2\""]].concat(),
+        ),
+        above(
+            "whiteout-in-a-directory-in-place-of-a-file",
+            vec![dir("f"), file("f/.wh.x", b"")],
+            &[&all[..], &["d0755 0:0 /f", l]].concat(),
+        ),
+        above(
+            "whiteout-in-an-opaque-directory",
+            vec![dir("d"), file("d/.wh..wh..opq", b""), file("d/.wh.old", b""), file("d/new", b"2")],
+            &opaque,
+        ),
+        stack(
+            "whiteout-in-a-directory-that-was-hidden-between",
+            vec![
+                below(),
+                archive([file(".wh.d", b"")]),
+                archive([dir("d"), file("d/.wh.old", b""), file("d/new", b"2")]),
+            ],
+            &opaque,
+        ),
         tree("whiteout-of-a-whiteouts-name", [file(".wh.x.wh.y", b""), file("f", b"x")], &["f0644 0:0 /f \"x\""]),
         refused("whiteout-bare", [file(".wh.", b"")], IMAGE_LAYER_FORMAT),
         refused("whiteout-of-dot", [file("d/.wh..", b"")], IMAGE_LAYER_FORMAT),
