@@ -3,6 +3,7 @@
 //!     vm_guest verity IMAGE DATA_BLOCKS ROOT_HASH TARGET   loop, dm-verity, EROFS at TARGET
 //!     vm_guest plain IMAGE TARGET                          loop, EROFS at TARGET
 //!     vm_guest image LAYOUT STORE FOLDER                   pulls from an OCI layout, mounts at FOLDER/rootfs
+//!     vm_guest altered LAYOUT STORE FOLDER OFFSET          the same, with one byte inverted between the two; says the code
 //!     vm_guest remove FOLDER                               ends that mount
 //!     vm_guest list FOLDER                                 one line for each name below
 //!     vm_guest flip FILE OFFSET                            inverts one byte
@@ -19,7 +20,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail};
 use image_rs_fork::erofs::SALT;
 use image_rs_fork::registry::OciLayout;
-use image_rs_fork::{ErofsStore, ImagePolicy, Limits, NoKeys, NoProgress, SignaturePolicy, Unenforced, fetch, pull};
+use image_rs_fork::{
+    ErofsStore, ImagePolicy, Limits, MeasuredImage, NoKeys, NoProgress, SignaturePolicy, Unenforced, fetch, pull,
+};
 use integration_tests::vm::listing;
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, fsconfig_create, fsconfig_set_flag, fsconfig_set_string,
@@ -45,6 +48,9 @@ fn run(arguments: &[String]) -> Result<()> {
         ["verity", image, data_blocks, root, target] => verity(image, data_blocks.parse()?, root, Path::new(target)),
         ["plain", image, target] => mount(LoopDevice::attach(File::open(image)?)?.path(), Path::new(target)),
         ["image", layout, store, folder] => image(Path::new(layout), Path::new(store), Path::new(folder)),
+        ["altered", layout, store, folder, offset] => {
+            altered(Path::new(layout), Path::new(store), Path::new(folder), offset.parse()?)
+        }
         ["remove", folder] => Ok(image_rs_fork::remove_rootfs(Path::new(folder))?),
         ["list", folder] => {
             listing(Path::new(folder)).iter().for_each(|line| println!("{line}"));
@@ -85,18 +91,36 @@ fn mount(device: &Path, target: &Path) -> Result<()> {
 
 /// As a launch does it: verify, store in the layout `erofs-v1`, mount; prints what enforces the measurement.
 fn image(layout: &Path, store: &Path, folder: &Path) -> Result<()> {
-    let layout = OciLayout::open(layout)?;
-    let reference = layout.reference(None)?;
     let store = ErofsStore::open(store, None, Unenforced::Refused)?;
-    let policy = ImagePolicy::host(SignaturePolicy::insecure_accept_anything(), Timestamp::now());
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let image = runtime.block_on(async {
-        let verified = fetch(&reference, &layout).await?.verify(&policy, &layout).await?;
-        pull(verified, &layout, &store, &NoKeys, &Limits::default(), &NoProgress).await
-    })?;
+    let image = pulled(layout, &store)?;
     println!("{}", store.enforcement().as_str());
     let _ = image.mount(folder)?.keep();
     Ok(())
+}
+
+/// An image of one layer, which somebody alters after it was measured; prints the code with which it is not mounted.
+fn altered(layout: &Path, store: &Path, folder: &Path, offset: u64) -> Result<()> {
+    let images = store.join("erofs-v1/images");
+    let store = ErofsStore::open(store, None, Unenforced::Refused)?;
+    let image = pulled(layout, &store)?;
+    let stored = std::fs::read_dir(images)?.next().context("no layer is stored")??;
+    flip(stored.path().join("image").to_str().context("a path")?, offset)?;
+    match image.mount(folder) {
+        Ok(_) => println!("mounted"),
+        Err(error) => println!("{}", error.code()),
+    }
+    Ok(())
+}
+
+fn pulled(layout: &Path, store: &ErofsStore) -> Result<MeasuredImage> {
+    let layout = OciLayout::open(layout)?;
+    let reference = layout.reference(None)?;
+    let policy = ImagePolicy::host(SignaturePolicy::insecure_accept_anything(), Timestamp::now());
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    Ok(runtime.block_on(async {
+        let verified = fetch(&reference, &layout).await?.verify(&policy, &layout).await?;
+        pull(verified, &layout, store, &NoKeys, &Limits::default(), &NoProgress).await
+    })?)
 }
 
 fn flip(file: &str, offset: u64) -> Result<()> {

@@ -187,3 +187,82 @@ fn a_pulled_image_of_127_layers_is_mounted_through_verity_and_leaves_nothing() {
     assert_eq!(flipped.last(), Some(&"125"), "other layers are whole");
     assert_eq!(ended.section("removed"), ["ls: /container: No such file or directory", "0"]);
 }
+
+/// What mounting itself reads is checked by mounting: the superblock, and a root directory in blocks of its own.
+#[test]
+fn an_altered_superblock_or_root_directory_is_not_mounted() {
+    let names: Vec<String> = (0..300).map(|number| format!("a-file-in-the-root-directory-{number:03}")).collect();
+    let entries: Vec<(&str, &str)> = names.iter().map(|name| (name.as_str(), "content\n")).collect();
+    let archive = layers::small(&entries);
+    let layer = Layer::write(&archive);
+    let cases = [
+        ("magic", 1024),
+        ("block-size", 1024 + 12),
+        ("inodes", 1024 + 16),
+        ("name-in-the-root", layer.find(names[299].as_bytes())),
+        ("hash-of-hashes", layer.tree_block(0) + 33),
+    ];
+    let mut guest = guest();
+    for (path, bytes) in image::layout(&[archive]) {
+        guest = guest.file(&format!("/image/{path}"), bytes);
+    }
+    let mut script = String::new();
+    for (name, offset) in cases {
+        script.push_str(&format!(
+            "mkdir -m 700 /{name}; echo == {name}; vm_guest altered /image /{name} /container {offset} || exit 1
+             ls -d /container; vm_guest leftovers || exit 1\n"
+        ));
+    }
+    let ended = guest.run(&script);
+    let _ = ended.ok();
+    for (name, _) in cases {
+        let told = ["store.corrupt", "ls: /container: No such file or directory"];
+        assert_eq!(ended.section(name), told, "{name}\n{}", ended.output);
+    }
+}
+
+/// The people's command in a machine with device-mapper.
+#[test]
+fn tclctl_pulls_and_mounts_through_verity_and_an_altered_layer_is_never_shown() {
+    let large: String = layers::large().iter().map(|byte| char::from(b'a' + byte % 26)).collect();
+    let archive = layers::small(&[("large", &large), ("small", "kept\n")]);
+    let block = Layer::write(&archive).find(&large.as_bytes()[50 * 4096..51 * 4096]);
+    let files = image::layout(&[archive]);
+    let index = &files.iter().find(|(path, _)| path == "index.json").unwrap().1;
+    let index: serde_json::Value = serde_json::from_slice(index).unwrap();
+    let manifest = index["manifests"][0]["digest"].as_str().unwrap();
+    let mut guest = guest().program(&integration_tests::process::binary("tclctl"));
+    for (path, bytes) in &files {
+        guest = guest.file(&format!("/image/{path}"), bytes.clone());
+    }
+    let ended = guest.run(&format!(
+        "mkdir -m 700 /store; mkdir /target
+         pull() {{ tclctl pull oci:/image --as r.example/app:1 --store /store --layout erofs --json; }}
+         mounted() {{ tclctl mount r.example/app@{manifest} --store /store /target --json; }}
+         pull >/dev/null || exit 1
+         stored=$(find /store -name image -size +600k)
+         echo == mounted; mounted || exit 1
+         cat /target/small; wc -c </target/large
+         vm_guest flip $stored {block}; echo 3 >/proc/sys/vm/drop_caches
+         echo == beneath-a-mount; cat /target/large | wc -c; cat /target/small
+         tclctl umount /target || exit 1
+         echo == mounted-again; mounted; echo status $?; ls /target
+         echo == pulled-again; pull >/dev/null || exit 1; mounted >/dev/null || exit 1
+         wc -c </target/large; tclctl umount /target || exit 1
+         vm_guest leftovers"
+    ));
+    let _ = ended.ok();
+    let mounted = ended.section("mounted");
+    assert!(mounted[0].contains("dm-verity"), "{mounted:?}");
+    assert_eq!(mounted[1..], ["kept".to_owned(), large.len().to_string()]);
+    let beneath = ended.section("beneath-a-mount");
+    let read: usize = beneath.iter().find_map(|line| line.trim().parse().ok()).unwrap();
+    assert!(
+        beneath.iter().any(|line| line.contains("I/O error") || line.contains("Input/output error")),
+        "{beneath:?}"
+    );
+    assert!(read <= 50 * 4096 && beneath.contains(&"kept"), "{beneath:?}");
+    let again = ended.section("mounted-again");
+    assert!(again[0].contains("store.corrupt") && again[1..] == ["status 77"], "{again:?}");
+    assert_eq!(ended.section("pulled-again"), [large.len().to_string()]);
+}
