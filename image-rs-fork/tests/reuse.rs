@@ -197,7 +197,7 @@ async fn one_thread_or_many_measure_the_same() {
         Limits { parallel: 1, ..Limits::default() },
         Limits { parallel: 16, ..Limits::default() },
     ] {
-        let store = image_rs_fork::MeasureOnly;
+        let store = MeasureOnly;
         measured.push(run(&world.reference("v1"), &world.client, &store, &limits).await.unwrap().measurement().clone());
     }
     assert!(measured.windows(2).all(|pair| pair[0] == pair[1]));
