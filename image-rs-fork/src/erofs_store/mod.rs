@@ -1,9 +1,10 @@
 //! The layout `erofs-v1` in a store: one file per layer, the image with its dm-verity tree behind it.
 //!
 //! Below `erofs-v1/`: `images/<diffID>-<inherited>/image` is the layer, `root-hash` beside it what it measured when it
-//! was stored (hexadecimal), `inherits` what it asked of the layers below; a layer on its way is `images/<diffID>.partial-<number>`. `chains/<chain ID>` is a
-//! symbolic link that holds the name of that chain's topmost layer: a diffID above the same inherited attributes is
-//! stored once, whatever the chain. `mounts/` is where layers are mounted while containers use them.
+//! was stored (hexadecimal), `inherits` what it asked of the layers below; a layer on its way is
+//! `images/<diffID>.partial-<number>`. `chains/<chain ID>` is a symbolic link that holds the name of that chain's
+//! topmost layer: a diffID above the same inherited attributes is stored once, whatever the chain. `mounts/` is where
+//! layers are mounted while containers use them.
 
 mod inherits;
 mod layer;
