@@ -134,7 +134,7 @@ fn flip(file: &str, offset: u64) -> Result<()> {
 /// The kernel removes devices in the background after the last unmount, so it gets five seconds.
 fn leftovers() -> Result<()> {
     let mapper = DeviceMapper::open()?;
-    let deadline = Instant::now() + Duration::from_secs(5);
+    let deadline = Instant::now() + Duration::from_secs(60);
     loop {
         let (mapped, attached) = (mapper.list()?, attached()?);
         if mapped.is_empty() && attached.is_empty() {
