@@ -22,7 +22,7 @@ use crate::containers::Containers;
 use crate::error::AgentError;
 use crate::journal::{Journal, hash_file};
 use crate::kata::{self, Ended};
-use crate::launch::{Parts, Pipeline, Places};
+use crate::launch::{Parts, PauseBundle, Pipeline, Places};
 use crate::runtime::{Children, Runtime};
 use crate::server::Servers;
 use crate::{VERSION, courier, images, restart};
@@ -97,6 +97,10 @@ impl App {
             attestor: Arc::clone(&attestor),
             runtime: Arc::clone(&runtime),
             containers: Arc::clone(&containers),
+            pause: config
+                .kata
+                .as_ref()
+                .map(|kata| PauseBundle { path: kata.pause.bundle.clone(), digest: kata.pause.digest }),
             next_seq,
         }));
         let agent = Arc::new(Agent {

@@ -1,17 +1,21 @@
 //! The containers the agent knows: one entry each, no lock over any of their work.
 
 use std::collections::BTreeMap;
+use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Instant;
 
 use image_rs_fork::Progress;
 use protocols::digest::Sha256Digest;
+use protocols::reason::Refusal;
 use protocols::tcl::Mode;
 use tokio::sync::{oneshot, watch};
 
 use crate::container_id::ContainerId;
 use crate::error::AgentError;
 use crate::io::Streams;
+use crate::launch::LaunchRequest;
 use crate::processes::Processes;
 
 /// How far a container has come.
@@ -125,6 +129,7 @@ pub struct Container {
     pub pull: PullProgress,
     /// Its first process and those executed in it.
     pub processes: Processes,
+    begun: Instant,
     keep: bool,
     manifest: OnceLock<Sha256Digest>,
     decision: OnceLock<String>,
@@ -135,6 +140,10 @@ pub struct Container {
     drained: [AtomicBool; 2],
     launch: OnceLock<tokio::task::AbortHandle>,
     start: Mutex<Option<oneshot::Sender<Started>>>,
+    pid_namespace: OnceLock<Arc<OwnedFd>>,
+    request: Mutex<Option<LaunchRequest>>,
+    refusal: OnceLock<Refusal>,
+    removed: watch::Sender<bool>,
 }
 
 /// Where the task that holds a created container tells whether it runs.
@@ -158,7 +167,20 @@ impl Container {
 
     /// Moves on.
     pub fn set_state(&self, state: State) {
+        if !matches!(state, State::Launching(_) | State::Created) {
+            // It may hold files of the host open.
+            drop(self.request.lock().unwrap_or_else(PoisonError::into_inner).take());
+        }
         self.state.send_replace(state);
+    }
+
+    /// Comes to another stage of its launch, and tells how long it has taken so far.
+    pub(crate) fn enter(&self, stage: Stage) {
+        let (left, state) = (self.state().stage(), State::Launching(stage));
+        let (pulled, _, layers, _) = self.pull.read();
+        let after_ms = u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+        tracing::info!(id = %self.id, left, stage = state.stage(), after_ms, pulled, layers, "launching");
+        self.set_state(state);
     }
 
     /// The platform manifest, once it is known.
@@ -208,6 +230,59 @@ impl Container {
     /// Takes the one way to ask for its start.
     pub(crate) fn take_start(&self) -> Option<oneshot::Sender<Started>> {
         self.start.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// Learns the PID namespace of its first process.
+    pub(crate) fn set_pid_namespace(&self, namespace: OwnedFd) {
+        let _ = self.pid_namespace.set(Arc::new(namespace)); // a launch is created once
+    }
+
+    /// The PID namespace of its first process, for another container of its pod.
+    ///
+    /// # Errors
+    /// [`AgentError::Container`] when it is not created or has ended.
+    pub(crate) fn pid_namespace(&self) -> Result<Arc<OwnedFd>, AgentError> {
+        let namespace = match self.state() {
+            State::Created | State::Running => self.pid_namespace.get().cloned(),
+            State::Launching(_) | State::Ended(_) | State::Refused => None,
+        };
+        namespace.ok_or_else(|| self.misfit("it has no process whose namespace could be joined"))
+    }
+
+    /// Learns what it was asked for as.
+    pub(crate) fn set_request(&self, request: LaunchRequest) {
+        *self.request.lock().unwrap_or_else(PoisonError::into_inner) = Some(request);
+    }
+
+    /// Whether `request` asks for this container once more before its start.
+    pub(crate) fn is_asked_again(&self, request: &LaunchRequest) -> bool {
+        let known = self.request.lock().unwrap_or_else(PoisonError::into_inner);
+        matches!(self.state(), State::Launching(_) | State::Created) && known.as_ref() == Some(request)
+    }
+
+    /// Learns why its launch was refused.
+    pub(crate) fn set_refusal(&self, refusal: Refusal) {
+        let _ = self.refusal.set(refusal); // the first is the reason
+    }
+
+    /// How its launch ended, for somebody who waits for it too.
+    pub(crate) async fn outcome(&self) -> Result<(), AgentError> {
+        self.launched().await;
+        match (self.state(), self.refusal.get()) {
+            (State::Refused, Some(refusal)) => Err(refusal.clone().into()),
+            (State::Refused, None) => Err(self.misfit("its launch was broken off")),
+            _ => Ok(()),
+        }
+    }
+
+    /// Notes that nobody wants it any more: its launch is given up where it can be.
+    pub(crate) fn set_removed(&self) {
+        self.removed.send_replace(true);
+    }
+
+    /// Waits until nobody wants it any more.
+    pub(crate) async fn removed(&self) {
+        let _ = self.removed.subscribe().wait_for(|removed| *removed).await;
     }
 
     /// Waits until its launch has come to an end, one way or the other.
@@ -290,6 +365,7 @@ impl Containers {
             mode,
             pull: PullProgress::default(),
             processes: Processes::default(),
+            begun: Instant::now(),
             keep,
             manifest: OnceLock::new(),
             decision: OnceLock::new(),
@@ -300,9 +376,19 @@ impl Containers {
             drained: [AtomicBool::new(false), AtomicBool::new(false)],
             launch: OnceLock::new(),
             start: Mutex::new(None),
+            pid_namespace: OnceLock::new(),
+            request: Mutex::new(None),
+            refusal: OnceLock::new(),
+            removed: watch::Sender::new(false),
         });
         map.insert(id, Arc::clone(&container));
         Ok(container)
+    }
+
+    /// The entry that `request` asks for once more.
+    pub(crate) fn asked_again(&self, request: &LaunchRequest) -> Option<Arc<Container>> {
+        let id = ContainerId::new(&request.id).ok()?;
+        self.lock().get(&id).filter(|container| container.is_asked_again(request)).cloned()
     }
 
     /// The entry of an id.

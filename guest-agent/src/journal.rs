@@ -58,12 +58,17 @@ impl Journal {
         self.writing(move |journal| journal.append(event)).await
     }
 
-    /// Records events with nothing between them.
+    /// Records two events with nothing between them.
     ///
     /// # Errors
-    /// [`AgentError::Attester`]; the events before the one that failed are recorded.
-    pub async fn record_all(self: &Arc<Self>, events: Vec<Event>) -> Result<(), AgentError> {
-        self.writing(move |journal| events.into_iter().try_for_each(|event| journal.append(event).map(|_| ()))).await
+    /// [`AgentError::Attester`]; when the second failed the first is recorded.
+    pub async fn record_all(self: &Arc<Self>, events: [Event; 2]) -> Result<Appended, AgentError> {
+        let [first, second] = events;
+        self.writing(move |journal| {
+            journal.append(first)?;
+            journal.append(second)
+        })
+        .await
     }
 
     /// Records a process that is about to be executed; `None` when the log does not hold its container as started

@@ -40,6 +40,9 @@ pub(crate) async fn end_leftovers(runtime: &Runtime, places: &Places) -> Result<
         let dir = rootfs.join(id.as_str());
         crate::error::blocking(move || image_rs_fork::remove_rootfs(&dir)).await??;
     }
+    for id in ids_in(&places.mounts).map_err(io)? {
+        crate::bundle::binds::remove(&places.mounts.join(id.as_str())).map_err(io)?;
+    }
     for id in ids_in(&places.bundles).map_err(io)? {
         std::fs::remove_dir_all(places.bundles.join(id.as_str())).map_err(io)?;
     }

@@ -120,6 +120,7 @@ impl Gated {
             terminal: request.terminal,
             stdin: request.stdin,
             keep: request.keep,
+            ..LaunchRequest::default()
         })
     }
 

@@ -43,4 +43,4 @@ pub use policy::{MAX_POLICY, MAX_SIGNATURES, PolicyError, SignaturePolicy};
 pub use progress::{LayerEvent, LayerPlace, NoProgress, Progress};
 pub use pull::{Flights, MeasuredImage, pull};
 pub use store::{Candidate, LayerKey, LayerStore, LayerWriter, Room, StoredLayer};
-pub use tree::{TreeStore, in_memory};
+pub use tree::{TreeStore, in_memory, measure_directory};

@@ -63,6 +63,38 @@ pub struct ProcessPolicy {
     pub mounts: Vec<String>,
 }
 
+/// The environment that Kubernetes gives every container of a pod: where its API server is.
+const KUBERNETES_ENV: [&str; 8] = [
+    "KUBERNETES_PORT=*",
+    "KUBERNETES_PORT_443_TCP=*",
+    "KUBERNETES_PORT_443_TCP_ADDR=*",
+    "KUBERNETES_PORT_443_TCP_PORT=*",
+    "KUBERNETES_PORT_443_TCP_PROTO=*",
+    "KUBERNETES_SERVICE_HOST=*",
+    "KUBERNETES_SERVICE_PORT=*",
+    "KUBERNETES_SERVICE_PORT_HTTPS=*",
+];
+/// Where Kubernetes mounts the token of a pod's service account.
+const KUBERNETES_MOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
+
+impl ProcessPolicy {
+    /// Allows besides what Kubernetes adds to every container: the API server's address in the environment, and the
+    /// mount of the service account's token. All of it is the host's word.
+    #[must_use]
+    pub fn for_kubernetes(mut self) -> Self {
+        let add = |list: &mut Vec<String>, entry: &str| {
+            if !list.iter().any(|known| known == entry) {
+                list.push(entry.to_owned());
+            }
+        };
+        for entry in KUBERNETES_ENV {
+            add(&mut self.env, entry);
+        }
+        add(&mut self.mounts, KUBERNETES_MOUNT);
+        self
+    }
+}
+
 /// The signed content of a golden value.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -231,7 +231,7 @@ pub(crate) fn issue(
                 EnvironmentArgument::Production => Environment::Production,
                 EnvironmentArgument::Development => Environment::Development,
             },
-            process: arguments.process.as_deref().map(process).transpose()?,
+            process: process(arguments)?,
         },
     );
     // What the other side would refuse to read is not signed.
@@ -253,9 +253,13 @@ pub(crate) fn end_of_day(now: Timestamp, days: u64) -> Timestamp {
     Timestamp(whole_days.saturating_mul(86_400)).min(Timestamp::MAX)
 }
 
-fn process(path: &Path) -> Result<ProcessPolicy, Failure> {
-    let text = fs::read(path).map_err(|error| Failure::file(path, error))?;
-    serde_json::from_slice(&text).map_err(|error| Failure::Usage(format!("{}: {error}", path.display())))
+fn process(arguments: &IssueArguments) -> Result<Option<ProcessPolicy>, Failure> {
+    let read = |path: &Path| {
+        let text = fs::read(path).map_err(|error| Failure::file(path, error))?;
+        serde_json::from_slice(&text).map_err(|error| Failure::Usage(format!("{}: {error}", path.display())))
+    };
+    let policy: Option<ProcessPolicy> = arguments.process.as_deref().map(read).transpose()?;
+    Ok(if arguments.kubernetes { Some(policy.unwrap_or_default().for_kubernetes()) } else { policy })
 }
 
 #[cfg(test)]

@@ -164,3 +164,20 @@ fn a_nul_byte_is_refused_wherever_it_stands() {
         assert_eq!(mismatch.actual, "a NUL byte");
     }
 }
+
+#[test]
+fn what_kubernetes_adds_passes_only_where_it_was_signed_for() {
+    let token = "/var/run/secrets/kubernetes.io/serviceaccount";
+    let pod = |r: &mut ProcessRequest| {
+        r.env.extend(strings(&["KUBERNETES_SERVICE_HOST=10.0.0.1", "KUBERNETES_PORT_443_TCP_PROTO=tcp"]));
+        r.mounts.push(mount(token));
+    };
+    let signed = ProcessPolicy::default().for_kubernetes();
+    run(Some(&signed), pod).unwrap();
+    run(Some(&signed), |_| {}).unwrap();
+    run(Some(&ProcessPolicy::default()), pod).unwrap_err();
+    run(Some(&signed), |r| r.env.push("KUBERNETES_SERVICE_HOST_X=1".into())).unwrap_err();
+    run(Some(&signed), |r| r.env.push("LD_PRELOAD=/x".into())).unwrap_err();
+    run(Some(&signed), |r| r.mounts.push(mount("/var/run/secrets"))).unwrap_err();
+    assert_eq!(signed.clone().for_kubernetes(), signed, "asking twice adds nothing");
+}

@@ -38,7 +38,7 @@ impl Agent {
     pub async fn launch(self: &Arc<Self>, request: LaunchRequest) -> Outcome {
         let agent = Arc::clone(self);
         let launched = tokio::spawn(async move {
-            let mut outcome = agent.create(request).await;
+            let mut outcome = agent.create_new(request).await;
             if let (Some(container), Ok(())) = (&outcome.container, &outcome.result) {
                 outcome.result = agent.start_created(container).await;
                 if outcome.result.is_err() {
@@ -51,8 +51,29 @@ impl Agent {
     }
 
     /// Creates a container that waits for [`Agent::start`]: measured, appraised, recorded and receipted. It goes on
-    /// when the caller stops waiting for it.
+    /// when the caller stops waiting for it; whoever asks for exactly the same again before its start waits for it
+    /// too.
     pub async fn create(self: &Arc<Self>, request: LaunchRequest) -> Outcome {
+        if let Some(container) = self.containers.asked_again(&request) {
+            return Self::join(container).await;
+        }
+        let outcome = self.create_new(request.clone()).await;
+        if outcome.container.is_none()
+            && let Some(container) = self.containers.asked_again(&request)
+        {
+            // Both came at once, and the other one was first.
+            return Self::join(container).await;
+        }
+        outcome
+    }
+
+    async fn join(container: Arc<Container>) -> Outcome {
+        tracing::info!(id = %container.id, stage = container.state().stage(), "asked for once more");
+        let result = container.outcome().await;
+        Outcome { container: Some(container), result }
+    }
+
+    async fn create_new(self: &Arc<Self>, request: LaunchRequest) -> Outcome {
         if self.draining.load(Ordering::Relaxed) {
             return Outcome { container: None, result: Err(AgentError::Draining) };
         }
@@ -75,6 +96,7 @@ impl Agent {
                 }
                 Err(error) => {
                     tracing::warn!(id = %container.id, code = %error.code(), %error, "launch refused");
+                    container.set_refusal(error.refusal());
                     Err(error)
                 }
             }
@@ -109,28 +131,31 @@ impl Agent {
     }
 
     /// Ends a container with everything it runs, waits until its end is recorded and nothing of it is mounted or on
-    /// disk, and forgets it. `timeout` of zero waits for ever.
+    /// disk, and forgets it. A launch that goes on is given up. `timeout` of zero waits for ever.
     ///
     /// # Errors
-    /// [`AgentError::Container`] when it is not known, is still being launched, or does not end in time;
-    /// [`AgentError::Runtime`].
+    /// [`AgentError::Container`] when it is not known or does not end in time; [`AgentError::Runtime`].
     pub async fn remove_container(self: &Arc<Self>, id: &str, timeout: Duration) -> Result<(), AgentError> {
         let container = self.containers.get(id)?;
-        match container.state() {
-            State::Launching(_) => return Err(container.misfit("its launch goes on")),
-            State::Created | State::Running => {
-                container.set_stopped();
-                self.signal(&container, SIGKILL).await?;
-                let ended = container.ended();
-                if timeout.is_zero() {
-                    let _ = ended.await; // the end is what counts, whichever it is
-                } else if tokio::time::timeout(timeout, ended).await.is_err() {
-                    return Err(container.misfit("it was killed and does not end"));
-                }
-            }
-            State::Ended(_) | State::Refused => {}
+        container.set_removed();
+        let ended = self.end_container(&container);
+        if timeout.is_zero() {
+            ended.await?;
+        } else {
+            let late = |_| container.misfit("it was killed and does not end");
+            tokio::time::timeout(timeout, ended).await.map_err(late)??;
         }
         self.containers.remove(&container);
+        Ok(())
+    }
+
+    async fn end_container(&self, container: &Container) -> Result<(), AgentError> {
+        container.launched().await;
+        if matches!(container.state(), State::Created | State::Running) {
+            container.set_stopped();
+            self.signal(container, SIGKILL).await?;
+            let _ = container.ended().await; // its end is what counts, whichever it is
+        }
         Ok(())
     }
 
@@ -141,6 +166,11 @@ impl Agent {
         self.watch_oom(&container, &reach.first);
         container.processes.set_first(reach.first);
         container.set_start(start);
+        match created.pid_namespace() {
+            Ok(namespace) => container.set_pid_namespace(namespace),
+            // It was killed already: nobody can join it.
+            Err(error) => tracing::warn!(id = %container.id, %error, "no PID namespace"),
+        }
         container.set_state(State::Created);
         tracing::info!(id = %container.id, "created");
         let agent = Arc::clone(self);

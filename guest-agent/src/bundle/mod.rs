@@ -1,7 +1,9 @@
 //! The bundle: a directory of the agent's own with the final `config.json`, opened by descriptor.
 
+pub(crate) mod binds;
 pub(crate) mod cwd;
-mod mounts;
+pub(crate) mod mounts;
+mod pod;
 mod seccomp;
 mod spec;
 mod user;
@@ -15,7 +17,8 @@ use protocols::image::ProcessRequest;
 use rustix::fs::{Mode, OFlags};
 use sha2::{Digest as _, Sha256};
 
-pub(crate) use spec::FinalSpec;
+pub(crate) use pod::{PodParts, rlimit};
+pub(crate) use spec::{CAPABILITIES, FinalSpec};
 
 use crate::container_id::ContainerId;
 use crate::error::AgentError;
@@ -29,6 +32,8 @@ pub(crate) struct Plan<'p> {
     pub(crate) process: &'p ProcessRequest,
     pub(crate) rootfs: &'p Path,
     pub(crate) terminal: bool,
+    /// What a pod's container has besides.
+    pub(crate) pod: Option<&'p PodParts<'p>>,
 }
 
 /// A bundle on disk; removed when dropped.
@@ -45,9 +50,15 @@ impl Bundle {
         let refused = |what: String| AgentError::Bundle { what };
         let io = |error: std::io::Error| AgentError::Bundle { what: error.to_string() };
         let rootfs = open_dir(plan.rootfs).map_err(io)?;
-        let user = user::resolve(rootfs.as_fd(), &plan.process.user).map_err(refused)?;
+        let mut user = user::resolve(rootfs.as_fd(), &plan.process.user).map_err(refused)?;
+        if let Some(asked) = plan.pod.and_then(|pod| pod.spec.user.as_ref()) {
+            let of_uid = user::resolve(rootfs.as_fd(), &user.uid.to_string()).map_err(refused)?;
+            user = pod::user(user, &of_uid, asked)?;
+        }
         cwd::check(rootfs.as_fd(), &plan.process.cwd).map_err(refused)?;
-        let spec = spec::build(plan.id, plan.process, &user, plan.rootfs, plan.terminal).map_err(refused)?;
+        let Plan { id, process, rootfs: path, terminal, pod } = *plan;
+        let blueprint = spec::Blueprint { id, process, user: &user, rootfs: path, terminal, pod };
+        let spec = spec::build(blueprint).map_err(refused)?;
 
         let path = parent.join(plan.id.as_str());
         crate::paths::private_dir(parent).map_err(io)?;

@@ -15,7 +15,7 @@ const FORCED: &[&str] = &["nosuid", "nodev"];
 /// Destinations where the runtime's own mounts are.
 pub(super) const RESERVED: &[&str] = &["/proc", "/sys", "/dev"];
 /// The most mounts one launch may ask for.
-const MAX_MOUNTS: usize = 64;
+pub(crate) const MAX_MOUNTS: usize = 64;
 
 /// The mounts every container has, in order: destination, type, source, options.
 const FIXED: &[(&str, &str, &str, &[&str])] = &[
@@ -36,13 +36,22 @@ pub(super) fn mounts(asked: &[MountRequest]) -> Result<Vec<Mount>, String> {
     if asked.len() > MAX_MOUNTS {
         return Err(format!("{} mounts, at most {MAX_MOUNTS}", asked.len()));
     }
-    let fixed = FIXED.iter().map(|(destination, kind, source, options)| {
-        mount(destination, kind, source, options.iter().map(|option| (*option).to_owned()).collect())
-    });
-    fixed.chain(asked.iter().map(added)).collect()
+    fixed().chain(asked.iter().map(added)).collect()
 }
 
-fn added(asked: &MountRequest) -> Result<Mount, String> {
+/// The mounts every container has.
+pub(super) fn fixed() -> impl Iterator<Item = Result<Mount, String>> {
+    FIXED.iter().map(|(destination, kind, source, options)| {
+        mount(destination, kind, source, options.iter().map(|option| (*option).to_owned()).collect())
+    })
+}
+
+/// The type of the mount that every container has at `destination`.
+pub(crate) fn fixed_kind(destination: &str) -> Option<&'static str> {
+    FIXED.iter().find(|(fixed, ..)| *fixed == destination).map(|(_, kind, ..)| *kind)
+}
+
+pub(super) fn added(asked: &MountRequest) -> Result<Mount, String> {
     let refused = |why: &str| format!("mount at `{}`: {why}", asked.destination.escape_debug());
     if !is_plain_absolute(&asked.destination) || asked.destination == "/" {
         return Err(refused("the destination must be an absolute path without `.` and `..`, and not the root"));
@@ -57,6 +66,16 @@ fn added(asked: &MountRequest) -> Result<Mount, String> {
         "tmpfs" => false,
         _ => return Err(refused("the type must be bind or tmpfs")),
     };
+    let options = options(asked, bind).map_err(|why| refused(&why))?;
+    let source = if bind { asked.source.as_str() } else { "tmpfs" };
+    mount(&asked.destination, &asked.kind, source, options)
+}
+
+/// The options of a caller's mount, with those that it always has.
+///
+/// # Errors
+/// Says which may not be given.
+pub(super) fn options(asked: &MountRequest, bind: bool) -> Result<Vec<String>, String> {
     let mut options: Vec<String> = Vec::new();
     for option in &asked.options {
         let (name, value) = option.split_once('=').map_or((option.as_str(), None), |(n, v)| (n, Some(v)));
@@ -68,7 +87,7 @@ fn added(asked: &MountRequest) -> Result<Mount, String> {
             }
         };
         if !known {
-            return Err(refused(&format!("the option `{}` may not be given", option.escape_debug())));
+            return Err(format!("the option `{}` may not be given", option.escape_debug()));
         }
         options.push(option.clone());
     }
@@ -80,11 +99,10 @@ fn added(asked: &MountRequest) -> Result<Mount, String> {
             options.push((*forced).to_owned());
         }
     }
-    let source = if bind { asked.source.as_str() } else { "tmpfs" };
-    mount(&asked.destination, &asked.kind, source, options)
+    Ok(options)
 }
 
-fn mount(destination: &str, kind: &str, source: &str, options: Vec<String>) -> Result<Mount, String> {
+pub(super) fn mount(destination: &str, kind: &str, source: &str, options: Vec<String>) -> Result<Mount, String> {
     MountBuilder::default()
         .destination(PathBuf::from(destination))
         .typ(kind)
@@ -95,7 +113,7 @@ fn mount(destination: &str, kind: &str, source: &str, options: Vec<String>) -> R
 }
 
 /// Absolute, no empty, `.` or `..` segment, no NUL.
-pub(super) fn is_plain_absolute(path: &str) -> bool {
+pub(crate) fn is_plain_absolute(path: &str) -> bool {
     let Some(rest) = path.strip_prefix('/') else { return false };
     let plain = |segment: &str| !matches!(segment, "" | "." | "..");
     !path.contains('\0') && (rest.is_empty() || rest.split('/').all(plain))

@@ -6,9 +6,9 @@
 use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::{
-    Capabilities, Capability, LinuxBuilder, LinuxCapabilitiesBuilder, LinuxDeviceCgroupBuilder, LinuxNamespaceBuilder,
-    LinuxNamespaceType, LinuxPidsBuilder, LinuxResourcesBuilder, ProcessBuilder, RootBuilder, Spec, SpecBuilder,
-    UserBuilder,
+    Capabilities, Capability, LinuxBuilder, LinuxCapabilitiesBuilder, LinuxDeviceCgroupBuilder, LinuxNamespace,
+    LinuxNamespaceBuilder, LinuxNamespaceType, LinuxPidsBuilder, LinuxResourcesBuilder, ProcessBuilder, RootBuilder,
+    Spec, SpecBuilder, UserBuilder,
 };
 use protocols::digest::{Sha256Digest, Sha384Digest};
 use protocols::events::{hash_list, hash_str};
@@ -17,21 +17,18 @@ use protocols::jcs;
 use serde_json::Value;
 
 use super::mounts::mounts;
+use super::pod::{self, PodParts};
 use super::user::User;
 use crate::container_id::ContainerId;
+use crate::launch::{DEFAULT_PATH, DEFAULT_TERM, MAX_PIDS};
 
 /// Release of the OCI runtime specification that the spec is written for.
 const OCI_VERSION: &str = "1.0.2";
-/// Given to a process whose image names no `PATH`: without one not even its own program is found.
-const DEFAULT_PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 /// Parent of every container's control group.
 const CGROUP_PARENT: &str = "/tcl";
 
-/// The most processes and threads of one container, so that none takes them all from the guest.
-const MAX_PIDS: i64 = 4096;
-
 /// What a container may do as root, as container engines commonly have it.
-const CAPABILITIES: [Capability; 14] = [
+pub(crate) const CAPABILITIES: [Capability; 14] = [
     Capability::AuditWrite,
     Capability::Chown,
     Capability::DacOverride,
@@ -91,29 +88,38 @@ pub(crate) struct FinalSpec {
     pub(crate) gid: u32,
 }
 
-/// Builds the spec of one launch. `rootfs` is the mounted root file system.
+/// What one launch's spec is made from.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Blueprint<'b> {
+    pub(super) id: &'b ContainerId,
+    pub(super) process: &'b ProcessRequest,
+    pub(super) user: &'b User,
+    /// The mounted root file system.
+    pub(super) rootfs: &'b Path,
+    pub(super) terminal: bool,
+    /// What a pod's container has besides.
+    pub(super) pod: Option<&'b PodParts<'b>>,
+}
+
+/// Builds the spec of one launch.
 ///
 /// - Root has the usual capabilities, any other user none; nobody gains privileges by executing a file.
-/// - Namespaces: pid, ipc, uts, mount, and an empty network of its own. No hooks, no devices beyond the runtime's
-///   own; a limit on processes, and the seccomp profile of every container.
+/// - Namespaces: pid, ipc, uts, mount, and an empty network of its own; in a pod the sandbox's ipc and uts and the
+///   guest's network. No hooks, no devices beyond the runtime's own and those a pod was permitted; a limit on
+///   processes, and the seccomp profile of every container.
 ///
 /// # Errors
 /// Says which part of the request cannot be.
-pub(super) fn build(
-    id: &ContainerId,
-    process: &ProcessRequest,
-    user: &User,
-    rootfs: &Path,
-    terminal: bool,
-) -> Result<FinalSpec, String> {
-    let env = environment(process, terminal)?;
+pub(super) fn build(plan: Blueprint<'_>) -> Result<FinalSpec, String> {
+    let Blueprint { process, user, .. } = plan;
+    let env = environment(process, plan.terminal, plan.pod)?;
     if process.args.first().is_none_or(String::is_empty) {
         return Err("neither the image nor the request names a program to run".to_owned());
     }
     if process.args.iter().any(|arg| arg.contains('\0')) {
         return Err("an argument holds a NUL byte".to_owned());
     }
-    let spec = spec(id, process, &env, user, rootfs, terminal).map_err(|error| error.to_string())?;
+    let spec = spec(plan, &env).map_err(|error| error.to_string())?;
     let mut value = serde_json::to_value(&spec).map_err(|error| error.to_string())?;
     let caps = sort_capabilities(&mut value);
     let bytes = jcs::canonical(&value).map_err(|error| error.to_string())?;
@@ -137,7 +143,7 @@ pub(super) fn build(
     })
 }
 
-fn environment(process: &ProcessRequest, terminal: bool) -> Result<Vec<String>, String> {
+fn environment(process: &ProcessRequest, terminal: bool, pod: Option<&PodParts<'_>>) -> Result<Vec<String>, String> {
     let mut env = process.env.clone();
     for entry in &env {
         let named = entry.split_once('=').is_some_and(|(name, _)| !name.is_empty());
@@ -149,21 +155,21 @@ fn environment(process: &ProcessRequest, terminal: bool) -> Result<Vec<String>, 
         env.push(DEFAULT_PATH.to_owned());
     }
     if terminal && !env.iter().any(|entry| entry.starts_with("TERM=")) {
-        env.push("TERM=xterm".to_owned());
+        env.push(DEFAULT_TERM.to_owned());
+    }
+    if let Some(pod) = pod.filter(|pod| pod.spec.hostname_env) {
+        env.push(format!("HOSTNAME={}", pod.spec.hostname));
     }
     Ok(env)
 }
 
-fn spec(
-    id: &ContainerId,
-    process: &ProcessRequest,
-    env: &[String],
-    user: &User,
-    rootfs: &Path,
-    terminal: bool,
-) -> Result<Spec, Box<dyn std::error::Error>> {
-    let all: Capabilities = CAPABILITIES.into_iter().collect();
-    let held = if user.uid == 0 { all.clone() } else { Capabilities::new() };
+fn spec(plan: Blueprint<'_>, env: &[String]) -> Result<Spec, Box<dyn std::error::Error>> {
+    let Blueprint { id, process, user, rootfs, terminal, pod } = plan;
+    let (bounding, effective) = match pod.and_then(|pod| pod.spec.capabilities.as_ref()) {
+        Some(sets) => (pod::capabilities(&sets.bounding)?, pod::capabilities(&sets.effective)?),
+        None => (CAPABILITIES.into_iter().collect::<Capabilities>(), CAPABILITIES.into_iter().collect()),
+    };
+    let held = if user.uid == 0 { effective } else { Capabilities::new() };
     let mut oci_process = ProcessBuilder::default()
         .terminal(terminal)
         .args(process.args.clone())
@@ -173,7 +179,7 @@ fn spec(
         .no_new_privileges(true)
         .capabilities(
             LinuxCapabilitiesBuilder::default()
-                .bounding(all)
+                .bounding(bounding)
                 .effective(held.clone())
                 .permitted(held)
                 .inheritable(Capabilities::new())
@@ -182,37 +188,69 @@ fn spec(
         )
         .build()?;
     oci_process.set_rlimits(None);
+    if let Some(pod) = pod {
+        pod::process(&mut oci_process, pod.spec)?;
+    }
 
-    let namespaces = [
-        LinuxNamespaceType::Pid,
-        LinuxNamespaceType::Ipc,
-        LinuxNamespaceType::Uts,
-        LinuxNamespaceType::Mount,
-        LinuxNamespaceType::Network,
-    ];
-    let namespaces = namespaces
-        .into_iter()
-        .map(|kind| LinuxNamespaceBuilder::default().typ(kind).build())
-        .collect::<Result<Vec<_>, _>>()?;
-    let no_devices = LinuxDeviceCgroupBuilder::default().allow(false).access("rwm").build()?;
-    let pids = LinuxPidsBuilder::default().limit(MAX_PIDS).build()?;
-    let linux = LinuxBuilder::default()
-        .namespaces(namespaces)
-        .resources(LinuxResourcesBuilder::default().devices(vec![no_devices]).pids(pids).build()?)
+    let pids = pod.and_then(|pod| pod.spec.resources.pids).filter(|pids| (1..MAX_PIDS).contains(pids));
+    let mut devices = vec![LinuxDeviceCgroupBuilder::default().allow(false).access("rwm").build()?];
+    let nodes = pod.map(|pod| pod::devices(&pod.spec.devices)).transpose()?.unwrap_or_default();
+    devices.extend(nodes.iter().map(Into::into));
+    let mut resources = LinuxResourcesBuilder::default()
+        .devices(devices)
+        .pids(LinuxPidsBuilder::default().limit(pids.unwrap_or(MAX_PIDS)).build()?)
+        .build()?;
+    let mut linux = LinuxBuilder::default()
+        .namespaces(namespaces(pod)?)
         .seccomp(super::seccomp::profile()?)
         .cgroups_path(PathBuf::from(format!("{CGROUP_PARENT}/{id}")))
-        .masked_paths(MASKED.map(str::to_owned))
-        .readonly_paths(READ_ONLY.map(str::to_owned))
+        .masked_paths(pod::joined(&MASKED, pod.map(|pod| pod.spec.masked_paths.as_slice())))
+        .readonly_paths(pod::joined(&READ_ONLY, pod.map(|pod| pod.spec.readonly_paths.as_slice())))
         .build()?;
+    if let Some(pod) = pod {
+        pod::resources(&mut resources, &pod.spec.resources)?;
+        if !pod.spec.sysctl.is_empty() {
+            linux.set_sysctl(Some(pod.spec.sysctl.clone().into_iter().collect()));
+        }
+        if !nodes.is_empty() {
+            linux.set_devices(Some(nodes));
+        }
+    }
+    linux.set_resources(Some(resources));
 
-    Ok(SpecBuilder::default()
+    let read_only = pod.is_some_and(|pod| pod.spec.read_only_root);
+    let mounts = match pod {
+        Some(pod) => pod::mounts(&process.mounts, &pod.spec.mounts, pod.sources)?,
+        None => mounts(&process.mounts)?,
+    };
+    let mut spec = SpecBuilder::default()
         .version(OCI_VERSION)
-        .root(RootBuilder::default().path(rootfs).readonly(false).build()?)
-        .hostname(id.hostname())
+        .root(RootBuilder::default().path(rootfs).readonly(read_only).build()?)
         .process(oci_process)
-        .mounts(mounts(&process.mounts)?)
+        .mounts(mounts)
         .linux(linux)
-        .build()?)
+        .build()?;
+    // A pod's hostname is its sandbox's.
+    spec.set_hostname(pod.is_none().then(|| id.hostname().to_owned()));
+    Ok(spec)
+}
+
+fn namespaces(pod: Option<&PodParts<'_>>) -> Result<Vec<LinuxNamespace>, oci_spec::OciSpecError> {
+    let of = |kind: LinuxNamespaceType, path: Option<&Path>| {
+        let namespace = LinuxNamespaceBuilder::default().typ(kind);
+        path.into_iter().fold(namespace, LinuxNamespaceBuilder::path).build()
+    };
+    let (pid, ipc, uts) = pod.map_or((None, None, None), |pod| (pod.pid, Some(&*pod.spec.ipc), Some(&*pod.spec.uts)));
+    let mut all = vec![
+        of(LinuxNamespaceType::Pid, pid)?,
+        of(LinuxNamespaceType::Ipc, ipc)?,
+        of(LinuxNamespaceType::Uts, uts)?,
+        of(LinuxNamespaceType::Mount, None)?,
+    ];
+    if pod.is_none() {
+        all.push(of(LinuxNamespaceType::Network, None)?);
+    }
+    Ok(all)
 }
 
 /// Capability sets have no order of their own: gives them one, and lists them as the log does.
@@ -247,6 +285,16 @@ mod tests {
 
     fn user(uid: u32) -> User {
         User { uid, gid: uid, additional: vec![] }
+    }
+
+    fn build(
+        id: &ContainerId,
+        process: &ProcessRequest,
+        user: &User,
+        rootfs: &Path,
+        terminal: bool,
+    ) -> Result<FinalSpec, String> {
+        super::build(Blueprint { id, process, user, rootfs, terminal, pod: None })
     }
 
     fn json(spec: &FinalSpec) -> Value {
@@ -354,6 +402,6 @@ mod tests {
     fn a_missing_path_is_added_and_named_in_the_log() {
         let bare = ProcessRequest { env: vec![], ..process() };
         let spec = build(&id(), &bare, &user(0), Path::new("/r"), true).unwrap();
-        assert_eq!(spec.env_h, hash_list(&[DEFAULT_PATH, "TERM=xterm"]));
+        assert_eq!(spec.env_h, hash_list(&[DEFAULT_PATH, DEFAULT_TERM]));
     }
 }

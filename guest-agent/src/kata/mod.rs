@@ -14,6 +14,7 @@ mod network;
 mod pod;
 mod policy;
 mod processes;
+pub mod spec;
 mod stats;
 mod status;
 mod wire;

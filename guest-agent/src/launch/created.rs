@@ -1,8 +1,10 @@
 //! From a measured launch to a container that waits, and from there to one that runs.
 
+use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use protocols::events::{Created, Exit, ExitReason, Started, hash_str};
+use rustix::fs::{Mode, OFlags};
 
 use super::loaded::{ContainerSpec, Held};
 use super::{Ledger, MeasuredLaunch};
@@ -150,6 +152,12 @@ impl CreatedContainer {
 }
 
 impl CreatedContainer {
+    /// The PID namespace of the process that waits for its start.
+    pub(crate) fn pid_namespace(&self) -> std::io::Result<OwnedFd> {
+        let path = format!("/proc/{}/ns/pid", self.init.pid().as_raw_pid());
+        Ok(rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?)
+    }
+
     /// Waits until somebody has killed it before its start.
     pub(crate) async fn killed(&self) {
         self.init.exited().await;

@@ -83,7 +83,12 @@ impl LoadedContainer {
 
     async fn announce(&self, ledger: &Ledger<'_>) -> Result<Sha256Digest, AgentError> {
         let runtime = ledger.runtime.digest()?;
-        let recorded = ledger.journal.record(self.launch_event(runtime)).await?;
+        let launch = self.launch_event(runtime);
+        let recorded = match self.pause_event() {
+            // Between the two nothing may stand that makes the number look used for something else.
+            Some(pause) => ledger.journal.record_all([pause.into(), launch.into()]).await?,
+            None => ledger.journal.record(launch).await?,
+        };
         ledger.receipt(&recorded).await?;
         Ok(runtime)
     }

@@ -3,6 +3,8 @@
 //! `FetchedManifest` → `VerifiedManifest` → `MeasuredImage` (all three of `image-rs-fork`) → [`AppraisedImage`] →
 //! [`LoadedContainer`] → [`MeasuredLaunch`] → [`CreatedContainer`] → [`StartedContainer`].
 //!
+//! The pause container of a pod comes in at [`LoadedContainer`], from the [`PauseBundle`] that the configuration pins.
+//!
 //! A stage that fails takes down what it and the stages before it have made.
 
 mod admission;
@@ -11,6 +13,8 @@ mod created;
 mod decide;
 mod loaded;
 mod measured;
+mod pause;
+mod pod;
 mod process;
 
 use std::sync::Arc;
@@ -19,28 +23,36 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use image_rs_fork::registry::{ImageReference, Registry};
 use image_rs_fork::{ImagePolicy, LayerStore, MeasuredImage, fetch, pull};
 use protocols::events::{Event, Failed, Image, PullImage, hash_str};
+use protocols::reason::{self, Refusal};
 use protocols::tcl::Mode;
 
 pub use appraised::AppraisedImage;
 pub(crate) use created::Leftovers;
 pub(crate) use created::Reach;
 pub use created::{Broken, CreatedContainer, StartedContainer};
+use loaded::Pod;
 pub use loaded::{ContainerSpec, LoadedContainer, Places};
 pub use measured::{Ledger, MeasuredLaunch};
+pub use pause::PauseBundle;
+pub use pod::{
+    CapabilitySets, NumericUser, Opened, POD_FILES, POD_SHM, PidNamespace, Place, PodMount, PodSpec, Resources, Rlimit,
+    Source,
+};
+pub(crate) use pod::{DEFAULT_PATH, DEFAULT_TERM, MAX_PIDS};
 pub use process::{Asked, merge};
 
 use crate::attestor::{BrokerKeys, RemoteAttestor};
 use crate::clock::Clock;
 use crate::config::{Config, Receipts};
 use crate::container_id::ContainerId;
-use crate::containers::{Container, Containers, Stage, State};
+use crate::containers::{Container, Containers, Stage};
 use crate::error::AgentError;
 use crate::journal::Journal;
 use crate::runtime::Runtime;
 use decide::{Case, Decider};
 
 /// A launch as it was asked for.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct LaunchRequest {
     /// The image reference as given.
     pub reference: String,
@@ -56,6 +68,10 @@ pub struct LaunchRequest {
     pub stdin: bool,
     /// Whether its entry stays until it is removed.
     pub keep: bool,
+    /// Where root file system and process come from.
+    pub source: Source,
+    /// Where it runs.
+    pub place: Place,
 }
 
 /// Everything launches need, shared by all of them.
@@ -68,6 +84,8 @@ pub struct Pipeline {
     runtime: Arc<Runtime>,
     containers: Arc<Containers>,
     decider: Decider,
+    /// The pause bundle, where one is configured.
+    pause: Option<PauseBundle>,
     next_seq: AtomicU64,
     /// Held from the look at what goes on to the entry that adds to it.
     admission: tokio::sync::Mutex<()>,
@@ -83,6 +101,8 @@ pub struct Parts {
     pub attestor: Arc<dyn RemoteAttestor>,
     pub runtime: Arc<Runtime>,
     pub containers: Arc<Containers>,
+    /// The pause bundle of the guest image, where the measured configuration names one.
+    pub pause: Option<PauseBundle>,
     /// One more than the highest launch number in the log.
     pub next_seq: u64,
 }
@@ -97,7 +117,7 @@ impl Pipeline {
     /// Puts the parts together.
     #[must_use]
     pub fn new(parts: Parts) -> Self {
-        let Parts { config, registry, store, journal, attestor, runtime, containers, next_seq } = parts;
+        let Parts { config, registry, store, journal, attestor, runtime, containers, pause, next_seq } = parts;
         let decider = Decider {
             config: Arc::clone(&config),
             journal: Arc::clone(&journal),
@@ -107,7 +127,7 @@ impl Pipeline {
         };
         let next_seq = AtomicU64::new(next_seq);
         let admission = tokio::sync::Mutex::new(());
-        Self { config, registry, store, journal, attestor, runtime, containers, decider, next_seq, admission }
+        Self { config, registry, store, journal, attestor, runtime, containers, decider, pause, next_seq, admission }
     }
 
     /// Makes the entry of a launch, or refuses it before anything is fetched.
@@ -125,7 +145,10 @@ impl Pipeline {
         };
         let _admission = self.admission.lock().await;
         self.admit(&id, self.receipts(mode)).await?;
-        self.containers.begin(id, || self.next_seq.fetch_add(1, Ordering::Relaxed), mode, request.keep)
+        let container =
+            self.containers.begin(id, || self.next_seq.fetch_add(1, Ordering::Relaxed), mode, request.keep)?;
+        container.set_request(request.clone());
+        Ok(container)
     }
 
     /// Runs the launch of an entry up to a container that waits for its start. When it fails, the log says so as
@@ -138,9 +161,33 @@ impl Pipeline {
         container: &Container,
         request: LaunchRequest,
     ) -> Result<(CreatedContainer, Reach), AgentError> {
-        let image = self.measure(container, &request.reference).await?;
+        // Only the way to the runtime is broken off: what it has created is ended as any other container.
+        let removed = || container.misfit("it was removed while it was launched");
+        let image = match request.source {
+            Source::Pause => None,
+            Source::Image => Some(tokio::select! {
+                image = self.measure(container, &request.reference) => image?,
+                () = container.removed() => return Err(removed()),
+            }),
+        };
+        let pause = image.is_none();
         // The first record of this launch: from here on its end is recorded too.
-        match self.recorded(container, request, image).await {
+        let loaded = tokio::select! {
+            loaded = self.load(container, request, image) => loaded,
+            () = container.removed() => Err(removed()),
+        };
+        let created = match loaded {
+            Ok(loaded) => self.loaded(container, loaded).await,
+            Err(error) => {
+                if pause {
+                    // Nothing of it is in the log yet, and that another bundle was to run belongs there.
+                    let failed = Failed { seq: container.seq, code: error.code() };
+                    self.journal.record(failed).await?;
+                }
+                Err(error)
+            }
+        };
+        match created {
             Ok(created) => Ok(created),
             Err(error) => Err(self.broken(container, error.into()).await),
         }
@@ -191,22 +238,39 @@ impl Pipeline {
         let fetched = fetch(&reference, registry).await?;
         let verified =
             fetched.verify(&ImagePolicy::host(self.config.signatures.clone(), self.decider.now()), registry).await?;
-        container.set_state(State::Launching(Stage::Pull));
+        container.enter(Stage::Pull);
         let keys = BrokerKeys::new(self.attestor.as_ref());
         let image = pull(verified, registry, self.store.as_ref(), &keys, &self.config.limits, &container.pull).await?;
         container.set_manifest(image.measurement().manifest);
         Ok(image)
     }
 
-    async fn recorded(
+    /// Has an image judged and laid out; without one, the pause bundle.
+    async fn load(
         &self,
         container: &Container,
         request: LaunchRequest,
+        image: Option<MeasuredImage>,
+    ) -> Result<LoadedContainer, AgentError> {
+        match image {
+            Some(image) => self.appraised(container, request, image).await,
+            None => self.pause(container, request).await,
+        }
+    }
+
+    async fn appraised(
+        &self,
+        container: &Container,
+        mut request: LaunchRequest,
         image: MeasuredImage,
-    ) -> Result<(CreatedContainer, Reach), AgentError> {
+    ) -> Result<LoadedContainer, AgentError> {
         let (seq, mode) = (container.seq, container.mode);
         let measured = image.measurement();
-        let process = merge(&measured.process, request.process);
+        let asked = std::mem::take(&mut request.process);
+        let process = match &mut request.place {
+            Place::Own => merge(&measured.process, asked),
+            Place::Pod(pod) => pod::merge_pod(&measured.process, asked, pod, request.terminal),
+        };
         let known = Image {
             seq,
             ref_h: hash_str(&request.reference),
@@ -216,22 +280,55 @@ impl Pipeline {
         };
         let pulled = PullImage { digest: measured.manifest, image: request.reference.clone() };
         // `PullImage` names no launch: between the two, another launch of this image would be taken for this one.
-        self.journal.record_all(vec![known.into(), pulled.into()]).await?;
+        self.journal.record_all([known.into(), pulled.into()]).await?;
 
-        container.set_state(State::Launching(match mode {
+        let stage = match mode {
             Mode::Local => Stage::Appraise,
             Mode::Remote => Stage::Golden,
-        }));
+        };
+        container.enter(stage);
         let case = Case { container, reference: &request.reference, image, process };
         let appraised = self.decider.decide(mode, self.registry.as_ref(), case).await?;
 
-        container.set_state(State::Launching(Stage::Measure));
-        let spec = ContainerSpec { id: container.id.clone(), seq, terminal: request.terminal, stdin: request.stdin };
-        let loaded = appraised.load(spec, self.places()).await?;
-        let ledger = self.ledger(mode);
+        container.enter(Stage::Measure);
+        appraised.load(self.spec(container, request)?, self.places()).await
+    }
+
+    /// Lays out the pause container: from the pinned bundle, with that bundle's own process.
+    async fn pause(&self, container: &Container, request: LaunchRequest) -> Result<LoadedContainer, AgentError> {
+        container.enter(Stage::Measure);
+        let Some(pause) = self.pause.clone() else {
+            let expected = "a pause bundle in the measured configuration";
+            return Err(Refusal::new(reason::POLICY_PAUSE, "pause bundle", expected, "none").into());
+        };
+        pause.load(self.spec(container, request)?, self.places(), self.config.digest).await
+    }
+
+    async fn loaded(
+        &self,
+        container: &Container,
+        loaded: LoadedContainer,
+    ) -> Result<(CreatedContainer, Reach), AgentError> {
+        let ledger = self.ledger(container.mode);
         let launch = loaded.measure(&ledger).await?;
-        container.set_state(State::Launching(Stage::Create));
+        container.enter(Stage::Create);
         launch.create(&ledger).await
+    }
+
+    /// What the container is besides its image and process.
+    fn spec(&self, container: &Container, request: LaunchRequest) -> Result<ContainerSpec, AgentError> {
+        let pod = match request.place {
+            Place::Own => None,
+            Place::Pod(spec) => {
+                let pid = match &spec.pid {
+                    PidNamespace::New => None,
+                    PidNamespace::Of(id) => Some(self.containers.get(id)?.pid_namespace()?),
+                };
+                Some(Pod { spec: *spec, pid })
+            }
+        };
+        let LaunchRequest { terminal, stdin, .. } = request;
+        Ok(ContainerSpec { id: container.id.clone(), seq: container.seq, terminal, stdin, pod })
     }
 
     /// Where what a container of this mode does is written down.

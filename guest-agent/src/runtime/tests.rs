@@ -61,7 +61,7 @@ impl World {
     async fn create(&self, process: ProcessRequest, terminal: bool) -> Result<Container, AgentError> {
         let id = ContainerId::random().unwrap();
         let rootfs = self.rootfs();
-        let plan = Plan { id: &id, process: &process, rootfs: &rootfs, terminal };
+        let plan = Plan { id: &id, process: &process, rootfs: &rootfs, terminal, pod: None };
         let bundle = Bundle::lay_out(&self.dir.path().join("bundles"), &plan)?;
         let made = self.runtime.create(&id, bundle.dir(), terminal, true).await;
         if made.is_err() {

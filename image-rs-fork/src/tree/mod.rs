@@ -15,7 +15,7 @@ use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
 
 use protocols::digest::Sha256Digest;
-use protocols::image::Layout;
+use protocols::image::{Layout, RootfsMeasurement};
 use rustix::fs::syncfs;
 use rustix::io::Errno;
 
@@ -26,7 +26,7 @@ use crate::layer::table::Table;
 use crate::layer::unpack::Unpacker;
 use crate::pull::Flights;
 use crate::space::{Lease, Space};
-use crate::store::{Candidate, LayerKey, LayerStore, LayerWriter, Room, StoredLayer, TreeLayer, tables};
+use crate::store::{Candidate, LayerKey, LayerStore, LayerWriter, Room, StoredLayer, TreeLayer, rootfs_digest, tables};
 use crate::store_dir::{self, Partial, Published};
 
 /// The layer's digest, in text, beside its directory.
@@ -99,6 +99,16 @@ pub(crate) fn bytes_below(root: &Path) -> Result<u64, ImageError> {
     // What a broken pull left is removed when a store of this layout is next opened.
     let mut whole = names.iter().filter(|name| !name.contains(store_dir::PARTIAL));
     whole.try_fold(0u64, |bytes, name| Ok(bytes.saturating_add(taken(&layers.join(name))?)))
+}
+
+/// Measures a directory as the root file system of one layer that it would be in `tree-v1`. Blocking.
+///
+/// # Errors
+/// `store.io`.
+pub fn measure_directory(path: &Path) -> Result<RootfsMeasurement, ImageError> {
+    let layout = Layout::TreeV1;
+    let digest = rootfs_digest(layout, &[walk::walk(path, Table::new())?.digest()?]);
+    Ok(RootfsMeasurement { layout, digest })
 }
 
 /// What a stored layer counts for: what [`Disk`] counted when it was written.

@@ -24,6 +24,9 @@ pub(crate) struct IssueArguments {
     /// JSON file with the process policy; only the image's own process otherwise
     #[arg(long, value_name = "FILE")]
     pub(crate) process: Option<PathBuf>,
+    /// Allows what Kubernetes adds to every container: KUBERNETES_* and the service account's mount
+    #[arg(long)]
+    pub(crate) kubernetes: bool,
     /// Where it may be used
     #[arg(long, value_enum, default_value = "production")]
     pub(crate) environment: EnvironmentArgument,
