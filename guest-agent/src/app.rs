@@ -6,10 +6,12 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
+use agent_policy::PolicyEngine;
 use anyhow::Context as _;
 use attester::{EventLog, InitFacts, Opened};
 use image_rs_fork::registry::{HttpRegistry, Registry};
 use kbs_client::Client;
+use protocols::events::Policy;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinHandle;
 use ttrpc::r#async::Server;
@@ -35,6 +37,7 @@ const REAP_PAUSE: Duration = Duration::from_millis(200);
 pub struct App {
     agent: Arc<Agent>,
     config: Arc<Config>,
+    policy: Option<Arc<PolicyEngine>>,
     tasks: Vec<JoinHandle<()>>,
     /// Held as long as the agent lives.
     _lock: OwnedFd,
@@ -60,6 +63,8 @@ impl App {
         crate::paths::private_dir(state_dir).with_context(|| format!("state_dir {}", state_dir.display()))?;
         let lock = crate::paths::lock(state_dir).with_context(|| format!("state_dir {}", state_dir.display()))?;
         let opened = Arc::clone(&config);
+        let policy = config.kata.as_ref().map(|kata| PolicyEngine::new(&kata.policy)).transpose();
+        let policy = policy.map_err(AgentError::from).map_err(coded).context("kata.policy")?.map(Arc::new);
         let store = crate::error::blocking(move || images::open(&opened)).await?;
         let store = store.map_err(AgentError::from).map_err(coded)?;
         let children = Arc::new(Children::default());
@@ -80,6 +85,9 @@ impl App {
                 tracing::error!(code = "log.poisoned", %poison, "nothing can be launched in this guest any more");
             }
             _ => restart::close_launches(&journal, &ended).await.map_err(coded)?,
+        }
+        if let Some(policy) = policy.as_ref().filter(|_| journal.ready().is_ok()) {
+            journal.record(Policy { old: None, new: policy.digest() }).await.map_err(coded)?;
         }
         let next_seq = if poisoned { 0 } else { journal.rules(verifier::LogState::next_seq).await.map_err(coded)? };
         tracing::info!(version = VERSION, records = journal.log().count(), ?opened, "the event log is open");
@@ -118,7 +126,7 @@ impl App {
         if !poisoned {
             tasks.push(tokio::spawn(courier::carry(attestor, journal.watch())));
         }
-        Ok(Self { agent, config, tasks, _lock: lock })
+        Ok(Self { agent, config, policy, tasks, _lock: lock })
     }
 
     /// The agent itself; whoever serves it puts a gate before it.
@@ -128,8 +136,8 @@ impl App {
     }
 
     fn kata(&self) -> std::io::Result<(Option<Server>, Ended)> {
-        let Some(config) = &self.config.kata else { return Ok((None, Ended::never())) };
-        let (server, ended) = kata::server(config.clone(), Arc::clone(&self.agent))?;
+        let (Some(config), Some(policy)) = (&self.config.kata, &self.policy) else { return Ok((None, Ended::never())) };
+        let (server, ended) = kata::server(config.clone(), Arc::clone(&self.agent), Arc::clone(policy))?;
         Ok((Some(server), ended))
     }
 

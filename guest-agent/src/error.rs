@@ -176,13 +176,11 @@ pub enum AgentError {
     #[error("the agent's own task ended: {0}")]
     Task(String),
     /// The policy does not allow a call of the host.
-    #[error("the policy denies {request}: {why}")]
-    Denied {
-        /// The rule's name.
-        request: &'static str,
-        /// What the policy said, for the log alone.
-        why: String,
-    },
+    #[error("{0}; it printed: {prints}", prints = .0.prints())]
+    Denied(#[from] agent_policy::Denied),
+    /// What was to be the policy is none.
+    #[error(transparent)]
+    Policy(#[from] agent_policy::PolicyError),
     /// Something of the sandbox that is no launch.
     #[error(transparent)]
     Sandbox(#[from] sandbox::SandboxError),
@@ -261,7 +259,8 @@ impl AgentError {
             Self::Process { fault: ProcessFault::Exceeds(_), .. } => reason::POLICY_EXEC,
             Self::Process { .. } => reason::RUNTIME_PROCESS,
             Self::Runtime { .. } | Self::Io { .. } | Self::Task(_) => reason::RUNTIME_CONTAINER,
-            Self::Denied { .. } => reason::POLICY_GATE,
+            Self::Denied(denied) => denied.code(),
+            Self::Policy(error) => error.code(),
             Self::Sandbox(error) => error.code(),
             Self::NotOffered { .. } => reason::KATA_METHOD,
             Self::Order { .. } => reason::KATA_ORDER,
@@ -276,6 +275,8 @@ impl AgentError {
             Self::Attester(error) => return error.refusal(),
             Self::Attestor(error) => return error.refusal(),
             Self::Refused(refusal) => return Refusal::clone(refusal),
+            Self::Denied(denied) => return denied.refusal(),
+            Self::Policy(error) => return error.refusal(),
             Self::Sandbox(error) => return error.refusal(),
             Self::GoldenUnavailable { manifest, what } => (manifest.to_string(), "an answer".to_owned(), what.clone()),
             Self::Mode { asked, permitted } => {
@@ -304,6 +305,15 @@ impl AgentError {
             _ => ("launch".to_owned(), self.code().check().to_owned(), self.to_string()),
         };
         Refusal::new(self.code(), subject, expected, actual)
+    }
+}
+
+impl From<agent_policy::Proposed> for AgentError {
+    fn from(error: agent_policy::Proposed) -> Self {
+        match error {
+            agent_policy::Proposed::Denied(denied) => Self::Denied(denied),
+            agent_policy::Proposed::Invalid(error) => Self::Policy(error),
+        }
     }
 }
 

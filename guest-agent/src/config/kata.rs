@@ -13,7 +13,7 @@ use super::file::{field, read_bounded};
 use crate::kata::address::Address;
 
 /// The largest policy, in bytes.
-const MAX_POLICY: usize = 8 * 1024 * 1024;
+const MAX_POLICY: usize = agent_policy::MAX_TEXT;
 
 /// The Kata service of this guest.
 #[derive(Debug, Clone, PartialEq, Eq)]

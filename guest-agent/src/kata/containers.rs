@@ -1,15 +1,47 @@
 //! Handlers of containers: create, start, remove, limits, numbers, freezing.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use protocols::rpc::kata::agent as pb;
 use protocols::rpc::kata::oci;
 
-use super::{KataAgent, stats};
+use super::{KataAgent, spec, stats};
 use crate::cgroup::Resources;
 use crate::error::{AgentError, blocking};
+use crate::launch::Source;
+
+/// Where Kubernetes has a container write why it ended.
+const TERMINATION_LOG: &str = "/dev/termination-log";
 
 impl KataAgent {
+    /// Everything of a launch but its start; the pull happens in here.
+    pub(super) async fn create_container(&self, request: pb::CreateContainerRequest) -> Result<pb::Empty, AgentError> {
+        let sandbox = self.sandbox.ready()?;
+        let config = Arc::clone(&self.config);
+        let read = move || -> Result<_, AgentError> {
+            let mounted = sandbox.mount(&request.storages)?;
+            let (sources, pause) = (sandbox.sources(&mounted)?, sandbox.pause());
+            let launch = spec::launch_request(&request, &sandbox.view(&sources, pause.as_deref(), &config))?;
+            Ok((launch, mounted, sandbox, termination_log(&request)))
+        };
+        let (launch, mounted, sandbox, log) = blocking(read).await??;
+        let (id, pause) = (launch.id.clone(), launch.source == Source::Pause);
+        let created = self.agent.create(launch).await.result;
+        if let Err(error) = created {
+            blocking(move || drop(mounted)).await?;
+            return Err(error);
+        }
+        sandbox.keep(&id, mounted);
+        if pause {
+            sandbox.set_pause(&id);
+        }
+        if let Some(log) = log {
+            sandbox.logs().insert(id, log);
+        }
+        Ok(pb::Empty::default())
+    }
+
     pub(super) async fn start_container(&self, request: pb::StartContainerRequest) -> Result<pb::Empty, AgentError> {
         self.agent.start(&request.container_id).await?;
         Ok(pb::Empty::default())
@@ -47,6 +79,12 @@ impl KataAgent {
         self.agent.resume(&request.container_id).await?;
         Ok(pb::Empty::default())
     }
+}
+
+/// Where the container's termination log lies in the shared directory, if it was given one.
+fn termination_log(request: &pb::CreateContainerRequest) -> Option<String> {
+    let mounts = &request.OCI.as_ref()?.Mounts;
+    mounts.iter().find(|mount| mount.destination == TERMINATION_LOG).map(|mount| mount.source.clone())
 }
 
 /// In the protocol a number that is not said is 0.

@@ -6,17 +6,18 @@
 //! * `task`: work that changes something, in a task of its own, so that a caller who leaves does not break it off.
 //! * `wait`: a long poll, given up with its caller.
 //! * `read`: as `wait`; what the policy denies looks like the end of the stream, as shims expect it.
+//! * `propose`: the policy in force judges another one; the handler gets what it has allowed.
 //! * `none`: not offered; still checked first, so that a denied caller learns nothing.
 
 use std::sync::Arc;
 
+use agent_policy::{Denied, PolicyEngine, input};
 use async_trait::async_trait;
 use protocols::rpc::kata::agent_ttrpc::AgentService;
 use protocols::rpc::kata::{agent as pb, csi, types};
 use serde_json::Value;
 use ttrpc::r#async::TtrpcContext;
 
-use super::policy::Policy;
 use super::{KataAgent, status};
 use crate::error::{AgentError, blocking};
 
@@ -32,24 +33,30 @@ impl Gated {
     }
 }
 
-/// A request as policies see it.
-fn json<R: serde::Serialize>(request: &R) -> Value {
-    // Generated messages have string keys and no number that JSON does not know.
-    serde_json::to_value(request).unwrap_or_default()
+/// A request as a rule sees it.
+type Input<R> = fn(&'static str, &R) -> Result<Value, Denied>;
+
+fn json<R: serde::Serialize>(rule: &'static str, request: &R) -> Result<Value, Denied> {
+    input::message(rule, request)
 }
 
-fn check<R>(policy: &dyn Policy, rule: &'static str, input: fn(&R) -> Value, request: &R) -> Result<(), AgentError> {
-    policy.check(rule, &|| input(request)).map_err(|why| AgentError::Denied { request: rule, why })
+/// Without the bytes of the file.
+fn copy_file(_: &'static str, request: &pb::CopyFileRequest) -> Result<Value, Denied> {
+    input::copy_file(request)
+}
+
+fn check<R>(policy: &PolicyEngine, rule: &'static str, input: Input<R>, request: &R) -> Result<(), AgentError> {
+    Ok(policy.check_with(rule, || input(rule, request))?)
 }
 
 /// As [`check`], off the runtime's workers: a policy may look at every mount and variable of a container.
 async fn check_apart<R: Send + 'static>(
-    policy: Arc<dyn Policy>,
+    policy: Arc<PolicyEngine>,
     rule: &'static str,
-    input: fn(&R) -> Value,
+    input: Input<R>,
     request: R,
 ) -> Result<R, AgentError> {
-    blocking(move || check(policy.as_ref(), rule, input, &request).map(|()| request)).await?
+    blocking(move || check(&policy, rule, input, &request).map(|()| request)).await?
 }
 
 macro_rules! gated {
@@ -81,7 +88,7 @@ macro_rules! gated {
         }
     };
     (@read $self:ident, $method:ident, $rule:ident, $input:expr, $request:ident) => {
-        match check($self.agent.policy.as_ref(), stringify!($rule), $input, &$request) {
+        match check(&$self.agent.policy, stringify!($rule), $input, &$request) {
             Ok(()) => $self.agent.$method($request).await,
             Err(error) => {
                 tracing::debug!(method = stringify!($method), %error, "a denied read is shown the end of the stream");
@@ -89,6 +96,15 @@ macro_rules! gated {
             }
         }
     };
+    (@propose $self:ident, $method:ident, $rule:ident, $input:expr, $request:ident) => {{
+        let agent = Arc::clone(&$self.agent);
+        let work = tokio::spawn(async move {
+            let policy = Arc::clone(&agent.policy);
+            let proposal = blocking(move || policy.propose(&$request.policy)).await??;
+            agent.$method(proposal).await
+        });
+        work.await.unwrap_or_else(|error| Err(error.into()))
+    }};
     (@none $self:ident, $method:ident, $rule:ident, $input:expr, $request:ident) => {
         check_apart(Arc::clone(&$self.agent.policy), stringify!($rule), $input, $request)
             .await
@@ -97,7 +113,7 @@ macro_rules! gated {
 }
 
 gated! {
-    none create_container(CreateContainerRequest, json) -> pb::Empty;
+    task create_container(CreateContainerRequest, json) -> pb::Empty;
     task start_container(StartContainerRequest, json) -> pb::Empty;
     task remove_container(RemoveContainerRequest, json) -> pb::Empty;
     task exec_process(ExecProcessRequest, json) -> pb::Empty;
@@ -131,13 +147,13 @@ gated! {
     wait get_guest_details(GuestDetailsRequest, json) -> pb::GuestDetailsResponse;
     task mem_hotplug_by_probe(MemHotplugByProbeRequest, json) -> pb::Empty;
     task set_guest_date_time(SetGuestDateTimeRequest, json) -> pb::Empty;
-    task copy_file(CopyFileRequest, json) -> pb::Empty;
+    task copy_file(CopyFileRequest, copy_file) -> pb::Empty;
     wait get_oom_event(GetOOMEventRequest, json) -> pb::OOMEvent;
     none add_swap(AddSwapRequest, json) -> pb::Empty;
     none add_swap_path(AddSwapPathRequest, json) -> pb::Empty;
     wait get_volume_stats(VolumeStatsRequest, json) -> csi::VolumeStatsResponse;
     none resize_volume(ResizeVolumeRequest, json) -> pb::Empty;
-    none set_policy(SetPolicyRequest, json) -> pb::Empty;
+    propose set_policy(SetPolicyRequest, json) -> pb::Empty;
     wait get_diagnostic_data(GetDiagnosticDataRequest, json) -> pb::GetDiagnosticDataResponse;
 }
 
@@ -169,6 +185,9 @@ mod tests {
     #[test]
     fn a_rule_sees_the_fields_of_its_message() {
         let request = pb::SignalProcessRequest { container_id: "c".to_owned(), signal: 9, ..Default::default() };
-        assert_eq!(json(&request), serde_json::json!({"container_id": "c", "exec_id": "", "signal": 9}));
+        assert_eq!(
+            json("SignalProcessRequest", &request).unwrap(),
+            serde_json::json!({"container_id": "c", "exec_id": "", "signal": 9})
+        );
     }
 }

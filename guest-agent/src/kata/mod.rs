@@ -25,6 +25,7 @@ use std::time::Duration;
 
 use ::sandbox::Roots;
 use ::sandbox::storage::StorageConfig;
+use agent_policy::PolicyEngine;
 use protocols::rpc::kata::agent_ttrpc::create_agent_service;
 use protocols::rpc::kata::health_ttrpc::create_health;
 use tokio::sync::Notify;
@@ -32,7 +33,6 @@ use ttrpc::r#async::{Server, Service};
 
 use crate::agent::Agent;
 use crate::config::Kata;
-pub use policy::Policy;
 
 /// How long a block device may take to appear.
 const DEVICE_TIME: Duration = Duration::from_secs(3);
@@ -44,7 +44,7 @@ const MAX_STORAGES: usize = 256;
 pub(crate) struct KataAgent {
     agent: Arc<Agent>,
     config: Arc<Kata>,
-    policy: Arc<dyn Policy>,
+    policy: Arc<PolicyEngine>,
     roots: Roots,
     storage_config: StorageConfig,
     sandbox: pod::State,
@@ -52,7 +52,7 @@ pub(crate) struct KataAgent {
 }
 
 impl KataAgent {
-    fn new(config: Kata, agent: Arc<Agent>, policy: Arc<dyn Policy>) -> Self {
+    fn new(config: Kata, agent: Arc<Agent>, policy: Arc<PolicyEngine>) -> Self {
         let guest = Roots::guest();
         let roots = Roots {
             run: config.run_dir.clone(),
@@ -72,7 +72,7 @@ impl KataAgent {
 ///
 /// [`Ended`] tells when the host has ended the sandbox: then the agent has nothing left to do.
 #[must_use]
-pub fn services(config: Kata, agent: Arc<Agent>, policy: Arc<dyn Policy>) -> (HashMap<String, Service>, Ended) {
+pub fn services(config: Kata, agent: Arc<Agent>, policy: Arc<PolicyEngine>) -> (HashMap<String, Service>, Ended) {
     let agent = Arc::new(KataAgent::new(config, agent, policy));
     let ended = Ended(Arc::clone(&agent.ended));
     let mut services = wire::bounded(create_agent_service(Arc::new(gated::Gated::new(agent))));
@@ -101,8 +101,8 @@ impl Ended {
 ///
 /// # Errors
 /// The socket cannot be made.
-pub(crate) fn server(config: Kata, agent: Arc<Agent>) -> std::io::Result<(Server, Ended)> {
+pub(crate) fn server(config: Kata, agent: Arc<Agent>, policy: Arc<PolicyEngine>) -> std::io::Result<(Server, Ended)> {
     let listener = listen::listen(&config.listen, config.hybrid_vsock)?;
-    let (services, ended) = services(config, agent, Arc::new(policy::Closed));
+    let (services, ended) = services(config, agent, policy);
     Ok((Server::new().add_listener(listener).register_service(services), ended))
 }

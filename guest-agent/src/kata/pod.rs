@@ -1,6 +1,7 @@
 //! The sandbox: made once, before everything in it, and ended with everything in it.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use protocols::rpc::kata::agent as pb;
@@ -8,6 +9,7 @@ use sandbox::storage::{Driver, FsGroup, GroupChange, Mounted, StorageRequest, St
 use sandbox::{CopyLimits, Dns, Modules, Namespaces, Shared};
 
 use super::KataAgent;
+use super::spec::{MountSources, SandboxView};
 use crate::error::{AgentError, blocking};
 
 /// How long a container may take to be gone when its sandbox ends.
@@ -23,12 +25,14 @@ pub(super) struct Sandbox {
     pub(super) hostname: String,
     pub(super) shared: Shared,
     pub(super) storages: Storages,
-    #[expect(dead_code, reason = "containers join them")]
     namespaces: Namespaces,
     /// The storages of the sandbox itself, and of each container.
     held: Mutex<BTreeMap<String, Vec<Mounted>>>,
+    /// The pause container, whose PID namespace others may share.
+    pause: Mutex<Option<String>>,
     /// Termination logs by container, as paths in the shared directory.
     logs: Mutex<BTreeMap<String, String>>,
+    shared_dir: PathBuf,
     _dns: Option<Dns>,
 }
 
@@ -98,6 +102,18 @@ impl Sandbox {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Mounts what a container's request brings, all of it or nothing.
+    pub(super) fn mount(&self, storages: &[pb::Storage]) -> Result<Vec<Mounted>, AgentError> {
+        mount_all(&self.storages, storages)
+    }
+
+    /// Keeps a created container's storages until [`Sandbox::release`].
+    pub(super) fn keep(&self, id: &str, mounted: Vec<Mounted>) {
+        if !mounted.is_empty() {
+            self.held().entry(id.to_owned()).or_default().extend(mounted);
+        }
+    }
+
     /// Termination logs by container.
     pub(super) fn logs(&self) -> MutexGuard<'_, BTreeMap<String, String>> {
         self.logs.lock().unwrap_or_else(PoisonError::into_inner)
@@ -108,6 +124,45 @@ impl Sandbox {
         self.logs().remove(id);
         let released = self.held().remove(id);
         drop(released); // unmounting takes its time: not under the lock
+    }
+
+    /// Remembers the pause container, whose PID namespace the others may share.
+    pub(super) fn set_pause(&self, id: &str) {
+        *self.pause.lock().unwrap_or_else(PoisonError::into_inner) = Some(id.to_owned());
+    }
+
+    /// The container whose PID namespace others may share.
+    pub(super) fn pause(&self) -> Option<String> {
+        self.pause.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Where sources of mounts may be at this moment, `mounted` by the same request among them.
+    pub(super) fn sources(&self, mounted: &[Mounted]) -> Result<MountSources, AgentError> {
+        let io = |source| AgentError::Io { what: "sources of mounts", source };
+        let mut sources = MountSources::default();
+        sources.share(&self.shared_dir).map_err(io)?;
+        for storage in self.held().values().flatten().chain(mounted) {
+            sources.storage(storage.mount_point()).map_err(io)?;
+        }
+        Ok(sources)
+    }
+
+    /// The sandbox as a container's request is read against it.
+    pub(super) fn view<'v>(
+        &'v self,
+        sources: &'v MountSources,
+        pause: Option<&'v str>,
+        config: &'v crate::config::Kata,
+    ) -> SandboxView<'v> {
+        SandboxView {
+            hostname: &self.hostname,
+            ipc: self.namespaces.ipc(),
+            uts: self.namespaces.uts(),
+            pause,
+            sources,
+            capabilities: &config.capabilities,
+            devices: &config.devices,
+        }
     }
 }
 
@@ -135,7 +190,9 @@ impl KataAgent {
                 storages,
                 namespaces,
                 held: Mutex::new([(String::new(), mounted)].into()),
+                pause: Mutex::default(),
                 logs: Mutex::default(),
+                shared_dir: roots.shared(),
                 _dns: Dns::set(&roots, &request.dns)?,
             })
         };

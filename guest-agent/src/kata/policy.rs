@@ -1,24 +1,20 @@
-//! What the gate asks before every method.
+//! Handler of another policy.
 
-use std::fmt;
+use agent_policy::Proposal;
+use protocols::events::Policy;
+use protocols::rpc::kata::agent as pb;
 
-use serde_json::Value;
+use super::KataAgent;
+use crate::error::{AgentError, blocking};
 
-/// Decides on a request by the name of its protobuf message and its JSON.
-pub trait Policy: Send + Sync + fmt::Debug {
-    /// Lets the request through, or says for the log why not; `input` is called only when the rule looks at it.
-    ///
-    /// # Errors
-    /// What the policy has printed, never for the host.
-    fn check(&self, request: &'static str, input: &dyn Fn() -> Value) -> Result<(), String>;
-}
-
-/// Lets nothing through.
-#[derive(Debug)]
-pub(super) struct Closed;
-
-impl Policy for Closed {
-    fn check(&self, _: &'static str, _: &dyn Fn() -> Value) -> Result<(), String> {
-        Err("nothing is allowed".to_owned())
+impl KataAgent {
+    /// Puts a policy into force that the one in force has allowed: recorded first, whole or not at all.
+    pub(super) async fn set_policy(&self, proposal: Proposal) -> Result<pb::Empty, AgentError> {
+        let digests = proposal.digests();
+        self.agent.journal.record(Policy { old: Some(digests.old), new: digests.new }).await?;
+        let engine = std::sync::Arc::clone(&self.policy);
+        blocking(move || engine.adopt(proposal)).await??;
+        tracing::info!(old = %digests.old, new = %digests.new, "another policy is in force");
+        Ok(pb::Empty::default())
     }
 }

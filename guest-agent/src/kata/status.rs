@@ -54,8 +54,11 @@ mod tests {
 
     #[test]
     fn the_host_gets_codes_and_fixed_texts_and_nothing_of_the_explanation() {
-        let denied = AgentError::Denied { request: "ExecProcessRequest", why: "SECRET=1 is not allowed".to_owned() };
-        let (code, text) = shown(&denied);
+        let policy = agent_policy::PolicyEngine::new(
+            "package agent_policy\n\nExecProcessRequest := false if { print(\"SECRET\", input.x) }\n",
+        );
+        let denied = policy.unwrap().check("ExecProcessRequest", serde_json::json!({ "x": "SECRET" })).unwrap_err();
+        let (code, text) = shown(&denied.into());
         assert_eq!(code, Code::PERMISSION_DENIED);
         assert!(text.starts_with("policy.gate: ") && !text.contains("SECRET"), "{text}");
 
