@@ -125,7 +125,7 @@ fn base(rootfs: &Path) {
     fs::create_dir_all(rootfs.join("bin")).unwrap();
     fs::create_dir_all(rootfs.join(MARKER.trim_start_matches('/'))).unwrap();
     fs::copy(program("busybox"), rootfs.join("bin/busybox")).unwrap();
-    for name in ["sh", "cat", "echo", "id", "pwd", "env", "sleep", "seq", "head", "wc", "true"] {
+    for name in ["sh", "cat", "echo", "id", "pwd", "env", "sleep", "seq", "head", "wc", "true", "ps", "ip"] {
         std::os::unix::fs::symlink("busybox", rootfs.join("bin").join(name)).unwrap();
     }
     put(rootfs, "etc/passwd", b"root:x:0:0:root:/:/bin/sh\nworker:x:1000:1000:worker:/:/bin/sh\n");
