@@ -1,6 +1,6 @@
 //! What the host learns of an error: the transport's code, the reason code and that code's fixed text.
 
-use protocols::reason::{self, Class};
+use protocols::reason::Class;
 use ttrpc::{Code, get_status};
 
 use crate::error::{AgentError, ProcessFault};
@@ -23,9 +23,7 @@ fn rpc_code(error: &AgentError) -> Code {
         AgentError::Process { fault, .. } => return process_code(fault),
         _ => {}
     }
-    let code = error.code();
-    match code.class() {
-        _ if code == reason::RUNTIME_CONTAINER => Code::INVALID_ARGUMENT,
+    match error.code().class() {
         Class::Refused => Code::PERMISSION_DENIED,
         Class::Unavailable | Class::Io | Class::Fault => Code::INTERNAL,
     }
