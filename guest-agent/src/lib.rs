@@ -3,6 +3,8 @@
 //! A library so that tests and doctests reach the stage types; nothing else depends on it. [`app`] puts everything
 //! together for the daemon.
 
+#![allow(clippy::result_large_err)] // a refusal ends the call it is about
+
 pub mod agent;
 pub mod app;
 pub mod attestor;

@@ -130,6 +130,7 @@ mod tests {
         let mut killed = Binds::beneath(&state, &id).unwrap();
         killed.add("0", &opened).unwrap();
         killed.add("1", &opened).unwrap();
+        #[expect(clippy::mem_forget, reason = "as a killed agent leaves it")]
         std::mem::forget(killed);
         assert!(mounted(&state));
         drop(Binds::beneath(&state, &id).unwrap());

@@ -79,7 +79,7 @@ pub(crate) fn signed(world: &World) -> Image {
 pub(crate) fn sign(world: &World, image: &Image) {
     let script = "echo hello from container; id; ip addr; i=0; while true; do i=$((i+1)); echo tick $i; sleep 1; done";
     let policy = json!({
-        "args": [["/bin/sh", "-c", script]],
+        "args": [{ "exact": ["/bin/sh", "-c", script] }],
         "env": ["PATH=/bin", "HOSTNAME=hkpod"],
         "mounts": [],
     });
@@ -88,11 +88,13 @@ pub(crate) fn sign(world: &World, image: &Image) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "does not pass yet: the Kata service is in the making"]
 async fn the_pod_of_a_real_shim_runs_with_a_tpm() {
     whole_pod(Tee::Tpm).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "does not pass yet: the Kata service is in the making"]
 async fn the_pod_of_a_real_shim_runs_with_simulated_snp() {
     whole_pod(Tee::SimulatedSnp).await;
 }
