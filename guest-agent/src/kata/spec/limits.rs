@@ -117,7 +117,7 @@ fn sysctl(linux: &oci::Linux) -> Result<BTreeMap<String, String>, Refusal> {
             beneath || name == known
         };
         let plain = |byte: u8| byte.is_ascii_digit() || matches!(byte, b' ' | b'\t' | b'-');
-        if !SYSCTLS.iter().any(|known| of_ipc(known)) || value.len() > 256 || !value.bytes().all(plain) {
+        if !SYSCTLS.iter().any(of_ipc) || value.len() > 256 || !value.bytes().all(plain) {
             return Err(refused("Sysctl", "numbers for parameters of the IPC namespace", format!("{name} = {value}")));
         }
         all.insert(name.clone(), value.clone());
