@@ -9,7 +9,7 @@ use protocols::rpc::kata::oci;
 use super::{KataAgent, spec, stats};
 use crate::cgroup::Resources;
 use crate::error::{AgentError, blocking};
-use crate::launch::Source;
+use crate::launch::{MAX_PIDS, Source};
 
 /// Where Kubernetes has a container write why it ended.
 const TERMINATION_LOG: &str = "/dev/termination-log";
@@ -103,7 +103,8 @@ fn limits(resources: oci::LinuxResources) -> Resources {
         cpu_period: unsigned(cpu.Period),
         cpus: cpu.Cpus,
         mems: cpu.Mems,
-        pids: signed(pids.Limit),
+        // The bound of every container's measured spec is not lifted afterwards.
+        pids: (pids.Limit > 0).then(|| pids.Limit.min(MAX_PIDS)),
     }
 }
 
@@ -134,5 +135,10 @@ mod tests {
         };
         assert_eq!(limits(resources), expected);
         assert_eq!(limits(oci::LinuxResources::default()), Resources::default());
+        for (asked, taken) in [(-1, None), (100, Some(100)), (i64::MAX, Some(MAX_PIDS))] {
+            let pids = MessageField::some(oci::LinuxPids { Limit: asked, ..Default::default() });
+            let resources = oci::LinuxResources { Pids: pids, ..Default::default() };
+            assert_eq!(limits(resources).pids, taken, "{asked}");
+        }
     }
 }
