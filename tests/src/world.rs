@@ -254,6 +254,15 @@ impl World {
         self.agent.take().unwrap().stop();
     }
 
+    /// Waits for the agent's end, which it comes to by itself.
+    ///
+    /// # Panics
+    /// When it does not end, or fails.
+    pub fn agent_ended(&mut self) {
+        let status = self.agent.take().unwrap().ended();
+        assert!(status.success(), "{status}");
+    }
+
     /// The attestor's process, started but not waited for.
     #[must_use]
     pub fn spawn_broker(&self) -> Service {

@@ -45,11 +45,10 @@ async fn health_needs_no_policy_and_everything_else_does() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "does not pass yet: the Kata service is in the making"]
 async fn what_has_no_place_in_a_confidential_guest_is_not_offered() {
     let world = kata::world(Options::default());
     let shim = Shim::connect(&kata::address(&world)).await;
-    for method in ["MemAgentMemcgSet", "MemAgentCompactSet", "ResizeVolume", "MemHotplugByProbe", "AddSwap"] {
+    for method in ["MemAgentMemcgSet", "MemAgentCompactSet", "ResizeVolume", "AddSwap", "AddSwapPath"] {
         let failure = shim.call(method, json!({})).await.unwrap_err();
         assert_eq!((failure.code, failure.reason()), (Code::UNIMPLEMENTED, "kata.method"), "{method}");
     }
