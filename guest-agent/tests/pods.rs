@@ -275,8 +275,14 @@ fn the_pause_container_runs_from_the_pinned_bundle_and_lends_its_pid_namespace()
         scene.agent.create(pause).await.result.unwrap();
         scene.agent.start("pause").await.unwrap();
         let events = scene.events().await;
-        let [Event::Init(_), Event::Pause(recorded), Event::Launch(launch), Event::Created(_), Event::Started(_)] =
-            events.as_slice()
+        let [
+            Event::Init(_),
+            Event::Policy(_),
+            Event::Pause(recorded),
+            Event::Launch(launch),
+            Event::Created(_),
+            Event::Started(_),
+        ] = events.as_slice()
         else {
             panic!("{events:?}");
         };
@@ -320,7 +326,7 @@ fn another_pause_bundle_than_the_pinned_one_does_not_run() {
         std::fs::write(scene.world.path("pause/rootfs/bin/more"), "").unwrap();
         let error = scene.agent.create(request()).await.result.unwrap_err();
         assert_eq!(error.code(), reason::POLICY_PAUSE, "another file: {error}");
-        assert_eq!(scene.operations().await, ["Init", "Failed", "Failed", "Failed", "Failed"]);
+        assert_eq!(scene.operations().await, ["Init", "Policy", "Failed", "Failed", "Failed", "Failed"]);
         drop(sandbox);
         scene.nothing_left("pause");
     });

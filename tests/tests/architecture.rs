@@ -20,8 +20,11 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("attester", &["sys", "protocols", "simulated-tee"]),
     ("boot", &["protocols"]),
     ("sandbox", &["sys", "protocols"]),
-    ("guest-agent", &["image-rs-fork", "attester", "boot", "sandbox", "kbs-client", "verifier", "sys", "protocols"]),
     ("agent-policy", &["protocols"]),
+    (
+        "guest-agent",
+        &["image-rs-fork", "attester", "boot", "agent-policy", "sandbox", "kbs-client", "verifier", "sys", "protocols"],
+    ),
     ("key-broker", &["verifier", "registry", "protocols"]),
     ("tclctl", &["image-rs-fork", "registry", "attester", "verifier", "kbs-client", "simulated-tee", "protocols"]),
     ("xtask", &[]),
