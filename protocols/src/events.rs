@@ -226,6 +226,24 @@ impl Pause {
     }
 }
 
+/// An appraised image's root file system is about to be handed to another agent in this guest.
+///
+/// It ends the launch: what that agent runs from it stands in no record of this log.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Provided {
+    /// Launch number.
+    pub seq: u64,
+    /// SHA-384 of the id of the container it is for.
+    pub cid_h: Sha384Digest,
+    /// Platform manifest.
+    pub image_manifest: Sha256Digest,
+    /// Measured root file system, in the layout that is mounted.
+    pub rootfs: RootfsMeasurement,
+    /// Digest of the policy in force.
+    pub policy_h: Sha256Digest,
+}
+
 /// Everything about to run, extended before anything executes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -472,6 +490,7 @@ events! {
     PullImage COCO_DOMAIN;
     Golden DOMAIN;
     Pause DOMAIN;
+    Provided DOMAIN;
     Launch DOMAIN;
     Created DOMAIN;
     Started DOMAIN;

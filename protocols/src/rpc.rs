@@ -1,5 +1,6 @@
-//! Generated messages and ttrpc services: the launch API (`protos/launch.proto`) and the Kata agent protocol (a crate
-//! of its own, because generated code is slow to compile).
+//! Generated messages and ttrpc services: the launch API (`protos/launch.proto`), the image pull service that
+//! stock Kata agents call (`protos/cdh.proto`), and the Kata agent protocol (a crate of its own, because generated code
+//! is slow to compile).
 
 #![allow(
     missing_docs,
@@ -22,6 +23,17 @@ pub mod launch {
 pub mod launch_ttrpc {
     use super::launch;
     include!(concat!(env!("OUT_DIR"), "/launch_ttrpc.rs"));
+}
+
+/// Messages of the image pull service.
+pub mod cdh {
+    include!(concat!(env!("OUT_DIR"), "/cdh.rs"));
+}
+
+/// The image pull service and its client.
+pub mod cdh_ttrpc {
+    use super::cdh;
+    include!(concat!(env!("OUT_DIR"), "/cdh_ttrpc.rs"));
 }
 
 /// The Kata agent protocol: `grpc.AgentService` and `grpc.Health` of kata-containers 4.1.0.

@@ -15,6 +15,8 @@
 //!   it, and take that lock to record a remote pass too.
 //! - The pause container goes `Pause`, `Launch` without a manifest, and on as any other: its root file system and
 //!   process are those of `Pause`. Which bundle may do so is for whoever judges to say (`policy.pause`).
+//! - `Provided` may stand after a `Golden` that passed in place of `Launch`, with its manifest and root file system,
+//!   and ends the launch: another agent runs the image, and this log knows no more of it.
 //! - `Exec` is of a started container, its count a power of two. Each `Policy` names the one before it.
 //! - `Restart` and `Seal` name the number of records before them. What was open at a `Restart` can only end.
 //! - After `Seal` launches end and the agent may restart, nothing else (`log.sealed`).

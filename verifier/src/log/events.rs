@@ -2,8 +2,8 @@
 
 use protocols::digest::Sha256Digest;
 use protocols::events::{
-    Created, Event, Exec, Exit, ExitReason, Golden, GoldenRef, Image, Launch, Pause, Policy, PullImage, Restart,
-    VerdictWord, hash_str,
+    Created, Event, Exec, Exit, ExitReason, Golden, GoldenRef, Image, Launch, Pause, Policy, Provided, PullImage,
+    Restart, VerdictWord, hash_str,
 };
 use protocols::reason::{self, Refusal};
 use protocols::tcl::Mode;
@@ -24,6 +24,7 @@ impl LogState {
             Event::PullImage(pull) => self.pull_image(&pull),
             Event::Golden(golden) => self.golden(&golden),
             Event::Pause(pause) => self.pause(pause),
+            Event::Provided(provided) => self.provided(&provided),
             Event::Launch(launch) => self.launch(&launch),
             Event::Created(created) => self.created(&created),
             Event::Started(started) => {
@@ -164,6 +165,21 @@ impl LogState {
         if reference.version > *version {
             (*version, *payload) = new;
         }
+        Ok(())
+    }
+
+    fn provided(&mut self, provided: &Provided) -> Result<(), Refusal> {
+        let place = self.count;
+        let open = self.at(provided.seq, &[Stage::Passed], "Provided after a Golden that passed")?;
+        if open.image().is_none_or(|image| image.manifest != provided.image_manifest) {
+            let actual = provided.image_manifest.to_string();
+            return Err(malformed(place, "Provided of the manifest that Golden names", actual));
+        }
+        if provided.rootfs != open.rootfs {
+            let expected = format!("Provided of root file system {}", open.rootfs.digest);
+            return Err(malformed(place, expected, provided.rootfs.digest.to_string()));
+        }
+        self.end(provided.seq);
         Ok(())
     }
 

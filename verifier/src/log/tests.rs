@@ -2,8 +2,8 @@ use proptest::prelude::{Strategy, prop, prop_assert, prop_assert_eq, proptest};
 use protocols::digest::Sha256Digest;
 use protocols::event_log;
 use protocols::events::{
-    Copied, CopyFile, Exec, Exit, ExitReason, Failed, GoldenRef, Launch, Pause, Restart, Seal, Started, VerdictWord,
-    hash_list, hash_str,
+    Copied, CopyFile, Exec, Exit, ExitReason, Failed, GoldenRef, Launch, Pause, Provided, Restart, Seal, Started,
+    VerdictWord, hash_list, hash_str,
 };
 use protocols::image::Layout;
 use protocols::tcl::Mode;
@@ -394,6 +394,42 @@ fn the_pause_container_launches_without_a_golden_value_and_only_as_recorded() {
         assert_eq!(run(events).unwrap_err().code, reason::LOG_MALFORMED, "{name}");
     }
     assert!(run([pause(), failed(1)]).unwrap().open().is_empty());
+}
+
+fn provided(change: fn(&mut Provided)) -> Event {
+    let Event::Launch(launch) = nth(LAUNCH) else { unreachable!() };
+    let image_manifest = launch.image_manifest.unwrap();
+    let Launch { seq, cid_h, rootfs, policy_h, .. } = launch;
+    let mut provided = Provided { seq, cid_h, image_manifest, rootfs, policy_h };
+    change(&mut provided);
+    provided.into()
+}
+
+#[test]
+fn an_image_is_provided_in_place_of_a_launch_and_only_the_one_that_passed() {
+    let passed = || [nth(IMAGE), nth(PULL), nth(GOLDEN)];
+    let with = |event| run(passed().into_iter().chain([event]));
+    assert!(with(provided(|_| {})).unwrap().open().is_empty(), "it ends the launch");
+    type Case = (&'static str, fn(&mut Provided));
+    let cases: [Case; 4] = [
+        ("another image", |p| p.image_manifest = digest("other")),
+        ("another root file system", |p| p.rootfs.digest = digest("other")),
+        ("another layout", |p| p.rootfs.layout = Layout::ErofsV1),
+        ("another launch", |p| p.seq = 2),
+    ];
+    for (name, change) in cases {
+        assert_eq!(with(provided(change)).unwrap_err().code, reason::LOG_MALFORMED, "{name}");
+    }
+    let given = || provided(|_| {});
+    for (name, events) in [
+        ("before its verdict", vec![nth(IMAGE), nth(PULL), given()]),
+        ("after Launch", passed().into_iter().chain([nth(LAUNCH), given()]).collect()),
+        ("and launched after all", passed().into_iter().chain([given(), nth(LAUNCH)]).collect()),
+        ("twice", passed().into_iter().chain([given(), given()]).collect()),
+        ("of the pause container", vec![pause_launch(1).swap_remove(0), given()]),
+    ] {
+        assert_eq!(run(events).unwrap_err().code, reason::LOG_MALFORMED, "{name}");
+    }
 }
 
 #[test]
