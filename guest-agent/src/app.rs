@@ -27,7 +27,7 @@ use crate::kata::{self, Ended};
 use crate::launch::{Parts, PauseBundle, Pipeline, Places};
 use crate::runtime::{Children, Runtime};
 use crate::server::Servers;
-use crate::{VERSION, courier, images, restart};
+use crate::{VERSION, courier, image_service, images, restart};
 
 /// How often ended orphans are looked for when a signal came while a command ran.
 const REAP_PAUSE: Duration = Duration::from_millis(200);
@@ -149,7 +149,11 @@ impl App {
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
         let (kata, ended) = self.kata().context("kata.listen")?;
-        let mut servers = Servers::start(&self.config.listen, &self.agent, kata).await.context("listen")?;
+        let images = self.config.image_service.as_ref();
+        let images = images.map(|settings| image_service::server(settings, Arc::clone(&self.agent))).transpose();
+        let (images, given) = images.context("image_service.socket")?.unzip();
+        let others = kata.into_iter().chain(images);
+        let mut servers = Servers::start(&self.config.listen, &self.agent, others).await.context("listen")?;
         tracing::info!(socket = %self.config.listen.unix.display(), "serving");
         if let Some(config) = &self.config.kata {
             tracing::info!(address = %config.listen, "serving the Kata agent protocol");
@@ -161,6 +165,9 @@ impl App {
             () = ended.wait() => reason = "destroy_sandbox",
         }
         servers.stop_listening().await;
+        if let Some(given) = given {
+            given.take_back().await;
+        }
         self.agent.drain(reason).await;
         servers.shut_down().await;
         for task in self.tasks {

@@ -18,6 +18,7 @@ mod courier;
 mod drain;
 pub mod error;
 pub mod gate;
+mod image_service;
 mod images;
 pub mod io;
 pub mod journal;

@@ -28,18 +28,22 @@ pub struct Servers {
 }
 
 impl Servers {
-    /// Starts to serve: the agent's own service, and the Kata service where there is one.
+    /// Starts to serve: the agent's own service, and `others`.
     ///
     /// # Errors
     /// A socket cannot be made.
-    pub async fn start(listen: &Listen, agent: &Arc<Agent>, kata: Option<Server>) -> anyhow::Result<Self> {
+    pub async fn start(
+        listen: &Listen,
+        agent: &Arc<Agent>,
+        others: impl IntoIterator<Item = Server>,
+    ) -> anyhow::Result<Self> {
         let allow = listen.vsock.as_ref().map(|vsock| vsock.allow.clone()).unwrap_or_default();
         let gate: Arc<dyn Gate> = Arc::new(ConfiguredGate::new(allow));
         let mut servers = vec![server(Listener::new(roots(root_socket(&listen.unix)?)), agent, &gate, Caller::Root)];
         if let Some(vsock) = &listen.vsock {
             servers.push(server(Listener::new(host(vsock.port)?), agent, &gate, Caller::Host));
         }
-        servers.extend(kata);
+        servers.extend(others);
         for server in &mut servers {
             server.start().await?;
         }

@@ -18,10 +18,16 @@ const FORGET_AFTER: Duration = Duration::from_secs(300);
 pub(super) const UNKNOWN_STATUS: u32 = 255;
 
 /// Takes a launch's entry back unless the launch has come through, whatever breaks it off.
-struct EntryGuard {
+pub(super) struct EntryGuard {
     containers: Arc<Containers>,
     container: Arc<Container>,
     created: bool,
+}
+
+impl EntryGuard {
+    pub(super) const fn new(containers: Arc<Containers>, container: Arc<Container>) -> Self {
+        Self { containers, container, created: false }
+    }
 }
 
 impl Drop for EntryGuard {
@@ -81,8 +87,7 @@ impl Agent {
             Ok(container) => container,
             Err(error) => return Outcome { container: None, result: Err(error) },
         };
-        let guard =
-            EntryGuard { containers: Arc::clone(&self.containers), container: Arc::clone(&container), created: false };
+        let guard = EntryGuard::new(Arc::clone(&self.containers), Arc::clone(&container));
         let agent = Arc::clone(self);
         let task = tokio::spawn(async move {
             let mut guard = guard;

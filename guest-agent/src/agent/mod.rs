@@ -2,6 +2,7 @@
 
 mod launch;
 mod processes;
+mod provide;
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;

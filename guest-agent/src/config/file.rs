@@ -16,12 +16,13 @@ use protocols::tcl::{MAX_RECORDS_PER_REQUEST, Mode};
 use serde::Deserialize;
 use verifier::{SignerConfig, TrustedSigners};
 
+use super::image_service::{self, ImageServiceFile};
 use super::kata::{self, KataFile};
 use super::{BootState, Config, ConfigError, GoldenFrom, Listen, Local, Modes, Receipts, Vsock};
 use crate::gate::METHODS;
 
 /// The longest path of a unix socket, in bytes.
-const MAX_SOCKET_PATH: usize = 107;
+pub(super) const MAX_SOCKET_PATH: usize = 107;
 /// Records that may wait for the attestor where the configuration names no number.
 const DEFAULT_QUEUE: u64 = MAX_QUEUE;
 /// The most records that may be configured to wait: one delivery must carry them, because no evidence can be had
@@ -51,6 +52,7 @@ pub(super) struct File {
     limits: Limits,
     runtime: RuntimeFile,
     kata: Option<KataFile>,
+    image_service: Option<ImageServiceFile>,
 }
 
 #[derive(Default, Deserialize)]
@@ -174,6 +176,7 @@ impl File {
             image_quota: self.images.quota_bytes,
             runtime: self.runtime.path,
             kata: self.kata.map(|file| kata::check(file, environment)).transpose()?,
+            image_service: self.image_service.map(image_service::check).transpose()?,
             state_dir: self.state_dir,
             image_dir: self.image_dir,
         })

@@ -1,6 +1,7 @@
 //! The configuration file, read whole and checked whole before anything starts. Its bytes are measured.
 
 mod file;
+mod image_service;
 mod kata;
 #[cfg(test)]
 pub(crate) mod tests;
@@ -20,6 +21,7 @@ use protocols::kbs::InitData;
 use protocols::tcl::Mode;
 use verifier::TrustedSigners;
 
+pub use image_service::ImageService;
 pub use kata::{Kata, Pause};
 
 /// The largest configuration file, in bytes.
@@ -162,6 +164,8 @@ pub struct Config {
     pub runtime: PathBuf,
     /// The Kata service, where the guest is a sandbox.
     pub kata: Option<Kata>,
+    /// The image service for a stock Kata agent, where one runs in the guest.
+    pub image_service: Option<ImageService>,
 }
 
 impl Config {

@@ -33,6 +33,7 @@ use ttrpc::r#async::{Server, Service};
 
 use crate::agent::Agent;
 use crate::config::Kata;
+pub(crate) use status::of as status;
 
 /// How long a block device may take to appear.
 const DEVICE_TIME: Duration = Duration::from_secs(3);

@@ -6,7 +6,7 @@ use ttrpc::{Code, get_status};
 use crate::error::{AgentError, ProcessFault};
 
 /// The whole error goes to the guest's own log.
-pub(super) fn of(method: &str, error: &AgentError) -> ttrpc::Error {
+pub(crate) fn of(method: &str, error: &AgentError) -> ttrpc::Error {
     let code = error.code();
     tracing::warn!(method, %code, %error, "a call of the host was refused");
     let text = format!("{code}: this check failed: {}", code.check());

@@ -3,6 +3,8 @@
 //! `FetchedManifest` → `VerifiedManifest` → `MeasuredImage` (all three of `image-rs-fork`) → [`AppraisedImage`] →
 //! [`LoadedContainer`] → [`MeasuredLaunch`] → [`CreatedContainer`] → [`StartedContainer`].
 //!
+//! Where another agent of this guest runs containers, an [`AppraisedImage`] is mounted, recorded and handed over instead.
+//!
 //! The pause container of a pod comes in at [`LoadedContainer`], from the [`PauseBundle`] that the configuration pins.
 //!
 //! A stage that fails takes down what it and the stages before it have made.
@@ -16,6 +18,7 @@ mod measured;
 mod pause;
 mod pod;
 mod process;
+mod provided;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -23,6 +26,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use image_rs_fork::registry::{ImageReference, Registry};
 use image_rs_fork::{ImagePolicy, LayerStore, MeasuredImage, fetch, pull};
 use protocols::events::{Event, Failed, Image, PullImage, hash_str};
+use protocols::image::ProcessRequest;
 use protocols::reason::{self, Refusal};
 use protocols::tcl::Mode;
 
@@ -264,21 +268,35 @@ impl Pipeline {
         mut request: LaunchRequest,
         image: MeasuredImage,
     ) -> Result<LoadedContainer, AgentError> {
-        let (seq, mode) = (container.seq, container.mode);
         let measured = image.measurement();
         let asked = std::mem::take(&mut request.process);
         let process = match &mut request.place {
             Place::Own => merge(&measured.process, asked),
             Place::Pod(pod) => pod::merge_pod(&measured.process, asked, pod, request.terminal),
         };
+        let appraised = self.judged(container, &request.reference, image, process).await?;
+        container.enter(Stage::Measure);
+        appraised.load(self.spec(container, request)?, self.places()).await
+    }
+
+    /// Records the image and has it judged.
+    async fn judged(
+        &self,
+        container: &Container,
+        reference: &str,
+        image: MeasuredImage,
+        process: ProcessRequest,
+    ) -> Result<AppraisedImage, AgentError> {
+        let (seq, mode) = (container.seq, container.mode);
+        let measured = image.measurement();
         let known = Image {
             seq,
-            ref_h: hash_str(&request.reference),
+            ref_h: hash_str(reference),
             manifest: measured.manifest,
             config: measured.config,
             rootfs: measured.rootfs,
         };
-        let pulled = PullImage { digest: measured.manifest, image: request.reference.clone() };
+        let pulled = PullImage { digest: measured.manifest, image: reference.to_owned() };
         // `PullImage` names no launch: between the two, another launch of this image would be taken for this one.
         self.journal.record_all([known.into(), pulled.into()]).await?;
 
@@ -287,11 +305,8 @@ impl Pipeline {
             Mode::Remote => Stage::Golden,
         };
         container.enter(stage);
-        let case = Case { container, reference: &request.reference, image, process };
-        let appraised = self.decider.decide(mode, self.registry.as_ref(), case).await?;
-
-        container.enter(Stage::Measure);
-        appraised.load(self.spec(container, request)?, self.places()).await
+        let case = Case { container, reference, image, process };
+        self.decider.decide(mode, self.registry.as_ref(), case).await
     }
 
     /// Lays out the pause container: from the pinned bundle, with that bundle's own process.
