@@ -43,7 +43,13 @@ fn equals_tar(archive: &Path) -> usize {
 pub(crate) fn directories(archive: &Path) -> BTreeSet<String> {
     let listed = run(Command::new("tar").arg("-tf").arg(archive));
     let members = listed.lines().filter_map(|member| member.strip_suffix('/'));
-    members.map(|member| format!("/{}", member.trim_start_matches("./").trim_start_matches('.'))).collect()
+    members.map(shown).collect()
+}
+
+/// A member's name as a listing shows its path.
+pub(crate) fn shown(member: &str) -> String {
+    let name = member.trim_end_matches('/');
+    format!("/{}", if name == "." { "" } else { name.trim_start_matches("./") })
 }
 
 /// Marks of removal in one form, `w PATH` and `opaque PATH`: archives have files for them, images what overlayfs wants.

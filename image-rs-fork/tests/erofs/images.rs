@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::SystemTime;
 
-use crate::corpus::{directories, timeless};
+use crate::corpus::{directories, shown, timeless};
 use crate::equal::assert_lists_equal;
 use crate::layer::run;
 use crate::listing;
@@ -64,19 +64,21 @@ fn apply(archive: &Path, described: &BTreeSet<String>, tree: &Path) {
                 }
             }
             Some(hidden) if !hidden.starts_with(".wh.") => remove(&dir.join(hidden)),
+            // A directory stays under a directory and gives way to anything else.
+            None if !described.contains(&shown(member)) => remove_directory(&path),
             _ => {}
         }
     }
     run(Command::new("tar")
         .args(["--xattrs", "--xattrs-include=*", "--numeric-owner", "--same-owner", "--delay-directory-restore"])
-        .args(["--recursive-unlink", "--exclude=.wh.*", "-xpf"])
+        .args(["--exclude=.wh.*", "-xpf"])
         .arg(archive)
         .arg("-C")
         .arg(tree));
     // A directory that the layer does not describe keeps what it had, whatever was put into it.
-    for (shown, time) in before {
-        let path = tree.join(shown.trim_start_matches('/'));
-        if !described.contains(&shown) && fs::symlink_metadata(&path).is_ok_and(|meta| meta.is_dir()) {
+    for (name, time) in before {
+        let path = tree.join(name.trim_start_matches('/'));
+        if !described.contains(&name) && fs::symlink_metadata(&path).is_ok_and(|meta| meta.is_dir()) {
             File::open(&path).unwrap().set_modified(time).unwrap();
         }
     }
@@ -87,6 +89,12 @@ fn remove(path: &Path) {
         Ok(meta) if meta.is_dir() => fs::remove_dir_all(path).unwrap(),
         Ok(_) => fs::remove_file(path).unwrap(),
         Err(_) => {}
+    }
+}
+
+fn remove_directory(path: &Path) {
+    if fs::symlink_metadata(path).is_ok_and(|meta| meta.is_dir()) {
+        fs::remove_dir_all(path).unwrap();
     }
 }
 

@@ -12,7 +12,7 @@ pub(crate) fn layers(layers: &Path) -> Result<()> {
     prerequisites::require_root()?;
     prerequisites::install()?;
     let layers = layers.canonicalize().with_context(|| layers.display().to_string())?;
-    let mut test = cargo(&["test", "--package", "image-rs-fork", "--test", "erofs", "--", "--ignored", "--nocapture"]);
+    let mut test = cargo(&["test", "--workspace", "--test", "erofs", "--", "--ignored", "--nocapture"]);
     test.arg("a_corpus_of_layers_equals_tar").env("TCL_CORPUS_LAYERS", layers);
     run(test)
 }
@@ -22,7 +22,7 @@ pub(crate) fn images(references: &[String]) -> Result<()> {
     prerequisites::require_root()?;
     prerequisites::install()?;
     run(cargo(&["build", "--quiet", "--release", "--package", "tclctl"]))?;
-    let mut test = cargo(&["test", "--package", "image-rs-fork", "--test", "erofs", "--", "--ignored", "--nocapture"]);
+    let mut test = cargo(&["test", "--workspace", "--test", "erofs", "--", "--ignored", "--nocapture"]);
     test.arg("a_corpus_of_images_equals_tar").env("TCL_CORPUS_IMAGES", references.join(","));
     test.env("TCL_TCLCTL", release_binaries()?.join("tclctl"));
     run(test)
