@@ -252,11 +252,19 @@ impl Agent {
     /// What a container uses.
     ///
     /// # Errors
-    /// [`AgentError::Container`] when it is not known or was never created.
+    /// [`AgentError::Container`] when it is not known or was never created, [`AgentError::Process`] when too many
+    /// reads of its numbers have not ended.
     pub async fn stats(&self, id: &str) -> Result<Stats, AgentError> {
         let container = self.containers.get(id)?;
         let group = created(&container)?.cgroup.clone();
-        blocking(move || group.stats()).await
+        let place = container.processes.measurer().map_err(|fault| process_fault(id, "", fault))?;
+        // The place goes with the read, not with the caller: a caller who leaves does not end what blocks.
+        let stats = move || {
+            let stats = group.stats();
+            drop(place);
+            stats
+        };
+        blocking(stats).await
     }
 
     /// Sets limits of a running container.

@@ -5,7 +5,8 @@
 //!
 //! * `task`: work that changes something, in a task of its own, so that a caller who leaves does not break it off.
 //! * `wait`: a long poll, given up with its caller.
-//! * `read`: as `wait`; what the policy denies looks like the end of the stream, as shims expect it.
+//! * `read`: as `wait`, and judged when there is something to give. What the policy denies is dropped, so that its
+//!   process does not wait for a reader, and looks like the end of the stream, as shims expect it.
 //! * `propose`: the policy in force judges another one; the handler gets what it has allowed.
 //! * `none`: not offered; still checked first, so that a denied caller learns nothing.
 
@@ -59,6 +60,25 @@ async fn check_apart<R: Send + 'static>(
     blocking(move || check(&policy, rule, input, &request).map(|()| request)).await?
 }
 
+/// Reads until the policy allows what was read, or there is nothing more. A denied caller learns of no error.
+async fn judged_read<F>(
+    method: &'static str,
+    read: impl Fn() -> F,
+    judge: impl Fn() -> Result<(), AgentError>,
+) -> Result<pb::ReadStreamResponse, AgentError>
+where
+    F: Future<Output = Result<pb::ReadStreamResponse, AgentError>>,
+{
+    loop {
+        let answer = read().await;
+        let Err(error) = judge() else { return answer };
+        if answer.map_or(true, |answer| answer.data.is_empty()) {
+            tracing::debug!(method, %error, "a denied read is shown the end of the stream");
+            return Ok(pb::ReadStreamResponse::default());
+        }
+    }
+}
+
 macro_rules! gated {
     ($($kind:ident $method:ident($request:ident, $input:expr) -> $response:ty;)*) => {
         /// Every method, with the message whose name its rule has.
@@ -88,13 +108,12 @@ macro_rules! gated {
         }
     };
     (@read $self:ident, $method:ident, $rule:ident, $input:expr, $request:ident) => {
-        match check(&$self.agent.policy, stringify!($rule), $input, &$request) {
-            Ok(()) => $self.agent.$method($request).await,
-            Err(error) => {
-                tracing::debug!(method = stringify!($method), %error, "a denied read is shown the end of the stream");
-                Ok(pb::ReadStreamResponse::default())
-            }
-        }
+        judged_read(
+            stringify!($method),
+            || $self.agent.$method(&$request),
+            || check(&$self.agent.policy, stringify!($rule), $input, &$request),
+        )
+        .await
     };
     (@propose $self:ident, $method:ident, $rule:ident, $input:expr, $request:ident) => {{
         let agent = Arc::clone(&$self.agent);

@@ -7,6 +7,7 @@ use sandbox::guest::{Guest, Usage, volume_stats};
 use sandbox::{Iptables, metrics};
 
 use super::KataAgent;
+use super::spec::GUEST_PULL;
 use crate::error::{AgentError, blocking};
 
 impl KataAgent {
@@ -25,10 +26,11 @@ impl KataAgent {
     ) -> Result<pb::GuestDetailsResponse, AgentError> {
         let guest = Guest::new(&self.roots);
         let block = if request.mem_block_size { guest.memory_block_bytes()? } else { 0 };
+        let drivers = self.storage_config.permitted.iter().map(|driver| driver.as_str());
         let agent = pb::AgentDetails {
             version: crate::VERSION.to_owned(),
             init_daemon: std::process::id() == 1,
-            storage_handlers: self.storage_config.permitted.iter().map(|driver| driver.as_str().to_owned()).collect(),
+            storage_handlers: drivers.chain([GUEST_PULL]).map(str::to_owned).collect(),
             // The profile is always the agent's own: what a host sends is not taken.
             supports_seccomp: false,
             ..Default::default()

@@ -9,15 +9,13 @@ use sandbox::storage::{Driver, FsGroup, GroupChange, Mounted, StorageRequest, St
 use sandbox::{CopyLimits, Dns, Modules, Namespaces, Shared};
 
 use super::KataAgent;
-use super::spec::{MountSources, SandboxView};
+use super::spec::{GUEST_PULL, MountSources, SandboxView};
 use crate::error::{AgentError, blocking};
 
 /// How long a container may take to be gone when its sandbox ends.
 const END_TIME: std::time::Duration = std::time::Duration::from_secs(20);
 /// Loads kernel modules.
 const MODPROBE: &str = "/sbin/modprobe";
-/// The driver whose storages are launches: not the sandbox's.
-const GUEST_PULL: &str = "image_guest_pull";
 
 /// A made sandbox. Dropped, its namespaces and storages go.
 #[derive(Debug)]

@@ -34,16 +34,16 @@ impl KataAgent {
 
     pub(super) async fn read_stdout(
         &self,
-        request: pb::ReadStreamRequest,
+        request: &pb::ReadStreamRequest,
     ) -> Result<pb::ReadStreamResponse, AgentError> {
-        self.read(&request, OutputStream::Stdout).await
+        self.read(request, OutputStream::Stdout).await
     }
 
     pub(super) async fn read_stderr(
         &self,
-        request: pb::ReadStreamRequest,
+        request: &pb::ReadStreamRequest,
     ) -> Result<pb::ReadStreamResponse, AgentError> {
-        self.read(&request, OutputStream::Stderr).await
+        self.read(request, OutputStream::Stderr).await
     }
 
     async fn read(

@@ -21,7 +21,7 @@ use crate::error::AgentError;
 use crate::launch::{Asked, LaunchRequest, NumericUser, PidNamespace, Place, PodSpec, Source};
 
 /// The storage driver that has the guest pull an image.
-const GUEST_PULL: &str = "image_guest_pull";
+pub(super) const GUEST_PULL: &str = "image_guest_pull";
 /// What the driver's source is for the sandbox container.
 const PAUSE: &str = "pause";
 /// Where container runtimes say what kind of container it is.

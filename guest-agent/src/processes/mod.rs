@@ -18,7 +18,7 @@ use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
 
 pub(crate) use process::Process;
 pub(crate) use recorded::Executions;
@@ -37,6 +37,9 @@ pub const FORGET_AFTER: Duration = Duration::from_secs(300);
 pub const MAX_PROCESSES: usize = 1024;
 /// The most calls that may wait for one process's output at a time.
 const MAX_READERS: usize = 16;
+
+/// The most reads of one container's numbers at a time: one that the kernel blocks holds a thread.
+const MAX_MEASURERS: usize = 4;
 
 /// A container's first process, and what executing another one needs of it.
 #[derive(Debug)]
@@ -90,6 +93,7 @@ impl First {
 pub struct Processes {
     first: OnceLock<Arc<First>>,
     readers: Semaphore,
+    measurers: Arc<Semaphore>,
     others: Mutex<BTreeMap<ProcessId, Arc<Process>>>,
     pub(crate) executions: Executions,
 }
@@ -99,6 +103,7 @@ impl Default for Processes {
         Self {
             first: OnceLock::new(),
             readers: Semaphore::new(MAX_READERS),
+            measurers: Arc::new(Semaphore::new(MAX_MEASURERS)),
             others: Mutex::default(),
             executions: Executions::default(),
         }
@@ -119,6 +124,11 @@ impl Processes {
     /// A place among those who wait for the first process's output.
     pub(crate) fn reader(&self) -> Result<SemaphorePermit<'_>, ProcessFault> {
         self.readers.try_acquire().map_err(|_| ProcessFault::TooMany("readers"))
+    }
+
+    /// A place among those who read the container's numbers, for as long as the reading itself takes.
+    pub(crate) fn measurer(&self) -> Result<OwnedSemaphorePermit, ProcessFault> {
+        Arc::clone(&self.measurers).try_acquire_owned().map_err(|_| ProcessFault::TooMany("reads of its numbers"))
     }
 
     /// Makes the entry of a process that is about to be executed. When there are as many as there may be, the one

@@ -13,7 +13,7 @@ const DENIED: Code = Code::PERMISSION_DENIED;
 const INVALID: Code = Code::INVALID_ARGUMENT;
 
 /// A world with a sandbox, its pause container and one container that runs.
-async fn running() -> (World, Shim, Capture) {
+pub(crate) async fn running() -> (World, Shim, Capture) {
     let world = kata::world(Options::default());
     let image = signed(&world);
     let capture = Capture::of(&world, &image);

@@ -6,3 +6,4 @@ mod hostile;
 mod pod;
 mod refused;
 mod service;
+mod stuck;

@@ -55,6 +55,8 @@ async fn what_has_no_place_in_a_confidential_guest_is_not_offered() {
     let details = shim.call("GetGuestDetails", json!({ "mem_block_size": true })).await.unwrap();
     assert!(details["agentDetails"]["version"].is_string(), "{details}");
     assert_eq!(details["agentDetails"]["supportsSeccomp"], json!(null), "the profile is the agent's own");
+    let drivers = details["agentDetails"]["storageHandlers"].as_array().unwrap();
+    assert_eq!(drivers.last(), Some(&json!("image_guest_pull")), "{details}");
     shim.call("RemoveStaleVirtiofsShareMounts", json!({})).await.unwrap();
 }
 
