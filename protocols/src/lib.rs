@@ -17,6 +17,7 @@ pub mod jwe;
 pub mod jws;
 pub mod kbs;
 pub mod keys;
+pub mod pause;
 pub mod reason;
 pub mod register;
 pub mod resource;

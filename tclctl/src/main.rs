@@ -20,6 +20,7 @@ mod log;
 mod mount;
 mod outcome;
 mod output;
+mod pause;
 mod progress;
 mod pull;
 mod run;
@@ -68,6 +69,7 @@ async fn dispatch(command: Command, output: &Output) -> Result<Ending, Failure> 
         Command::Status(agent) => inspect::status(&agent, output).await?,
         Command::Evidence(arguments) => inspect::evidence(&arguments, output).await?,
         Command::Measure(arguments) => golden::measure(&arguments, output).await?,
+        Command::PauseDigest { bundle } => pause::digest(&bundle, output)?,
         Command::Pull(arguments) => pull::pull(&arguments, output).await?,
         Command::Mount(arguments) => mount::mount(&arguments, output).await?,
         Command::Umount(arguments) => mount::umount(&arguments, output)?,

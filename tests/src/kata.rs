@@ -6,13 +6,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use protobuf::reflect::MessageDescriptor;
-use protocols::events::{Pause, hash_list, hash_str};
 use protocols::rpc::kata::{agent, health};
 use serde_json::Value;
 use toml::Table;
 use ttrpc::r#async::Client;
 use ttrpc::{Code, Request};
 
+use crate::command::{run, tclctl};
 use crate::process::program;
 use crate::{Options, World};
 
@@ -262,16 +262,7 @@ fn pause_bundle(bundle: &Path) {
     fs::write(bundle.join("config.json"), config.to_string()).unwrap();
 }
 
-/// What the configuration pins: the digest of root file system and process as the agent measures them.
+/// What the configuration pins.
 fn pause_digest(bundle: &Path) -> String {
-    let pause = Pause {
-        seq: 0,
-        rootfs: image_rs_fork::measure_directory(&bundle.join("rootfs")).unwrap(),
-        args_h: hash_list(&PAUSE_ARGS),
-        env_h: hash_list(&PAUSE_ENV),
-        cwd_h: hash_str("/"),
-        uid: 0,
-        gid: 0,
-    };
-    pause.bundle().unwrap().to_string()
+    run(tclctl(&["pause-digest", &bundle.display().to_string()])).ok().stdout.trim().to_owned()
 }

@@ -11,9 +11,9 @@ use image_rs_fork::measure_directory;
 use protocols::digest::Sha256Digest;
 use protocols::events::Pause;
 use protocols::image::ProcessRequest;
+use protocols::pause::{PauseProcess, PauseUser};
 use protocols::reason::{self, Refusal};
 use rustix::fs::{Mode, OFlags};
-use serde::Deserialize;
 
 use super::loaded::{ContainerSpec, LoadedContainer, Places, Root, lay_out};
 use super::pod::CapabilitySets;
@@ -37,30 +37,6 @@ pub struct PauseBundle {
     pub path: PathBuf,
     /// What [`protocols::events::Pause::bundle`] must give.
     pub digest: Sha256Digest,
-}
-
-/// The part of a bundle's `config.json` that counts.
-#[derive(Deserialize)]
-struct Config {
-    process: Process,
-}
-
-#[derive(Deserialize)]
-struct Process {
-    args: Vec<String>,
-    #[serde(default)]
-    env: Vec<String>,
-    cwd: String,
-    #[serde(default)]
-    user: User,
-}
-
-#[derive(Deserialize, Default)]
-struct User {
-    #[serde(default)]
-    uid: u32,
-    #[serde(default)]
-    gid: u32,
 }
 
 impl PauseBundle {
@@ -114,8 +90,8 @@ impl PauseBundle {
     }
 
     fn process(&self) -> std::io::Result<ProcessRequest> {
-        let Config { process } = read(&self.path.join("config.json"))?;
-        let User { uid, gid } = process.user;
+        let process = read(&self.path.join("config.json"))?;
+        let PauseUser { uid, gid } = process.user;
         Ok(ProcessRequest {
             args: process.args,
             env: process.env,
@@ -126,7 +102,7 @@ impl PauseBundle {
     }
 }
 
-fn read(path: &Path) -> std::io::Result<Config> {
+fn read(path: &Path) -> std::io::Result<PauseProcess> {
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let file = std::fs::File::from(rustix::fs::open(path, flags, Mode::empty())?);
     let mut bytes = Vec::new();
@@ -134,7 +110,7 @@ fn read(path: &Path) -> std::io::Result<Config> {
     if bytes.len() as u64 > MAX_CONFIG {
         return Err(std::io::Error::other("config.json is larger than 1 MiB"));
     }
-    Ok(serde_json::from_slice(&bytes)?)
+    Ok(PauseProcess::parse(&bytes)?)
 }
 
 impl LoadedContainer {

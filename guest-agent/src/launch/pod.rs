@@ -9,8 +9,9 @@ use protocols::image::{ImageProcess, MountRequest, ProcessRequest};
 
 use super::process::{Asked, merge};
 
-/// Given to a process whose image names no `PATH`: without one not even its own program is found.
-pub(crate) const DEFAULT_PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+// Given to a process whose image names no `PATH`: without one not even its own program is found.
+pub(crate) use protocols::pause::DEFAULT_PATH;
+
 /// Given to a process with a terminal whose image names none.
 pub(crate) const DEFAULT_TERM: &str = "TERM=xterm";
 /// The most processes and threads of one container, so that none takes them all from the guest.

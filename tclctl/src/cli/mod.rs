@@ -44,6 +44,12 @@ pub(crate) enum Command {
     Run(Box<RunArguments>),
     /// Print exactly what `golden push` would sign, as canonical JSON; needs no privileges
     Measure(MeasureArguments),
+    /// Print the digest of a pod's pause bundle, as `[kata] pause_digest` and the attestor's `[policy] pause` want it
+    PauseDigest {
+        /// The bundle: a directory with config.json and rootfs, owners and modes as in the guest image
+        #[arg(value_name = "DIR")]
+        bundle: PathBuf,
+    },
     /// Pull an image into a store: verified and measured while it streams
     Pull(PullArguments),
     /// Mount a pulled image, verified and measured again; needs no network
