@@ -81,12 +81,8 @@ impl Shim {
 
     #[allow(clippy::needless_pass_by_value)]
     async fn call_within(&self, method: &str, request: Value, deadline: Duration) -> Result<Value, Failure> {
-        let (input, output) = types(method);
-        let message = protobuf_json_mapping::parse_dyn_from_str(&input, &request.to_string())
-            .unwrap_or_else(|error| panic!("{method} {request}: {error}"));
-        let payload = message.write_to_bytes_dyn().unwrap();
-        let answer = self.raw("grpc.AgentService", method, payload, deadline).await?;
-        let message = output.parse_from_bytes(&answer).unwrap();
+        let answer = self.raw("grpc.AgentService", method, encode(method, &request), deadline).await?;
+        let message = types(method).1.parse_from_bytes(&answer).unwrap();
         Ok(serde_json::from_str(&protobuf_json_mapping::print_to_string(&*message).unwrap()).unwrap())
     }
 
@@ -153,6 +149,17 @@ impl Shim {
         }
         String::from_utf8(all).unwrap()
     }
+}
+
+/// A request of a method, said as JSON, as it goes over the wire.
+///
+/// # Panics
+/// When the JSON is no request of the method.
+#[must_use]
+pub fn encode(method: &str, request: &Value) -> Vec<u8> {
+    let message = protobuf_json_mapping::parse_dyn_from_str(&types(method).0, &request.to_string())
+        .unwrap_or_else(|error| panic!("{method} {request}: {error}"));
+    message.write_to_bytes_dyn().unwrap()
 }
 
 /// Bytes as protobuf's JSON has them.

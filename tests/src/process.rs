@@ -24,14 +24,15 @@ pub fn program(name: &str) -> PathBuf {
         .unwrap_or_else(|| panic!("{name} is not installed; `cargo xtask test` installs what the tests need"))
 }
 
-/// A binary of this workspace, beside the test's own executable.
+/// A binary of this workspace: in the folder that `TCL_BINARIES` names, else beside the test's own executable.
 ///
 /// # Panics
 /// When it was not built.
 #[must_use]
 pub fn binary(name: &str) -> PathBuf {
     let test = std::env::current_exe().unwrap();
-    let folder = test.ancestors().nth(2).unwrap();
+    let named = std::env::var_os("TCL_BINARIES").map(PathBuf::from);
+    let folder = named.as_deref().unwrap_or_else(|| test.ancestors().nth(2).unwrap());
     let found = folder.join(name);
     assert!(
         found.is_file(),
@@ -190,8 +191,21 @@ impl Service {
     /// When the process is gone.
     #[must_use]
     pub fn peak_rss_kib(&self) -> u64 {
+        self.status_kib("VmHWM:")
+    }
+
+    /// The resident set now, in KiB.
+    ///
+    /// # Panics
+    /// When the process is gone.
+    #[must_use]
+    pub fn rss_kib(&self) -> u64 {
+        self.status_kib("VmRSS:")
+    }
+
+    fn status_kib(&self, name: &str) -> u64 {
         let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
-        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
         line.split_whitespace().next().unwrap().parse().unwrap()
     }
 }

@@ -16,7 +16,7 @@ Usage: cargo xtask COMMAND
   test         every test of the workspace; installs what is missing from Debian
   check        format, clippy, documentation, licences and bans, crate edges
   docs         write docs/reason-codes.md anew from the table of reason codes
-  bench        pull images beside other programs and print what it costs (`cargo xtask bench help`)
+  bench        what a pull costs beside other programs, and what the agent costs (`cargo xtask bench help`)
 ";
 
 fn main() -> ExitCode {

@@ -1,6 +1,8 @@
 //! `bench pull`: our pull beside other people's, in turns, each in a fresh state on the same fresh tmpfs.
 //! `bench equal`: layers and images, mounted, against what `tar` unpacks of them.
+//! `bench agent`: what the agent costs.
 
+mod agent;
 mod contender;
 mod equal;
 mod measure;
@@ -21,11 +23,14 @@ Usage: cargo xtask bench pull [--corpus HOST:PORT] [--images many,medium,large] 
                               [--dir DIR] [--json FILE]
        cargo xtask bench equal --layers DIR
        cargo xtask bench equal --images many,medium,large [--corpus HOST:PORT] [--compression gzip,zstd]
+       cargo xtask bench agent [--tee snp|tpm] [--rounds 15] [--execs 1000] [--store disk|memory] [--json FILE]
 
   pull   builds `tclctl` with the release profile, pulls HOST:PORT/IMAGE:COMPRESSION (plain HTTP) by `tclctl pull`
          and by the peers that are installed, in turns, and prints the medians. An image written as NAME:TAG is taken as it is, whatever --compression says
   equal  writes every DIR/*.tar as an EROFS image, mounts it and compares it with what `tar -xp` unpacks; or pulls and
          mounts images by `tclctl`, in both layouts, and compares each with what `tar -xp` makes of its layers in order
+  agent  builds the release binaries and measures an agent with registry, attestor and runtime: its size, memory, times and what
+         its standard output gives; evidence is simulated (snp) or of a TPM simulator, and the attestor's store on disk or in memory
 ";
 
 /// What `bench pull` was asked for.
@@ -45,6 +50,7 @@ struct Options {
 pub(crate) fn bench(arguments: &[String]) -> Result<()> {
     match arguments.split_first().map(|(first, rest)| (first.as_str(), rest)) {
         Some(("pull", rest)) => pull(&Options::parse(rest)?),
+        Some(("agent", rest)) => agent::agent(rest),
         Some(("equal", [option, layers])) if option == "--layers" => equal::layers(&PathBuf::from(layers)),
         Some(("equal", rest)) if rest.iter().any(|option| option == "--images") => {
             let options = Options::parse(rest)?;
