@@ -2,6 +2,7 @@
 //! fixed-seed smoke test call the same. None may panic; what is accepted must satisfy the parser's promise.
 
 mod blobs;
+mod kata;
 mod sandboxes;
 mod signatures;
 
@@ -30,6 +31,7 @@ use registry::{
 use serde_json::{Value, json};
 
 pub use self::blobs::{agree, erofs, gzip, tar, write_erofs, zstd};
+pub use self::kata::{cgroup_files, copy_file, create_container, kata_address, kata_wire, policy};
 pub use self::sandboxes::{interface_table, mount_options, uevent};
 pub use self::signatures::{openpgp, registries_d, signature, signature_policy};
 
@@ -69,6 +71,12 @@ pub const ALL: &[Entry] = &[
     Entry { name: "uevent", read: uevent, seeds: sandboxes::uevents },
     Entry { name: "mount_options", read: mount_options, seeds: sandboxes::options },
     Entry { name: "interface_table", read: interface_table, seeds: sandboxes::tables },
+    Entry { name: "kata_wire", read: kata_wire, seeds: kata::seeds::connections },
+    Entry { name: "kata_address", read: kata_address, seeds: kata::seeds::addresses },
+    Entry { name: "create_container", read: create_container, seeds: kata::seeds::containers },
+    Entry { name: "copy_file", read: copy_file, seeds: kata::seeds::copies },
+    Entry { name: "cgroup_files", read: cgroup_files, seeds: kata::seeds::cgroups },
+    Entry { name: "policy", read: policy, seeds: kata::seeds::policies },
 ];
 
 /// An event log: what parses is written back as the same bytes, and the rules never panic.

@@ -35,6 +35,8 @@ use crate::agent::Agent;
 use crate::config::Kata;
 pub(crate) use status::of as status;
 
+pub use wire::bounded;
+
 /// How long a block device may take to appear.
 const DEVICE_TIME: Duration = Duration::from_secs(3);
 /// The most storages at one time.
@@ -76,7 +78,7 @@ impl KataAgent {
 pub fn services(config: Kata, agent: Arc<Agent>, policy: Arc<PolicyEngine>) -> (HashMap<String, Service>, Ended) {
     let agent = Arc::new(KataAgent::new(config, agent, policy));
     let ended = Ended(Arc::clone(&agent.ended));
-    let mut services = wire::bounded(create_agent_service(Arc::new(gated::Gated::new(agent))));
+    let mut services = bounded(create_agent_service(Arc::new(gated::Gated::new(agent))));
     // Not bounded with the rest: a shim whose probe goes unanswered takes the guest for dead.
     services.extend(create_health(Arc::new(health::Health)));
     (services, ended)

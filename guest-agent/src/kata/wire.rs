@@ -32,8 +32,10 @@ impl Default for Bounds {
     }
 }
 
-/// Puts one set of bounds around all methods of `services`.
-pub(super) fn bounded(services: HashMap<String, Service>) -> HashMap<String, Service> {
+/// Puts one set of bounds around all methods of `services`: 4,096 calls in flight and 64 MiB of requests. What cannot
+/// be read as its message, and a handler that panics, are answered with their reason codes.
+#[must_use]
+pub fn bounded(services: HashMap<String, Service>) -> HashMap<String, Service> {
     within(&Arc::default(), services)
 }
 
