@@ -34,6 +34,17 @@ pub async fn fetch(
     repository: &Repository,
     manifest: &Sha256Digest,
 ) -> Result<GoldenStorage, RegistryError> {
+    // Neither says anything about the other, and every launch waits for both.
+    let values = fetch_values(registry, repository, manifest);
+    let (envelopes, revocations) = tokio::try_join!(values, fetch_revocations(registry, repository))?;
+    Ok(GoldenStorage { envelopes, revocations })
+}
+
+async fn fetch_values(
+    registry: &dyn Registry,
+    repository: &Repository,
+    manifest: &Sha256Digest,
+) -> Result<Vec<Vec<u8>>, RegistryError> {
     let listed = registry.referrers(repository, manifest, ARTIFACT_TYPE).await?;
     if listed.len() > MAX_GOLDEN_VALUES {
         return Err(RegistryError::Artifact {
@@ -47,7 +58,7 @@ pub async fn fetch(
         let found = registry.manifest(repository, &Target::Digest(descriptor.digest)).await?;
         envelopes.push(envelope(registry, repository, &found, descriptor, Some(manifest)).await?);
     }
-    Ok(GoldenStorage { envelopes, revocations: fetch_revocations(registry, repository).await? })
+    Ok(envelopes)
 }
 
 /// Fetches the repository's revocation list; `None` when there is none.
