@@ -160,18 +160,31 @@ impl Broker {
     /// Answers POST `/tcl/v1/events`.
     pub(crate) async fn events(&self, session: &Session, body: &str) -> Result<EventsResponse, BrokerError> {
         let EventsRequest { nonce, delivery } = signed(EVENTS_TYP, body, session)?;
-        let (_, receipt) = self.deliver(session, &nonce, &delivery).await?;
-        Ok(EventsResponse { receipt })
+        Ok(EventsResponse { receipt: self.deliver(session, &nonce, &delivery).await? })
     }
 
     /// Takes a delivery: fresh evidence over its head, then its records against the stored history, then a durable
-    /// commit. Gives the log's state and the receipt.
-    pub(crate) async fn deliver(
+    /// commit. Gives the receipt.
+    async fn deliver(&self, session: &Session, nonce: &str, delivery: &Delivery) -> Result<String, BrokerError> {
+        let now = self.now();
+        let claims = self.fresh(session, nonce, delivery, now)?;
+        for _ in 0..ATTEMPTS {
+            let (grown, held) = self.grow(&claims, delivery, now).await?;
+            if let Some(receipt) = self.commit(nonce, grown, held, &delivery.log, now).await? {
+                return Ok(receipt);
+            }
+        }
+        Err(BrokerError::Internal("a history that changes under every request"))
+    }
+
+    /// Checks that a delivery is the session's guest's, and its evidence over the head it leads to.
+    pub(crate) fn fresh(
         &self,
         session: &Session,
         nonce: &str,
         delivery: &Delivery,
-    ) -> Result<(LogState, String), BrokerError> {
+        now: Timestamp,
+    ) -> Result<EvidenceClaims, BrokerError> {
         if un_b64(nonce).map_or(true, |nonce| nonce.len() != 32) {
             return Err(BrokerError::refused(
                 reason::ATTESTOR_PROTOCOL,
@@ -186,52 +199,56 @@ impl Broker {
             let actual = attested.map_or_else(|| "a session without a log".to_owned(), |guest| guest.to_string());
             return Err(BrokerError::refused(reason::EVIDENCE_GUEST, "delivery", guest.to_string(), actual));
         }
-        let now = self.now();
-        let claims = self.evidence(session.tee, &delivery.evidence, &session.runtime_data(&delivery.log), now)?;
-        for _ in 0..ATTEMPTS {
-            let held = self.store.history(guest).await?;
-            let count = held.as_ref().map_or(0, |held| held.state.count());
-            if let Some(held) = &held {
-                same_guest(&claims, &held.state, guest)?;
-            }
-            let (from, repeated) = history::overlap(delivery, count);
-            let repeated = self.store.records(guest, from, repeated).await?;
-            let grown = match history::grow(held.as_ref().map(|held| held.state.clone()), &repeated, delivery) {
-                Ok(grown) => grown,
-                Err(misfit) => {
-                    if misfit.alarm {
-                        self.alarm(&misfit.refusal, &delivery.log, count, now).await?;
-                    }
-                    return Err(BrokerError::from(misfit.refusal).holding(count));
-                }
-            };
-            bind_log(&claims, &grown.state, &delivery.log, &self.settings.evidence)?;
-            if let Some(refusal) = self.never_passed(guest, &grown.passes).await? {
-                self.alarm(&refusal, &delivery.log, count, now).await?;
-                return Err(BrokerError::from(refusal).holding(count));
-            }
-            if let Some(refusal) = self.unlisted_pause(&grown.pauses) {
-                return Err(BrokerError::from(refusal).holding(count));
-            }
-            if let Some(receipt) = self.commit(nonce, grown, held, &delivery.log, now).await? {
-                return Ok(receipt);
-            }
+        self.evidence(session.tee, &delivery.evidence, &session.runtime_data(&delivery.log), now)
+    }
+
+    /// Checks a delivery's records against the history that is held: what it grows to, and what is held.
+    pub(crate) async fn grow(
+        &self,
+        claims: &EvidenceClaims,
+        delivery: &Delivery,
+        now: Timestamp,
+    ) -> Result<(Grown, Option<History>), BrokerError> {
+        let guest = delivery.log.guest;
+        let held = self.store.history(guest).await?;
+        let count = held.as_ref().map_or(0, |held| held.state.count());
+        if let Some(held) = &held {
+            same_guest(claims, &held.state, guest)?;
         }
-        Err(BrokerError::Internal("a history that changes under every request"))
+        let (from, repeated) = history::overlap(delivery, count);
+        let repeated = self.store.records(guest, from, repeated).await?;
+        let grown = match history::grow(held.as_ref().map(|held| held.state.clone()), &repeated, delivery) {
+            Ok(grown) => grown,
+            Err(misfit) => {
+                if misfit.alarm {
+                    self.alarm(&misfit.refusal, &delivery.log, count, now).await?;
+                }
+                return Err(BrokerError::from(misfit.refusal).holding(count));
+            }
+        };
+        bind_log(claims, &grown.state, &delivery.log, &self.settings.evidence)?;
+        if let Some(refusal) = self.never_passed(guest, &grown.passes).await? {
+            self.alarm(&refusal, &delivery.log, count, now).await?;
+            return Err(BrokerError::from(refusal).holding(count));
+        }
+        if let Some(refusal) = self.unlisted_pause(&grown.pauses) {
+            return Err(BrokerError::from(refusal).holding(count));
+        }
+        Ok((grown, held))
     }
 
     /// Commits what is new and gives the receipt; `None` when another request came first.
-    async fn commit(
+    pub(crate) async fn commit(
         &self,
         nonce: &str,
         grown: Grown,
         held: Option<History>,
         log: &LogBinding,
         now: Timestamp,
-    ) -> Result<Option<(LogState, String)>, BrokerError> {
+    ) -> Result<Option<String>, BrokerError> {
         let Grown { held: count, state, new, passes: _, pauses: _ } = grown;
         let previous = match held {
-            Some(held) if new.is_empty() => return Ok(Some((state, held.receipt))),
+            Some(held) if new.is_empty() => return Ok(Some(held.receipt)),
             Some(held) => Some(Sha256Digest::of(held.receipt.as_bytes())),
             None => None,
         };
@@ -244,9 +261,9 @@ impl Broker {
             issued_at: now,
         };
         let receipt = self.sign(RECEIPT_TYP, &receipt)?;
-        let history = History { state: state.clone(), receipt: receipt.clone() };
+        let history = History { state, receipt: receipt.clone() };
         Ok(match self.store.append(log.guest, count, new, history).await? {
-            Commit::Done => Some((state, receipt)),
+            Commit::Done => Some(receipt),
             Commit::Raced => None,
         })
     }

@@ -36,6 +36,13 @@ struct Judged {
     raise: Option<Raise>,
 }
 
+/// A question's delivery, durable, and what was found to judge by.
+struct Taken {
+    state: LogState,
+    receipt: String,
+    golden: Result<AuthenticatedGolden, Refusal>,
+}
+
 impl Judged {
     fn refused(mut refusal: Refusal, golden: Option<GoldenRef>) -> Self {
         for fact in [&mut refusal.subject, &mut refusal.expected, &mut refusal.actual] {
@@ -61,12 +68,10 @@ impl Broker {
             let expected = format!("at most {MAX_REFERENCE} bytes");
             return Err(BrokerError::refused(reason::ATTESTOR_PROTOCOL, "image reference", expected, "more"));
         }
-        let (state, receipt) = self.deliver(session, &request.nonce, &request.delivery).await?;
-        measured(&state, &request)?;
         let process = process_digest(&request.process)
             .map_err(|_| BrokerError::Internal("a process without a canonical form"))?;
         let now = self.now();
-        let golden = self.golden(&request, now).await?;
+        let Taken { state, receipt, golden } = self.take(session, &request, now).await?;
         for _ in 0..ATTEMPTS {
             let Judged { outcome, raise } = match &golden {
                 Ok(golden) => self.judge(&request, golden, now).await?,
@@ -103,6 +108,26 @@ impl Broker {
             }
         }
         Err(BrokerError::Internal("a high-water mark that changes under every request"))
+    }
+
+    /// Takes the delivery of a question, and finds the golden value while that becomes durable: after every check of
+    /// the delivery, and only for a launch that its log has measured.
+    async fn take(&self, session: &Session, request: &DecideRequest, now: Timestamp) -> Result<Taken, BrokerError> {
+        let DecideRequest { nonce, delivery, .. } = request;
+        let claims = self.fresh(session, nonce, delivery, now)?;
+        for _ in 0..ATTEMPTS {
+            let (grown, held) = self.grow(&claims, delivery, now).await?;
+            let (state, measured) = (grown.state.clone(), measured(&grown.state, request));
+            let asked = measured.is_ok();
+            let golden = async { if asked { Some(self.golden(request, now).await) } else { None } };
+            let committed = self.commit(nonce, grown, held, &delivery.log, now);
+            let (committed, golden) = tokio::join!(committed, golden);
+            let Some(receipt) = committed? else { continue };
+            measured?;
+            let golden = golden.ok_or(BrokerError::Internal("a question without a search"))??;
+            return Ok(Taken { state, receipt, golden });
+        }
+        Err(BrokerError::Internal("a history that changes under every request"))
     }
 
     async fn judge(
