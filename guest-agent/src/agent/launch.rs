@@ -93,7 +93,7 @@ impl Agent {
             let mut guard = guard;
             let container = Arc::clone(&guard.container);
             tracing::info!(id = %container.id, seq = container.seq, mode = %container.mode, "launching");
-            match agent.pipeline.create(&container, request).await {
+            match Box::pin(agent.pipeline.create(&container, request)).await {
                 Ok((created, reach)) => {
                     guard.created = true;
                     agent.hold(container, created, reach);

@@ -3,6 +3,7 @@
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
+use attester::Appended;
 use protocols::events::{Created, Exit, ExitReason, Started, hash_str};
 use rustix::fs::{Mode, OFlags};
 
@@ -42,6 +43,7 @@ pub struct CreatedContainer {
     spec: ContainerSpec,
     held: Held,
     init: Init,
+    recorded: Appended,
 }
 
 /// What the agent reaches a created container's processes by.
@@ -75,11 +77,11 @@ impl From<AgentError> for Broken {
 }
 
 impl MeasuredLaunch {
-    /// Has the runtime create the container from exactly the measured `config.json`, records it, and waits for
-    /// the receipt where that is asked. Gives the container and the way to its processes.
+    /// Has the runtime create the container from exactly the measured `config.json`, and records it. Gives the
+    /// container and the way to its processes.
     ///
     /// # Errors
-    /// [`AgentError::Config`], [`AgentError::Runtime`], and as for `measure`. Nothing of the container stays.
+    /// [`AgentError::Config`], [`AgentError::Runtime`], [`AgentError::Attester`]. Nothing of the container stays.
     pub async fn create(self, ledger: &Ledger<'_>) -> Result<(CreatedContainer, Reach), AgentError> {
         let Self { loaded, runtime } = self;
         let (spec, held) = (loaded.spec, loaded.held);
@@ -103,18 +105,15 @@ impl MeasuredLaunch {
             Ok(()) => ledger.journal.record(created).await,
             Err(error) => Err(error),
         };
-        let receipted = match recorded {
-            Ok(recorded) => ledger.receipt(&recorded).await,
-            Err(error) => Err(error),
-        };
-        let first = receipted.and_then(|()| {
+        let first = recorded.and_then(|recorded| {
             let first = First::new(&made.init, held.bundle.dir(), &held.bundle.spec().bytes);
-            first.map_err(|source| AgentError::Io { what: "the created process", source })
+            let first = first.map_err(|source| AgentError::Io { what: "the created process", source })?;
+            Ok((recorded, first))
         });
         match first {
-            Ok(first) => {
+            Ok((recorded, first)) => {
                 let reach = Reach { streams: made.streams, first };
-                Ok((CreatedContainer { spec, held, init: made.init }, reach))
+                Ok((CreatedContainer { spec, held, init: made.init, recorded }, reach))
             }
             Err(error) => {
                 delete(ledger.runtime, &spec, Some(made.init)).await;
@@ -126,14 +125,18 @@ impl MeasuredLaunch {
 }
 
 impl CreatedContainer {
-    /// Lets the process run and records it.
+    /// Waits for the receipt of what was created where that is asked, lets the process run and records it.
     ///
     /// # Errors
-    /// [`AgentError::Runtime`], [`AgentError::Attester`]. Nothing of the container stays; a process that ran before
-    /// has an exit.
+    /// [`AgentError::Attestor`], [`AgentError::QueueFull`], [`AgentError::Runtime`], [`AgentError::Attester`]. Nothing
+    /// of the container stays; a process that ran before has an exit.
     pub async fn start(self, ledger: &Ledger<'_>) -> Result<StartedContainer, Broken> {
-        let Self { spec, held, init } = self;
-        if let Err(error) = ledger.runtime.start(&spec.id).await {
+        let Self { spec, held, init, recorded } = self;
+        let started = match ledger.receipt(&recorded).await {
+            Ok(()) => ledger.runtime.start(&spec.id).await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = started {
             delete(ledger.runtime, &spec, Some(init)).await;
             held.release().await;
             return Err(error.into());
@@ -152,6 +155,11 @@ impl CreatedContainer {
 }
 
 impl CreatedContainer {
+    /// Records in the log with the one of its creation.
+    pub(crate) const fn recorded(&self) -> u64 {
+        self.recorded.count
+    }
+
     /// The PID namespace of the process that waits for its start.
     pub(crate) fn pid_namespace(&self) -> std::io::Result<OwnedFd> {
         let path = format!("/proc/{}/ns/pid", self.init.pid().as_raw_pid());

@@ -5,7 +5,7 @@ use std::path::Path;
 use integration_tests::command::{ADMIN_TOKEN_FILE, run, runc_list, tclctl};
 use integration_tests::image::{Image, Recipe};
 use integration_tests::kata::{self, Failure, Shim};
-use integration_tests::{Options, World};
+use integration_tests::{Action, Options, World};
 use protocols::keys::{KeyKind, SigningKey};
 use serde_json::{Value, json};
 use ttrpc::Code;
@@ -137,6 +137,31 @@ async fn what_no_policy_allows_is_refused_before_anything_is_fetched() {
     };
     ready.refuses("policy.devices", memory).await;
     ready.shim.healthy().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_created_container_without_a_receipt_does_not_start() {
+    // The proxy has a runtime of its own.
+    let options = Options { attestor_proxy: true, ..Options::default() };
+    let world = tokio::task::block_in_place(|| kata::world(options));
+    let image = signed(&world);
+    let capture = Capture::of(&world, &image);
+    let shim = Shim::connect(&kata::address(&world)).await;
+    capture.play_until(&shim, "CreateContainer", &capture.container).await;
+    // From the moment the runtime knows the container, the attestor takes nothing.
+    let created = world.runc_root().join(&capture.container);
+    let proxy = world.attestor_proxy.as_ref().unwrap();
+    proxy.rule_when("withheld", "POST", "/tcl/v1/events", move || created.exists(), Action::Status(503));
+    let request = capture.request("CreateContainer", &capture.container);
+    shim.call("CreateContainer", request.clone()).await.unwrap();
+    let failure = shim.call("StartContainer", json!({ "container_id": capture.container })).await.unwrap_err();
+    assert_eq!(failure.reason(), "attestor.unavailable", "{failure:?}");
+    assert!(proxy.hits("withheld") > 0);
+    assert_eq!(runc_list(&world.runc_root()), std::slice::from_ref(&capture.sandbox), "nothing of it is left");
+    proxy.clear();
+    shim.call("RemoveContainer", json!({ "container_id": capture.container })).await.unwrap();
+    shim.call("CreateContainer", request).await.unwrap();
+    shim.call("StartContainer", json!({ "container_id": capture.container })).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
