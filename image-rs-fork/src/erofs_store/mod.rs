@@ -8,6 +8,7 @@
 
 mod inherits;
 mod layer;
+mod measured;
 mod mounts;
 mod output;
 mod stream;
@@ -30,7 +31,7 @@ pub(crate) use self::mounts::LayerMount;
 use self::mounts::Mounts;
 pub(crate) use self::output::Output;
 pub(crate) use self::stream::Streaming;
-use crate::erofs::{LayerReader, SALT};
+use crate::erofs::LayerReader;
 use crate::error::ImageError;
 use crate::layer::Budget;
 use crate::limits::Limits;
@@ -40,7 +41,7 @@ use crate::space::{Lease, Space};
 use crate::store::{Candidate, LayerKey, LayerStore, LayerWriter, Room, StoredLayer};
 use crate::store_dir::{self, Partial, Published};
 use crate::tree::disk::{open_directory, store_error};
-use crate::verity::{BLOCK, root_hash, tree_blocks};
+use crate::verity::{BLOCK, tree_blocks};
 
 /// The image, in its layer's directory.
 const IMAGE: &str = "image";
@@ -296,7 +297,7 @@ impl Found {
         if size != blocks.saturating_add(tree_blocks(blocks)).saturating_mul(BLOCK as u64) {
             return Err(wrong("an image and hash tree of another size"));
         }
-        root_hash(&file, blocks, &SALT)?.ok_or_else(|| wrong("an image without a block"))
+        self.store.mounts.measured().root_hash(&file, blocks)?.ok_or_else(|| wrong("an image without a block"))
     }
 }
 

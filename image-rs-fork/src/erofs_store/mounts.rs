@@ -20,13 +20,13 @@ use sys::device_mapper::{DeviceMapper, VerityTable};
 use sys::loop_device::LoopDevice;
 
 use super::layer::Stored;
+use super::measured::Measured;
 use crate::erofs::{LayerReader, SALT};
 use crate::error::ImageError;
 use crate::mount::{Enforcement, Unenforced};
 use crate::store_dir;
 use crate::tree::disk::{open_directory, store_error};
 use crate::tree::in_memory;
-use crate::verity::root_hash as measured;
 
 /// Device and inode number of an image file, and the root hash it was mounted under.
 type MountKey = (u64, u64, [u8; 32]);
@@ -42,6 +42,7 @@ pub(super) struct Mounts {
     /// By device and inode number of the image, which nothing else has as long as it is mounted, and by the root hash
     /// that was asked for: another record of the same file gets no mount that was made for this one.
     mounted: Mutex<HashMap<MountKey, Weak<LayerMount>>>,
+    measured: Measured,
 }
 
 /// A mounted layer; unmounted when nobody has it any more. What was stacked from it stays.
@@ -77,14 +78,21 @@ impl Mounts {
         for entry in fs::read_dir(dir).map_err(fail)? {
             release(&entry.map_err(fail)?.path()).map_err(fail)?;
         }
+        let memory = in_memory(dir)?;
         Ok(Self {
             dir: dir.to_owned(),
             mapper: mapper(),
-            memory: in_memory(dir)?,
+            memory,
+            measured: Measured::new(memory),
             unenforced,
             count: AtomicU64::new(0),
             mounted: Mutex::default(),
         })
+    }
+
+    /// What this process has measured of the store.
+    pub(super) const fn measured(&self) -> &Measured {
+        &self.measured
     }
 
     pub(super) const fn enforcement(&self) -> Enforcement {
@@ -136,7 +144,7 @@ impl Mounts {
             None => {
                 // What was measured at the pull may have been altered since.
                 let data_blocks = LayerReader::open(file).map_err(fail)?.data_blocks();
-                let actual = measured(file, data_blocks, &SALT).map_err(fail)?;
+                let actual = self.measured.root_hash(file, data_blocks).map_err(fail)?;
                 if actual != Some(*root_hash) {
                     let (subject, expected) = (image.display().to_string(), root_hash.to_string());
                     let actual = actual.map_or_else(|| "no block".to_owned(), |hash| hash.to_string());
