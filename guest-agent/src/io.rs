@@ -193,6 +193,17 @@ impl Streams {
         Ok((Self { stdout, stderr, stdin: input, terminal: None }, ends))
     }
 
+    /// The streams of a process that has ended, with `text` on its standard error or its terminal.
+    ///
+    /// # Errors
+    /// No pipes can be made, or the text is longer than what they hold.
+    pub(crate) fn ended_with(text: &[u8], terminal: bool) -> std::io::Result<Self> {
+        let (mut streams, ends) = Self::pipes(false)?;
+        rustix::io::write(if terminal { &ends.stdout } else { &ends.stderr }, text)?;
+        streams.terminal = terminal.then(Weak::new);
+        Ok(streams)
+    }
+
     /// The master of a terminal: one stream both ways.
     ///
     /// # Errors
@@ -286,6 +297,18 @@ mod tests {
         let (streams, ends) = Streams::pipes(true).unwrap();
         drop(ends);
         assert_eq!(streams.stdin.write(b"nobody").await.unwrap(), 0);
+    }
+
+    #[tokio::test]
+    async fn an_ended_process_has_said_its_text_where_its_reader_looks() {
+        let streams = Streams::ended_with(b"why", false).unwrap();
+        assert_eq!(streams.stdout.read(100).await.unwrap(), b"");
+        assert_eq!(streams.stderr.read(100).await.unwrap(), b"why");
+        assert_eq!(streams.stderr.read(100).await.unwrap(), b"");
+        assert!(!streams.resize(1, 1).unwrap());
+        let streams = Streams::ended_with(b"why", true).unwrap();
+        assert_eq!(streams.stdout.read(100).await.unwrap(), b"why");
+        assert!(streams.resize(1, 1).unwrap(), "a terminal that is gone has every size");
     }
 
     #[tokio::test]

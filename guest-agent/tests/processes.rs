@@ -209,15 +209,16 @@ fn a_terminal_has_a_size() {
 }
 
 #[test]
-fn a_command_that_is_not_there_is_refused_at_once_and_leaves_nothing() {
+fn a_command_that_is_not_there_ends_at_once_and_leaves_nothing() {
     beside("sleep 100", async |scene: Scene| {
         let agent = &scene.agent;
-        let request = ExecRequest { args: vec!["/bin/nonexistent".to_owned()], ..Default::default() };
-        let refused = tokio::time::timeout(Duration::from_secs(10), agent.exec(ID, "no", request)).await.unwrap();
-        let error = refused.unwrap_err();
-        assert_eq!(error.code(), reason::RUNTIME_EXEC);
-        assert!(error.to_string().contains("/bin/nonexistent"), "{error}");
-        assert_eq!(scene.fault("no").await, ProcessFault::Unknown);
+        for (command, status) in [("/bin/nonexistent", 127), ("nonexistent", 127), ("/etc", 126)] {
+            let request = ExecRequest { args: vec![command.to_owned()], ..Default::default() };
+            let ended = tokio::time::timeout(Duration::from_secs(10), scene.run("no", request)).await.unwrap();
+            assert_eq!((ended.0.as_str(), ended.2), ("", status), "{command}: {ended:?}");
+            assert!(ended.1.starts_with("runtime.exec: "), "{command}: {ended:?}");
+            assert_eq!(scene.fault("no").await, ProcessFault::Unknown);
+        }
         let left = std::fs::read_dir(scene.world.path("state").join("bundles").join(ID)).unwrap();
         let left: Vec<_> = left
             .map(|entry| entry.unwrap().file_name())

@@ -14,10 +14,10 @@ use super::launch::UNKNOWN_STATUS;
 use super::{Agent, MAX_SIGNAL, SIGKILL, SIGTERM};
 use crate::cgroup::{Resources, Stats};
 use crate::containers::{Container, OutputStream, State};
-use crate::error::{AgentError, ProcessFault, blocking};
+use crate::error::{AgentError, ProcessFault, RuntimeStep, blocking};
 use crate::io::{MAX_READ, Streams};
 use crate::processes::{DRAIN_TIME, ExecRequest, FORGET_AFTER, FinalProcess, First, Process, ProcessId};
-use crate::runtime::{Executed, Execution};
+use crate::runtime::{Executed, Execution, Init};
 
 /// What a request means.
 enum Target {
@@ -28,6 +28,9 @@ enum Target {
 impl Agent {
     /// Executes another process in a running container: recorded, and receipted where that is asked, before it
     /// runs. It runs when this returns, and goes on when the caller stops waiting.
+    ///
+    /// A command that is not there, or cannot be executed, is a process that ends at once with 127 or 126, as a
+    /// shell has it: a client that is refused may wait for an end that never comes.
     ///
     /// # Errors
     /// [`AgentError::Process`] when the id is taken or the request can be no process of this container,
@@ -48,27 +51,29 @@ impl Agent {
         let agent = Arc::clone(self);
         let task = tokio::spawn(async move {
             let executed = agent.execute(&container, &first, &request, process).await;
-            match executed {
-                Ok(Executed { init, streams }) => {
-                    entry.run(streams, init.handle());
-                    let children = Arc::clone(agent.runtime.children());
-                    tokio::spawn(async move {
-                        entry.end(init.wait(&children).await.unwrap_or(UNKNOWN_STATUS));
-                        // Only the table keeps what has ended: forgotten, its descriptors are closed at once.
-                        let (entry, container) = (into_weak(entry), into_weak(container));
-                        tokio::time::sleep(FORGET_AFTER).await;
-                        if let (Some(entry), Some(container)) = (entry.upgrade(), container.upgrade()) {
-                            container.processes.forget(&entry);
-                        }
-                    });
-                    Ok(())
-                }
+            let (streams, init, status) = match executed.or_else(|error| not_startable(error, &request)) {
+                Ok(begun) => begun,
                 Err(error) => {
                     entry.fail();
                     container.processes.forget(&entry);
-                    Err(error)
+                    return Err(error);
                 }
-            }
+            };
+            entry.run(streams, init.as_ref().map(Init::handle));
+            let children = Arc::clone(agent.runtime.children());
+            tokio::spawn(async move {
+                entry.end(match init {
+                    Some(init) => init.wait(&children).await.unwrap_or(UNKNOWN_STATUS),
+                    None => status,
+                });
+                // Only the table keeps what has ended: forgotten, its descriptors are closed at once.
+                let (entry, container) = (into_weak(entry), into_weak(container));
+                tokio::time::sleep(FORGET_AFTER).await;
+                if let (Some(entry), Some(container)) = (entry.upgrade(), container.upgrade()) {
+                    container.processes.forget(&entry);
+                }
+            });
+            Ok(())
         });
         task.await.unwrap_or_else(|error| Err(error.into()))
     }
@@ -79,12 +84,13 @@ impl Agent {
         first: &First,
         request: &ExecRequest,
         process: FinalProcess,
-    ) -> Result<Executed, AgentError> {
+    ) -> Result<Begun, AgentError> {
         self.journal.ready()?;
         check_cwd(first, request).await?;
         self.announce(container, &process).await?;
         let execution = Execution { process: process.bytes, terminal: request.terminal };
-        self.runtime.exec(&container.id, first.bundle(), &execution).await
+        let Executed { init, streams } = self.runtime.exec(&container.id, first.bundle(), &execution).await?;
+        Ok((streams, Some(init), UNKNOWN_STATUS))
     }
 
     /// Sees to it that the log holds the process, and the attestor where its receipt is waited for.
@@ -117,7 +123,7 @@ impl Agent {
             Target::Other(_, process) => {
                 let live = process.live_now().map_err(|fault| process_fault(id, exec_id, fault))?;
                 match named(signal) {
-                    Some(signal) => live.handle.signal(signal).map_err(io),
+                    Some(signal) => live.handle.as_ref().map_or(Ok(()), |handle| handle.signal(signal)).map_err(io),
                     None if signal == 0 => Ok(()),
                     None => {
                         Err(AgentError::Request { field: "signal", what: "an executed process takes 1 to 31 only" })
@@ -344,6 +350,38 @@ impl Agent {
     }
 }
 
+/// A process that was begun: its streams, and itself, or the status it has ended with.
+type Begun = (Streams, Option<Init>, u32);
+
+/// What became of a command that the runtime found missing or not executable; any other error stays one.
+fn not_startable(error: AgentError, request: &ExecRequest) -> Result<Begun, AgentError> {
+    let AgentError::Runtime { step: RuntimeStep::Exec, message } = &error else { return Err(error) };
+    let Some((status, what)) = shell_status(message, request) else { return Err(error) };
+    let text = format!("{}: {what}\n", error.code());
+    match Streams::ended_with(text.as_bytes(), request.terminal) {
+        Ok(streams) => {
+            tracing::info!(status, %error, "a command could not be started");
+            Ok((streams, None, status))
+        }
+        Err(_) => Err(error),
+    }
+}
+
+/// The status a shell gives a command that the runtime's message says this of.
+fn shell_status(message: &str, request: &ExecRequest) -> Option<(u32, &'static str)> {
+    let says = |parts: &[&str]| parts.iter().any(|part| message.contains(part));
+    if !request.args.first().is_some_and(|command| message.contains(command.as_str())) {
+        return None;
+    }
+    if says(&["no such file or directory", "No such file or directory", "not found in $PATH"]) {
+        Some((127, "the command is not there"))
+    } else if says(&["permission denied", "Permission denied", "is a directory", "exec format error"]) {
+        Some((126, "the command cannot be executed"))
+    } else {
+        None
+    }
+}
+
 fn into_weak<T>(arc: Arc<T>) -> Weak<T> {
     Arc::downgrade(&arc)
 }
@@ -419,6 +457,21 @@ async fn check_cwd(first: &First, request: &ExecRequest) -> Result<(), AgentErro
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_runtimes_message_tells_what_a_shell_would() {
+        let status = |command: &str, message: &str| {
+            let request = ExecRequest { args: vec![command.to_owned()], ..Default::default() };
+            shell_status(message, &request).map(|(status, _)| status)
+        };
+        let runc = "exec failed: unable to start container process: exec:";
+        assert_eq!(status("/x", &format!("{runc} \"/x\": stat /x: no such file or directory")), Some(127));
+        assert_eq!(status("x", &format!("{runc} \"x\": executable file not found in $PATH")), Some(127));
+        assert_eq!(status("/etc", &format!("{runc} \"/etc\": is a directory")), Some(126));
+        assert_eq!(status("/etc/x", &format!("{runc} \"/etc/x\": permission denied")), Some(126));
+        assert_eq!(status("/x", "cannot exec in a stopped container"), None);
+        assert_eq!(status("/x", "open /proc/7/ns/pid: no such file or directory"), None, "not the command");
+    }
 
     #[test]
     fn handled_signals_are_read_from_the_mask() {

@@ -39,7 +39,8 @@ pub(crate) struct Process {
 #[derive(Debug)]
 pub(crate) struct Live {
     pub(crate) streams: Streams,
-    pub(crate) handle: Handle,
+    /// `None` for a command that could not be started.
+    pub(crate) handle: Option<Handle>,
 }
 
 impl Process {
@@ -49,7 +50,7 @@ impl Process {
     }
 
     /// It runs, with these streams.
-    pub(crate) fn run(&self, streams: Streams, handle: Handle) {
+    pub(crate) fn run(&self, streams: Streams, handle: Option<Handle>) {
         let _ = self.live.set(Live { streams, handle }); // it is started once
         self.phase.send_replace(Phase::Running);
     }

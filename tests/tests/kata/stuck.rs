@@ -84,23 +84,32 @@ async fn output_that_nobody_may_read_does_not_hold_up_its_process() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_command_that_is_not_there_fails_and_leaves_nothing() {
+async fn a_command_that_is_not_there_ends_at_once_and_leaves_nothing() {
     let (world, shim, capture) = running().await;
     let id = capture.container.as_str();
     let agent = world.agent.as_ref().unwrap().pid();
     let count = |what: &str| std::fs::read_dir(format!("/proc/{agent}/{what}")).unwrap().count();
-    let processes = || std::fs::read_to_string(memory_group(&world, id).join("cgroup.procs")).unwrap();
-    // Once before anything is counted: what is made on first use stays.
-    shim.call("ExecProcess", exec(id, "e", &["/nosuch"])).await.unwrap_err();
-    let (descriptors, before) = (count("fd"), processes());
-    for args in [&["/nosuch"][..], &["nosuch", "-v"], &["/etc"], &["/bin/nosuch"]] {
-        let failed = shim.call("ExecProcess", exec(id, "e", args));
-        let failure = tokio::time::timeout(DEADLINE / 6, failed).await.unwrap().unwrap_err();
-        assert_eq!((failure.code, failure.reason()), (Code::INTERNAL, "runtime.exec"), "{args:?} {failure:?}");
+    let group = memory_group(&world, id).join("cgroup.procs");
+    // What the container itself runs comes and goes.
+    let strangers = || -> Vec<String> {
+        let pids = std::fs::read_to_string(&group).unwrap();
+        let name = |pid: &str| std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+        pids.lines().map(name).filter(|name| name.starts_with("runc")).collect()
+    };
+    // What is made on first use stays: counted after it.
+    shim.call("ExecProcess", exec(id, "e", &["/nosuch"])).await.unwrap();
+    assert_eq!(wait(&shim, id, "e").await, 127);
+    let descriptors = count("fd");
+    for (args, status) in [(&["/nosuch"][..], 127), (&["nosuch", "-v"], 127), (&["/bin/nosuch"], 127), (&["/etc"], 126)]
+    {
+        shim.call("ExecProcess", exec(id, "e", args)).await.unwrap();
+        let text = shim.read_all("ReadStderr", id, "e").await;
+        assert!(text.starts_with("runtime.exec: "), "{args:?}: {text}");
+        assert_eq!(wait(&shim, id, "e").await, status, "{args:?}");
         let gone = shim.poll("WaitProcess", json!({ "container_id": id, "exec_id": "e" })).await.unwrap_err();
         assert_eq!(gone.code, Code::NOT_FOUND, "{args:?}");
     }
-    assert_eq!(processes(), before, "processes of the container");
+    assert_eq!(strangers(), Vec::<String>::new(), "processes of the runtime in the container");
     assert_eq!(count("fd"), descriptors, "descriptors of the agent");
     let bundles = world.path("state");
     let left = tool("find", &[&bundles.display().to_string(), "-name", "x*.json"]).ok().stdout;
