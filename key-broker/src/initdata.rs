@@ -3,11 +3,9 @@
 use protocols::digest::Sha256Digest;
 use protocols::kbs::InitData;
 use protocols::reason::{self, Refusal};
+use protocols::tpm;
 use serde::Deserialize;
 use verifier::EvidenceClaims;
-
-/// PCR that holds the initdata's digest on a TPM: SHA-256 over 32 zeros and the digest.
-const INITDATA_PCR: u32 = 8;
 
 #[derive(Deserialize)]
 struct Document {
@@ -31,9 +29,7 @@ pub(crate) fn check(claims: &EvidenceClaims, init_data: &InitData) -> Result<(),
     let digest = Sha256Digest::of(init_data.body.as_bytes());
     let (expected, bound) = match claims {
         EvidenceClaims::Snp(claims) => (digest, Some(Sha256Digest::new(*claims.host_data()))),
-        EvidenceClaims::Tpm(claims) => {
-            (Sha256Digest::of_parts(&[&[0u8; 32], digest.as_bytes()]), claims.pcr(INITDATA_PCR))
-        }
+        EvidenceClaims::Tpm(claims) => (tpm::initdata_pcr(&digest), claims.pcr(tpm::INITDATA_PCR)),
     };
     if bound == Some(expected) {
         return Ok(());

@@ -20,6 +20,8 @@ use crate::digest::Sha256Digest;
 pub const ALG_SHA256: u16 = 0x000B;
 /// Number of PCRs we read and quote: SHA-256 bank, 0 to 23.
 pub const PCR_COUNT: usize = 24;
+/// The PCR that a guest measures its initdata into, before anything of it counts.
+pub const INITDATA_PCR: u32 = 8;
 /// Bitmap of PCRs 0 to 23, as `pcrSelect` carries it.
 pub const ALL_PCRS: [u8; 3] = [0xFF; 3];
 /// TPM_RC_RETRY: the command was not started; send it again.
@@ -61,6 +63,12 @@ impl TpmError {
 pub fn pcr_digest(pcrs: &[Sha256Digest]) -> Sha256Digest {
     let parts: Vec<&[u8]> = pcrs.iter().map(|pcr| pcr.as_bytes().as_slice()).collect();
     Sha256Digest::of_parts(&parts)
+}
+
+/// What [`INITDATA_PCR`] holds when this initdata was measured into it, and nothing else.
+#[must_use]
+pub fn initdata_pcr(digest: &Sha256Digest) -> Sha256Digest {
+    Sha256Digest::of_parts(&[&[0; 32], digest.as_bytes()])
 }
 
 /// Reads big-endian structures; `what` names the structure in errors.

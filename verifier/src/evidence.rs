@@ -9,15 +9,13 @@ use protocols::reason::{self, Refusal};
 use protocols::register::{RegisterKind, RegisterValue};
 use protocols::tcl::LogBinding;
 use protocols::time::Timestamp;
+use protocols::tpm::{INITDATA_PCR, initdata_pcr};
 use serde::Deserialize as _;
 use serde_json::Value;
 
 use crate::log::LogState;
 use crate::snp::{SnpClaims, SnpPolicy, verify_snp};
 use crate::tpm::{TpmClaims, TpmPolicy, verify_tpm};
-
-/// PCR that holds the initdata's digest on a TPM: SHA-256 over 32 zeros and the digest.
-pub const INITDATA_PCR: u32 = 8;
 
 /// What evidence and logs are judged by.
 #[derive(Debug, Clone)]
@@ -201,9 +199,7 @@ fn check_initdata(claims: &EvidenceClaims, init: &Init) -> Result<(), Refusal> {
     let (expected, bound) = match (claims, init.initdata) {
         (EvidenceClaims::Snp(snp), initdata) => (initdata.unwrap_or(none), Some(Sha256Digest::new(*snp.host_data()))),
         (EvidenceClaims::Tpm(_), None) => return Ok(()),
-        (EvidenceClaims::Tpm(tpm), Some(initdata)) => {
-            (Sha256Digest::of_parts(&[none.as_bytes(), initdata.as_bytes()]), tpm.pcr(INITDATA_PCR))
-        }
+        (EvidenceClaims::Tpm(tpm), Some(initdata)) => (initdata_pcr(&initdata), tpm.pcr(INITDATA_PCR)),
     };
     if bound == Some(expected) {
         return Ok(());

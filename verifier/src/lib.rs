@@ -27,7 +27,7 @@ mod testing;
 pub mod tpm;
 
 pub use appraise::{HighWater, Pass, Policy, Verdict, appraise, process_digest};
-pub use evidence::{EvidenceClaims, EvidencePolicy, INITDATA_PCR, bind_log, guest_of, verify_evidence};
+pub use evidence::{EvidenceClaims, EvidencePolicy, bind_log, guest_of, verify_evidence};
 pub use golden::{AuthenticatedGolden, AuthenticatedRevocations, authenticate};
 pub use log::{LogState, check_log};
 pub use signers::{RevocationRule, SignerConfig, SignersError, TrustedSigners};
