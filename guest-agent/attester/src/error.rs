@@ -1,5 +1,6 @@
 //! What can go wrong, each with its stable reason code.
 
+use protocols::digest::Sha256Digest;
 use protocols::event_log::LogError;
 use protocols::reason::{self, Code, Refusal};
 use protocols::register::RegisterValue;
@@ -67,6 +68,14 @@ pub enum AttesterError {
         /// What and why.
         detail: String,
     },
+    /// The initdata is not the one that the platform, or the guest's own log, was begun with.
+    #[error("the initdata is {actual}, not {expected}")]
+    Initdata {
+        /// What the platform binds, or the log's first record names.
+        expected: String,
+        /// What the guest has.
+        actual: String,
+    },
     /// The log could not be read or written.
     #[error("event log: {step}: {source}")]
     LogWrite {
@@ -93,6 +102,11 @@ pub enum AttesterError {
 }
 
 impl AttesterError {
+    pub(crate) fn initdata(expected: Option<Sha256Digest>, actual: Option<Sha256Digest>) -> Self {
+        let shown = |digest: Option<Sha256Digest>| digest.map_or_else(|| "none".to_owned(), |d| d.to_string());
+        Self::Initdata { expected: shown(expected), actual: shown(actual) }
+    }
+
     /// The stable reason code.
     #[must_use]
     pub const fn code(&self) -> Code {
@@ -102,6 +116,7 @@ impl AttesterError {
             Self::RegisterStart { .. } => reason::REGISTER_START,
             Self::EvidenceUnavailable { .. } => reason::EVIDENCE_UNAVAILABLE,
             Self::Environment { .. } => reason::POLICY_ENVIRONMENT,
+            Self::Initdata { .. } => reason::EVIDENCE_INITDATA,
             Self::LogWrite { .. } => reason::LOG_WRITE,
             Self::Poisoned(_) => reason::LOG_POISONED,
             Self::Event(error) => error.code(),
@@ -114,6 +129,9 @@ impl AttesterError {
     #[must_use]
     pub fn refusal(&self) -> Refusal {
         let (subject, expected) = match self {
+            Self::Initdata { expected, actual } => {
+                return Refusal::new(self.code(), "initdata", expected.clone(), actual.clone());
+            }
             Self::RegisterExtend { .. } | Self::RegisterUnavailable { .. } | Self::RegisterStart { .. } => {
                 ("measurement register", self.code().check())
             }

@@ -111,6 +111,10 @@ impl<A: Attester> Attester for FaultyAttester<A> {
     fn initdata_bound(&self) -> Option<Sha256Digest> {
         self.inner.initdata_bound()
     }
+
+    fn bind_initdata(&self, digest: &Sha256Digest) -> Result<(), AttesterError> {
+        self.inner.bind_initdata(digest)
+    }
 }
 
 /// What happens at the chosen operation of a [`FaultyIo`].

@@ -82,8 +82,16 @@ pub trait Attester: Send + Sync + Debug {
     /// [`AttesterError::RegisterUnavailable`].
     fn boot_pcr(&self, index: u32) -> Result<Option<Sha256Digest>, AttesterError>;
 
-    /// The initdata digest the platform binds into its evidence, where it binds one.
+    /// The initdata digest that the platform was started with and binds into its evidence, where it binds one.
     fn initdata_bound(&self) -> Option<Sha256Digest>;
+
+    /// Sees to it that all evidence from now on tells this initdata: a platform that was started with a digest
+    /// compares it, a TPM is extended in [`protocols::tpm::INITDATA_PCR`], once.
+    ///
+    /// # Errors
+    /// [`AttesterError::Initdata`] when the evidence tells something else; [`AttesterError::RegisterUnavailable`],
+    /// [`AttesterError::RegisterExtend`].
+    fn bind_initdata(&self, digest: &Sha256Digest) -> Result<(), AttesterError>;
 }
 
 impl<T: Attester + ?Sized> Attester for std::sync::Arc<T> {
@@ -121,5 +129,9 @@ impl<T: Attester + ?Sized> Attester for std::sync::Arc<T> {
 
     fn initdata_bound(&self) -> Option<Sha256Digest> {
         (**self).initdata_bound()
+    }
+
+    fn bind_initdata(&self, digest: &Sha256Digest) -> Result<(), AttesterError> {
+        (**self).bind_initdata(digest)
     }
 }

@@ -122,4 +122,8 @@ impl Attester for SimulatedSnpAttester {
     fn initdata_bound(&self) -> Option<Sha256Digest> {
         self.initdata
     }
+
+    fn bind_initdata(&self, digest: &Sha256Digest) -> Result<(), AttesterError> {
+        if self.initdata == Some(*digest) { Ok(()) } else { Err(AttesterError::initdata(self.initdata, Some(*digest))) }
+    }
 }

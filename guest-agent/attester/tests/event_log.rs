@@ -89,6 +89,14 @@ fn a_fresh_log_begins_with_init() {
     assert!(init.simulated && init.environment == Environment::Development && init.boot_nonce != [0; 32]);
     assert_eq!(log.guest().unwrap(), log.attester().guest(&init.boot_nonce).unwrap());
     agrees(&log);
+    drop(log);
+    for initdata in [None, Some(Sha256Digest::of(b"other"))] {
+        let facts = InitFacts { initdata, ..facts.clone() };
+        let refused = EventLog::open(&run.log_dir(), Arc::new(run.attester()), &facts).unwrap_err();
+        assert_eq!(refused.code().as_str(), "evidence.initdata", "a history has one initdata");
+    }
+    let (log, opened) = EventLog::open(&run.log_dir(), Arc::new(run.attester()), &facts).unwrap();
+    assert_eq!(opened, Opened::Resumed);
 
     let other = Run::new();
     let (other, _) = other.open().unwrap();

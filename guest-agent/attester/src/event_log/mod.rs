@@ -107,7 +107,8 @@ impl EventLog {
     /// [`AttesterError::LogWrite`] (also when another process has the log),
     /// [`AttesterError::RegisterUnavailable`], [`AttesterError::RegisterExtend`],
     /// [`AttesterError::Environment`] for a simulated platform in production and for a log begun in
-    /// another environment, [`AttesterError::Full`].
+    /// another environment, [`AttesterError::Initdata`] for a log begun with another initdata,
+    /// [`AttesterError::Full`].
     pub fn open(dir: &Path, attester: Arc<dyn Attester>, facts: &InitFacts) -> Result<(Self, Opened), AttesterError> {
         let io = DirIo::open_exclusive(dir).map_err(failed("open the log's directory"))?;
         Self::open_with(Box::new(io), attester, facts)
@@ -160,6 +161,10 @@ impl EventLog {
         };
         if found.init.as_ref().is_some_and(|init| init.environment != facts.environment) {
             return Err(AttesterError::Environment { what: "a log that was begun in another environment" });
+        }
+        // A disk that changed while the agent was down must not bring another policy into the same history.
+        if let Some(init) = found.init.as_ref().filter(|init| init.initdata != facts.initdata) {
+            return Err(AttesterError::initdata(init.initdata, facts.initdata));
         }
         state.length = found.length;
         state.head = found.head;

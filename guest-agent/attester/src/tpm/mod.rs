@@ -10,7 +10,7 @@ use protocols::digest::{Sha256Digest, Sha384Digest};
 use protocols::guest::GuestId;
 use protocols::kbs::{self, Tee, TpmEvidence, TpmQuote};
 use protocols::register::{HashAlg, RegisterKind, RegisterValue};
-use protocols::tpm::{self, Attest, PCR_COUNT, Primary, RC_OBJECT_MEMORY, TpmError};
+use protocols::tpm::{self, Attest, INITDATA_PCR, PCR_COUNT, Primary, RC_OBJECT_MEMORY, TpmError};
 
 use crate::{Attester, AttesterError, RegisterInfo, TpmAddress};
 use transport::{Connection, TransportError};
@@ -175,6 +175,29 @@ impl Attester for TpmAttester {
 
     fn initdata_bound(&self) -> Option<Sha256Digest> {
         None
+    }
+
+    fn bind_initdata(&self, digest: &Sha256Digest) -> Result<(), AttesterError> {
+        if self.pcr == INITDATA_PCR {
+            let detail = format!("PCR {INITDATA_PCR} is the initdata's: the log's register must be another one");
+            return Err(AttesterError::Config { detail });
+        }
+        let expected = tpm::initdata_pcr(digest);
+        let found = self
+            .transaction(|tpm| {
+                let before = tpm.pcr(INITDATA_PCR)?;
+                if before != Sha256Digest::new([0; 32]) {
+                    return Ok(before);
+                }
+                tpm.connection.run(&tpm::pcr_extend(INITDATA_PCR, digest))?;
+                tpm.pcr(INITDATA_PCR)
+            })
+            .map_err(|error| AttesterError::RegisterExtend { detail: self.detail(&error) })?;
+        if found == expected {
+            return Ok(());
+        }
+        let named = |value: Sha256Digest| format!("{value} in PCR {INITDATA_PCR}");
+        Err(AttesterError::Initdata { expected: named(found), actual: named(expected) })
     }
 }
 
