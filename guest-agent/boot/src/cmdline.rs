@@ -115,7 +115,7 @@ fn seconds(name: String, value: &str) -> Result<Duration, BootError> {
 }
 
 fn wrong(name: impl Into<String>, what: &'static str) -> BootError {
-    BootError::Parameter { name: name.into(), what }
+    BootError::parameter(name, what)
 }
 
 /// Words as the kernel separates them: a double quote starts or ends a stretch where blanks are part of the word.

@@ -13,7 +13,7 @@ pub enum BootError {
         /// Which one.
         name: String,
         /// What is wrong with it.
-        what: &'static str,
+        what: String,
     },
     /// A device carries something that calls itself initdata and is none.
     #[error("initdata on {}: {what}", device.display())]
@@ -42,6 +42,12 @@ pub enum BootError {
 }
 
 impl BootError {
+    /// A parameter that cannot be used.
+    #[must_use]
+    pub fn parameter(name: impl Into<String>, what: impl Into<String>) -> Self {
+        Self::Parameter { name: name.into(), what: what.into() }
+    }
+
     /// Its stable code.
     #[must_use]
     pub const fn code(&self) -> Code {

@@ -8,7 +8,7 @@ use flate2::bufread::GzDecoder;
 use super::MAX_TEXT;
 
 /// The longest gzip member that is read, in bytes.
-pub const MAX_IMAGE: u64 = 4 * 1024 * 1024;
+pub const MAX_IMAGE: u64 = 1024 * 1024;
 
 pub(super) const MAGIC: [u8; 8] = *b"initdata";
 
@@ -29,7 +29,7 @@ pub(super) fn read(device: &mut impl Read) -> io::Result<Option<String>> {
     device.read_exact(&mut length).map_err(|_| invalid("cut off in its length"))?;
     let length = u64::from_le_bytes(length);
     if length > MAX_IMAGE {
-        return Err(invalid("longer than 4 MiB"));
+        return Err(invalid("longer than 1 MiB"));
     }
     let mut compressed = Vec::new();
     device.take(length).read_to_end(&mut compressed)?;
@@ -40,7 +40,7 @@ pub(super) fn read(device: &mut impl Read) -> io::Result<Option<String>> {
     let mut bytes = Vec::new();
     (&mut gzip).take(MAX_TEXT as u64 + 1).read_to_end(&mut bytes).map_err(|_| invalid("not gzip"))?;
     if bytes.len() > MAX_TEXT {
-        return Err(invalid("longer than 4 MiB when unpacked"));
+        return Err(invalid("longer than 1 MiB when unpacked"));
     }
     // A second member, or anything else behind the first, would be bytes that no digest covers.
     if !gzip.into_inner().is_empty() {

@@ -27,8 +27,8 @@ use crate::BootError;
 pub use image::MAX_IMAGE;
 pub use scan::find;
 
-/// The longest initdata text, in bytes.
-pub const MAX_TEXT: usize = 4 * 1024 * 1024;
+/// The longest initdata text, in bytes: it travels with the evidence, in one request of the attestor's.
+pub const MAX_TEXT: usize = 1024 * 1024;
 /// The most files in one initdata.
 const MAX_FILES: usize = 64;
 /// The longest name of one, in bytes.
@@ -85,7 +85,7 @@ impl Initdata {
     pub fn parse(text: String, from: &Path) -> Result<Self, BootError> {
         let refused = |what: String| BootError::Initdata { device: from.to_owned(), what };
         if text.len() > MAX_TEXT {
-            return Err(refused("the text is longer than 4 MiB".to_owned()));
+            return Err(refused("the text is longer than 1 MiB".to_owned()));
         }
         // The parser's own message would quote what the host wrote.
         let document: Document = toml::from_str(&text).map_err(|error| {
