@@ -69,12 +69,15 @@ pub(super) fn process(process: &mut Process, spec: &PodSpec) -> Result<(), Strin
     if !rlimits.is_empty() {
         process.set_rlimits(Some(rlimits));
     }
-    if let Some(asked) = spec.oom_score_adj {
-        let own = std::fs::read_to_string(OWN_OOM_SCORE).map_err(|error| format!("{OWN_OOM_SCORE}: {error}"))?;
-        let own: i32 = own.trim().parse().map_err(|_| format!("{OWN_OOM_SCORE} holds no number"))?;
-        process.set_oom_score_adj(Some(asked.clamp(own.min(1000), 1000)));
-    }
     Ok(())
+}
+
+/// How gladly the kernel ends the first process for lack of memory: as asked, but never less than the agent, and never
+/// the agent's own rank by inheritance.
+pub(super) fn oom_score(asked: Option<i32>) -> Result<i32, String> {
+    let own = std::fs::read_to_string(OWN_OOM_SCORE).map_err(|error| format!("{OWN_OOM_SCORE}: {error}"))?;
+    let own: i32 = own.trim().parse().map_err(|_| format!("{OWN_OOM_SCORE} holds no number"))?;
+    Ok(asked.unwrap_or(0).clamp(own.min(1000), 1000))
 }
 
 /// A limit by its name in runtime specifications.

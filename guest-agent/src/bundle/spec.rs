@@ -188,6 +188,7 @@ fn spec(plan: Blueprint<'_>, env: &[String]) -> Result<Spec, Box<dyn std::error:
         )
         .build()?;
     oci_process.set_rlimits(None);
+    oci_process.set_oom_score_adj(Some(pod::oom_score(pod.and_then(|pod| pod.spec.oom_score_adj))?));
     if let Some(pod) = pod {
         pod::process(&mut oci_process, pod.spec)?;
     }
