@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use agent_policy::PolicyEngine;
 use anyhow::Context as _;
-use attester::{EventLog, InitFacts, Opened};
+use attester::{AttesterError, EventLog, InitFacts, Opened};
 use image_rs_fork::registry::{HttpRegistry, Registry};
 use kbs_client::Client;
 use protocols::events::Policy;
@@ -22,6 +22,7 @@ use crate::cgroup::OomEvents;
 use crate::config::Config;
 use crate::containers::Containers;
 use crate::error::AgentError;
+use crate::initdata::BoundInitdata;
 use crate::journal::{Journal, hash_file};
 use crate::kata::{self, Ended};
 use crate::launch::{Parts, PauseBundle, Pipeline, Places};
@@ -93,9 +94,9 @@ impl App {
         tracing::info!(version = VERSION, records = journal.log().count(), ?opened, "the event log is open");
 
         let client = Client::new(config.attestor.clone()).context("attestor")?;
-        let receipt_file = state_dir.join("receipt");
+        let (receipt_file, initdata) = (state_dir.join("receipt"), config.initdata.as_ref().map(BoundInitdata::shown));
         let attestor: Arc<dyn RemoteAttestor> =
-            Arc::new(AttestorLink::new(client, Arc::clone(&journal), config.initdata.clone(), receipt_file));
+            Arc::new(AttestorLink::new(client, Arc::clone(&journal), initdata, receipt_file));
         let containers = Arc::new(Containers::default());
         let pipeline = Arc::new(Pipeline::new(Parts {
             registry,
@@ -182,10 +183,17 @@ async fn open_log(config: Arc<Config>) -> anyhow::Result<(EventLog, Opened)> {
         let attester = attester::open(&config.attester, config.environment, &config.state_dir)
             .map_err(AgentError::from)
             .map_err(coded)?;
+        let initdata = config.initdata.as_ref().map(BoundInitdata::digest);
+        // The attestor would take the guest for one in which that initdata is in force.
+        if let Some(bound) = attester.initdata_bound().filter(|bound| initdata != Some(*bound)) {
+            let actual = initdata.map_or_else(|| "none".to_owned(), |digest| digest.to_string());
+            let error = AttesterError::Initdata { expected: bound.to_string(), actual };
+            return Err(coded(error.into()));
+        }
         let facts = InitFacts {
             agent: VERSION.to_owned(),
             agent_h: hash_file(Path::new("/proc/self/exe")).context("the agent's own executable")?,
-            initdata: attester.initdata_bound(),
+            initdata,
             config: config.digest,
             environment: config.environment,
         };
@@ -195,7 +203,7 @@ async fn open_log(config: Arc<Config>) -> anyhow::Result<(EventLog, Opened)> {
 }
 
 /// Puts the stable code before the words of an error that keeps the agent from starting.
-fn coded(error: AgentError) -> anyhow::Error {
+pub(crate) fn coded(error: AgentError) -> anyhow::Error {
     let code = error.code();
     anyhow::Error::new(error).context(code.to_string())
 }

@@ -181,6 +181,15 @@ pub enum AgentError {
     /// What was to be the policy is none.
     #[error(transparent)]
     Policy(#[from] agent_policy::PolicyError),
+    /// The guest's start.
+    #[error(transparent)]
+    Boot(#[from] boot::BootError),
+    /// A pull took longer than it may.
+    #[error("the pull was not done after {seconds} s")]
+    PullTime {
+        /// How long it may take.
+        seconds: u64,
+    },
     /// Something of the sandbox that is no launch.
     #[error(transparent)]
     Sandbox(#[from] sandbox::SandboxError),
@@ -262,6 +271,8 @@ impl AgentError {
             Self::Denied(denied) => denied.code(),
             Self::Policy(error) => error.code(),
             Self::Sandbox(error) => error.code(),
+            Self::Boot(error) => error.code(),
+            Self::PullTime { .. } => reason::IMAGE_REGISTRY,
             Self::NotOffered { .. } => reason::KATA_METHOD,
             Self::Order { .. } => reason::KATA_ORDER,
         }

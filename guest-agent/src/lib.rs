@@ -20,6 +20,7 @@ pub mod error;
 pub mod gate;
 mod image_service;
 mod images;
+mod initdata;
 pub mod io;
 pub mod journal;
 pub mod kata;
@@ -30,6 +31,9 @@ mod restart;
 pub mod runtime;
 pub mod server;
 pub mod service;
+pub mod start;
+
+pub use initdata::BoundInitdata;
 
 /// Release of the agent.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");

@@ -11,15 +11,16 @@ use kbs_client::{Attestor, AttestorConfig};
 use protocols::digest::Sha256Digest;
 use protocols::environment::Environment;
 use protocols::image::Layout;
-use protocols::kbs::InitData;
 use protocols::tcl::{MAX_RECORDS_PER_REQUEST, Mode};
 use serde::Deserialize;
 use verifier::{SignerConfig, TrustedSigners};
 
+use super::boot::{BootFile, InitdataRules};
 use super::image_service::{self, ImageServiceFile};
 use super::kata::{self, KataFile};
 use super::{BootState, Config, ConfigError, GoldenFrom, Listen, Local, Modes, Receipts, Vsock};
 use crate::gate::METHODS;
+use crate::initdata::{BoundInitdata, Brought};
 
 /// The longest path of a unix socket, in bytes.
 pub(super) const MAX_SOCKET_PATH: usize = 107;
@@ -31,19 +32,21 @@ const MAX_QUEUE: u64 = MAX_RECORDS_PER_REQUEST as u64;
 /// What of one delivery is kept free for the records of restarts and of the end.
 const SPARE: u64 = 24;
 
-#[derive(Deserialize)]
+#[derive(Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct File {
     #[serde(default)]
-    environment: Environment,
-    state_dir: PathBuf,
+    pub(super) environment: Environment,
+    pub(super) state_dir: PathBuf,
     image_dir: PathBuf,
     listen: ListenFile,
-    attester: AttesterConfig,
-    attestor: AttestorConfig,
+    pub(super) attester: AttesterConfig,
+    /// Absent only where initdata brings it.
+    attestor: Option<AttestorConfig>,
     modes: ModesFile,
     local: Option<LocalFile>,
-    signers: Vec<SignerConfig>,
+    /// Absent only where initdata brings them.
+    signers: Option<Vec<SignerConfig>>,
     #[serde(default)]
     registry: RegistryConfig,
     #[serde(default)]
@@ -53,9 +56,11 @@ pub(super) struct File {
     runtime: RuntimeFile,
     kata: Option<KataFile>,
     image_service: Option<ImageServiceFile>,
+    pub(super) initdata: Option<InitdataRules>,
+    pub(super) boot: Option<BootFile>,
 }
 
-#[derive(Default, Deserialize)]
+#[derive(Clone, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 struct ImagesFile {
     signature_policy: Option<PathBuf>,
@@ -65,28 +70,28 @@ struct ImagesFile {
     quota_bytes: Option<u64>,
 }
 
-#[derive(Deserialize)]
+#[derive(Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct ListenFile {
     unix: PathBuf,
     vsock: Option<VsockFile>,
 }
 
-#[derive(Deserialize)]
+#[derive(Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct VsockFile {
     port: u32,
     allow: Vec<String>,
 }
 
-#[derive(Deserialize)]
+#[derive(Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct ModesFile {
     permitted: Vec<Mode>,
     default: Mode,
 }
 
-#[derive(Deserialize)]
+#[derive(Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct LocalFile {
     boot_state: BootStateFile,
@@ -95,7 +100,7 @@ struct LocalFile {
     golden_from: GoldenFrom,
 }
 
-#[derive(Deserialize)]
+#[derive(Clone, Deserialize)]
 #[serde(rename_all = "lowercase")]
 enum BootStateFile {
     Unmeasured(bool),
@@ -103,22 +108,36 @@ enum BootStateFile {
     Initdata(bool),
 }
 
-#[derive(Deserialize)]
+#[derive(Clone, Deserialize)]
 #[serde(rename_all = "lowercase")]
 enum ReceiptsFile {
     Wait,
     Queue,
 }
 
-#[derive(Deserialize)]
+#[derive(Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct RuntimeFile {
     path: PathBuf,
 }
 
 impl File {
-    pub(super) fn check(self, digest: Sha256Digest) -> Result<Config, ConfigError> {
+    /// Checks everything, with what the initdata brings in place of the file's own.
+    pub(super) fn check(
+        mut self,
+        digest: Sha256Digest,
+        initdata: Option<BoundInitdata>,
+        brought: Brought,
+    ) -> Result<Config, ConfigError> {
         let environment = self.environment;
+        let attestor = brought.attestor.or(self.attestor.take());
+        let attestor = attestor.ok_or_else(|| field("attestor", "stands neither here nor in an initdata"))?;
+        let signers = brought.signers.or(self.signers.take());
+        let signers = signers.ok_or_else(|| field("signers", "stand neither here nor in an initdata"))?;
+        for (path, digest) in brought.roots {
+            self.registry.roots.push(path.clone());
+            self.registry.file_digests.insert(path, digest);
+        }
         let development = |field, needed: bool| match environment {
             Environment::Production if needed => Err(ConfigError::Production { field }),
             _ => Ok(()),
@@ -134,7 +153,7 @@ impl File {
             }
         }
         development("attester", self.attester.simulated())?;
-        let (http, unmeasured_root) = match &self.attestor {
+        let (http, unmeasured_root) = match &attestor {
             AttestorConfig::Tcl { url, root, root_digest, .. } => {
                 (url.starts_with("http:"), root.is_some() && root_digest.is_none())
             }
@@ -150,6 +169,12 @@ impl File {
         let digested = self.images.signature_policy.is_none() || self.images.signature_policy_digest.is_some();
         development("images.signature_policy without signature_policy_digest", !digested)?;
 
+        if let Some(rules) = &self.initdata {
+            rules.check()?;
+            // Nothing binds a TPM guest's initdata when it is launched: without an attestor nobody would look at it.
+            let alone = matches!(self.attester, AttesterConfig::Tpm { .. }) && rules.digest.is_none();
+            development("initdata without digest beside a TPM and mode local", alone && self.local.is_some())?;
+        }
         let modes = check_modes(self.modes)?;
         let local = match (modes.permitted.contains(&Mode::Local), self.local) {
             (true, Some(local)) => Some(check_local(local)?),
@@ -163,20 +188,21 @@ impl File {
             digest,
             environment,
             listen: check_listen(self.listen)?,
-            initdata: read_initdata(&self.attester)?,
+            initdata,
             attester: self.attester,
-            attestor: Attestor::new(&self.attestor, environment).map_err(|error| field("attestor", error))?,
+            attestor: Attestor::new(&attestor, environment).map_err(|error| field("attestor", error))?,
             modes,
             local,
-            signers: TrustedSigners::new(self.signers).map_err(|error| field("signers", error))?,
+            signers: TrustedSigners::new(signers).map_err(|error| field("signers", error))?,
             registry: self.registry,
             signatures: check_signatures(environment, &self.images)?,
             limits: self.limits,
             image_layout: self.images.layout,
             image_quota: self.images.quota_bytes,
             runtime: self.runtime.path,
-            kata: self.kata.map(|file| kata::check(file, environment)).transpose()?,
             image_service: self.image_service.map(image_service::check).transpose()?,
+            kata: self.kata.map(|file| kata::check(file, environment, brought.policy)).transpose()?,
+            pull_time: None,
             state_dir: self.state_dir,
             image_dir: self.image_dir,
         })
@@ -287,14 +313,4 @@ fn check_pcrs(pcrs: &BTreeMap<String, String>) -> Result<BTreeMap<u32, Sha256Dig
         return Err(field("local.boot_state.pcrs", "names no PCR"));
     }
     pcrs.iter().map(pcr).collect()
-}
-
-/// The initdata file's text travels with the evidence that its digest is bound into.
-fn read_initdata(attester: &AttesterConfig) -> Result<Option<InitData>, ConfigError> {
-    let AttesterConfig::SimulatedSnp { initdata: Some(path), .. } = attester else { return Ok(None) };
-    let read = |path: &Path| {
-        let body = std::fs::read_to_string(path)?;
-        Ok(InitData { format: "toml".to_owned(), body })
-    };
-    read(path).map(Some).map_err(|source| ConfigError::Read { path: path.clone(), source })
 }

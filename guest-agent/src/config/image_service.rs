@@ -16,7 +16,7 @@ pub struct ImageService {
     pub bundles: PathBuf,
 }
 
-#[derive(Deserialize)]
+#[derive(Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct ImageServiceFile {
     socket: PathBuf,

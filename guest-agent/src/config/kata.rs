@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use protocols::digest::Sha256Digest;
 use protocols::environment::Environment;
@@ -12,6 +13,8 @@ use super::ConfigError;
 use super::file::{field, read_bounded};
 use crate::kata::address::Address;
 
+/// How long a hot-plugged device may take to appear where the command line says nothing.
+const DEVICE_TIME: Duration = Duration::from_secs(3);
 /// The largest policy, in bytes.
 const MAX_POLICY: usize = agent_policy::MAX_TEXT;
 
@@ -40,6 +43,8 @@ pub struct Kata {
     pub capabilities: BTreeSet<String>,
     /// Devices of the guest, by path, that a container may have.
     pub devices: BTreeSet<PathBuf>,
+    /// How long a hot-plugged device may take to appear.
+    pub device_time: Duration,
 }
 
 /// The sandbox container's bundle, part of the guest's own image.
@@ -51,7 +56,7 @@ pub struct Pause {
     pub digest: Sha256Digest,
 }
 
-#[derive(Deserialize)]
+#[derive(Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct KataFile {
     listen: Address,
@@ -74,7 +79,8 @@ pub(super) struct KataFile {
     devices: BTreeSet<PathBuf>,
 }
 
-pub(super) fn check(file: KataFile, environment: Environment) -> Result<Kata, ConfigError> {
+/// `policy` is the initdata's, where it brings one.
+pub(super) fn check(file: KataFile, environment: Environment, policy: Option<String>) -> Result<Kata, ConfigError> {
     let run_dir = file.run_dir.unwrap_or_else(|| "/run/kata-containers".into());
     let namespaces_dir = file.namespaces_dir.unwrap_or_else(|| "/run/sandbox-ns".into());
     let resolv_conf = file.resolv_conf.unwrap_or_else(|| "/etc/resolv.conf".into());
@@ -101,10 +107,11 @@ pub(super) fn check(file: KataFile, environment: Environment) -> Result<Kata, Co
     }
     let drivers =
         file.storage_drivers.iter().map(|name| name.parse().map_err(|error| field("kata.storage_drivers", error)));
+    let measured_policy = read_policy(file.policy, file.policy_digest)?;
     Ok(Kata {
         storage_drivers: drivers.collect::<Result<_, _>>()?,
         namespaces_dir,
-        policy: read_policy(file.policy, file.policy_digest)?,
+        policy: policy.unwrap_or(measured_policy),
         listen: file.listen,
         hybrid_vsock: file.hybrid_vsock,
         pause: Pause { bundle: file.pause_bundle, digest: file.pause_digest },
@@ -113,6 +120,7 @@ pub(super) fn check(file: KataFile, environment: Environment) -> Result<Kata, Co
         kernel_modules: file.kernel_modules,
         capabilities: file.capabilities,
         devices: file.devices,
+        device_time: DEVICE_TIME,
     })
 }
 

@@ -1,14 +1,16 @@
 //! The configuration file, read whole and checked whole before anything starts. Its bytes are measured.
 
+mod boot;
 mod file;
 mod image_service;
 mod kata;
+mod measured;
 #[cfg(test)]
 pub(crate) mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::Read as _;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use attester::AttesterConfig;
 use image_rs_fork::registry::RegistryConfig;
@@ -17,15 +19,15 @@ use kbs_client::Attestor;
 use protocols::digest::Sha256Digest;
 use protocols::environment::Environment;
 use protocols::image::Layout;
-use protocols::kbs::InitData;
 use protocols::tcl::Mode;
 use verifier::TrustedSigners;
 
+pub use boot::{Brings, InitdataRules};
 pub use image_service::ImageService;
 pub use kata::{Kata, Pause};
+pub use measured::Measured;
 
-/// The largest configuration file, in bytes.
-const MAX_FILE: u64 = 256 * 1024;
+use crate::initdata::BoundInitdata;
 
 /// What is wrong with a configuration file. The agent does not start with it.
 #[derive(Debug, thiserror::Error)]
@@ -140,8 +142,8 @@ pub struct Config {
     pub listen: Listen,
     /// The platform.
     pub attester: AttesterConfig,
-    /// The initdata the simulated platform was started with, where it was.
-    pub initdata: Option<InitData>,
+    /// The initdata in force, where there is one.
+    pub initdata: Option<BoundInitdata>,
     /// The remote attestor.
     pub attestor: Attestor,
     /// Where launches are decided.
@@ -166,31 +168,25 @@ pub struct Config {
     pub kata: Option<Kata>,
     /// The image service for a stock Kata agent, where one runs in the guest.
     pub image_service: Option<ImageService>,
+    /// How long one pull may take; none: as long as it goes on.
+    pub pull_time: Option<Duration>,
 }
 
 impl Config {
-    /// Reads and checks the file at `path`.
+    /// Reads and checks the file at `path`, for a guest without initdata.
     ///
     /// # Errors
     /// [`ConfigError`] names the field.
     pub fn read(path: &Path) -> Result<Self, ConfigError> {
-        let named = |source| ConfigError::Read { path: path.to_owned(), source };
-        let mut bytes = Vec::new();
-        let file = std::fs::File::open(path).map_err(named)?;
-        file.take(MAX_FILE + 1).read_to_end(&mut bytes).map_err(named)?;
-        if bytes.len() as u64 > MAX_FILE {
-            return Err(named(std::io::Error::other("larger than 256 KiB")));
-        }
-        Self::parse(&bytes)
+        Measured::read(path)?.config()
     }
 
-    /// Checks a file's bytes. Reads the files they name (roots, initdata, signature policy and its keys) and nothing else.
+    /// Checks a file's bytes, for a guest without initdata. Reads the files they name (roots, policies and keys) and
+    /// nothing else.
     ///
     /// # Errors
     /// [`ConfigError`] names the field.
     pub fn parse(bytes: &[u8]) -> Result<Self, ConfigError> {
-        let text = std::str::from_utf8(bytes).map_err(|_| ConfigError::Form("not UTF-8".to_owned()))?;
-        let file: file::File = toml::from_str(text).map_err(|error| ConfigError::Form(error.to_string()))?;
-        file.check(Sha256Digest::of(bytes))
+        Measured::parse(bytes)?.config()
     }
 }

@@ -1,5 +1,6 @@
 //! The table of configurations that are taken and refused.
 
+use ::boot::KernelParameters;
 use protocols::keys::{KeyKind, SigningKey};
 
 use super::*;
@@ -316,4 +317,101 @@ fn production_takes_no_file_whose_digest_the_configuration_does_not_say() {
     };
     Config::parse(replaced(&development(), ACCEPT, &by_key(&path("key"))).as_bytes()).unwrap();
     assert!(parse(&by_key(&path("key"))).unwrap_err().to_string().contains("keyData"));
+}
+
+fn given(words: &str) -> KernelParameters {
+    KernelParameters::parse(words).unwrap()
+}
+
+#[test]
+fn what_the_host_says_on_the_command_line_is_applied_and_the_environment_comes_first() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut config = Config::parse(kata(dir.path()).as_bytes()).unwrap();
+    let words = "agent.server_addr=vsock://-1:9 agent.image_pull_timeout=90 agent.hotplug_timeout=7 \
+                 agent.https_proxy=http://proxy.example:3128 agent.no_proxy=a.example agent.log=debug";
+    config.apply(&given(words), None).unwrap();
+    let sandbox = config.kata.clone().unwrap();
+    assert_eq!((sandbox.listen.to_string().as_str(), sandbox.device_time.as_secs()), ("vsock://-1:9", 7));
+    assert_eq!(config.pull_time, Some(Duration::from_secs(90)));
+    assert_eq!(config.registry.proxy.as_deref(), Some("http://proxy.example:3128"));
+    assert_eq!(config.registry.no_proxy, ["a.example"]);
+    config.apply(&given(words), Some("vsock://-1:10")).unwrap();
+    assert_eq!(config.kata.unwrap().listen.to_string(), "vsock://-1:10");
+}
+
+#[test]
+fn nobody_is_let_in_by_the_command_line_whom_a_production_configuration_keeps_out() {
+    let dir = tempfile::tempdir().unwrap();
+    let text = kata(dir.path());
+    let policy = Sha256Digest::of(b"package agent_policy\n");
+    let table = text.get(text.find("[kata]").unwrap()..).unwrap();
+    let production = format!("{}\n{table}policy_digest = \"{policy}\"\n", production());
+    for (measured, said, taken) in [
+        ("vsock://-1:1024", "vsock://-1:1025", true),
+        ("vsock://-1:1024", "unix:///run/a.sock", false),
+        ("unix:///run/a.sock", "vsock://-1:1024", false),
+        ("unix:///run/a.sock", "unix://@b", true),
+        ("vsock://-1:1024", "tcp://0.0.0.0:1", false),
+    ] {
+        let text = replaced(&production, "vsock://-1:1024", measured);
+        let mut config = Config::parse(text.as_bytes()).unwrap();
+        let applied = config.apply(&given(&format!("agent.server_addr={said}")), None);
+        assert_eq!(applied.is_ok(), taken, "{measured}, {said}");
+        assert_eq!(applied.err().map(|error| error.code().as_str()), (!taken).then_some("boot.parameter"));
+        assert_eq!(config.kata.unwrap().listen.to_string() == said, taken);
+    }
+    let mut config = Config::parse(text.as_bytes()).unwrap();
+    config.apply(&given("agent.server_addr=unix:///run/a.sock"), None).unwrap();
+}
+
+#[test]
+fn parameters_that_are_not_named_do_not_count() {
+    let named = |names: &str| format!("{}\n[boot]\nparameters = {names}\n", development());
+    let all = given(
+        "agent.log=debug agent.server_addr=vsock://-1:9 agent.image_pull_timeout=90 agent.hotplug_timeout=7 \
+                     agent.https_proxy=http://p.example:1 agent.no_proxy=a.example",
+    );
+    let kept = |text: &str| Measured::parse(text.as_bytes()).unwrap().permitted(&all);
+    assert_eq!(kept(&development()), all);
+    assert_eq!(kept(&named("[]")), KernelParameters::default());
+    let expected = KernelParameters { log_level: Some("debug".to_owned()), ..Default::default() };
+    assert_eq!(kept(&named("[\"log\"]")), expected);
+    let names =
+        "[\"log\", \"server_addr\", \"image_pull_timeout\", \"hotplug_timeout\", \"https_proxy\", \"no_proxy\"]";
+    assert_eq!(kept(&named(names)), all);
+    assert!(Measured::parse(named("[\"signers\"]").as_bytes()).is_err());
+}
+
+#[test]
+fn initdata_counts_only_where_the_configuration_says_what_it_may_bring() {
+    let with = |text: &str, lines: &str| format!("{text}\n[initdata]\n{lines}\n");
+    let rules = |lines: &str| Measured::parse(with(&development(), lines).as_bytes());
+    assert!(Measured::parse(development().as_bytes()).unwrap().initdata_rules().is_none());
+    let whole = rules("allow = [\"policy\", \"signers\", \"attestor\", \"roots\"]\nrequired = true").unwrap();
+    let whole = whole.initdata_rules().unwrap();
+    assert_eq!(whole.allow.len(), 4);
+    assert_eq!(whole.folder, Path::new("/run/confidential-containers/initdata"));
+    for lines in ["", "allow = []", "required = true", "allow = [\"state_dir\"]\nrequired = true"] {
+        assert!(rules(lines).is_err(), "{lines}");
+    }
+    assert!(rules("allow = []\nrequired = true\nfolder = \"initdata\"").unwrap().config().is_err());
+
+    // With a TPM and no attestor nobody would see which initdata it is.
+    let production = with(&production(), "allow = [\"signers\"]\nrequired = true");
+    let refused = Config::parse(production.as_bytes());
+    assert!(matches!(refused, Err(ConfigError::Production { .. })), "{refused:?}");
+    let digest = Sha256Digest::of(b"initdata");
+    Config::parse(format!("{production}digest = \"{digest}\"\n").as_bytes()).unwrap();
+}
+
+#[test]
+fn signers_and_attestor_stand_in_the_file_or_in_the_initdata() {
+    let text = development();
+    let cut = |from: &str, to: &str| {
+        let (start, end) = (text.find(from).unwrap(), text.find(to).unwrap());
+        format!("{}{}", &text[..start], &text[end..])
+    };
+    for without in [cut("[attestor]", "[modes]"), cut("[[signers]]", "[registry]")] {
+        assert!(matches!(Config::parse(without.as_bytes()), Err(ConfigError::Field { .. })));
+    }
 }

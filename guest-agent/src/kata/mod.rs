@@ -21,7 +21,6 @@ mod wire;
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use ::sandbox::Roots;
 use ::sandbox::storage::StorageConfig;
@@ -37,8 +36,6 @@ pub(crate) use status::of as status;
 
 pub use wire::bounded;
 
-/// How long a block device may take to appear.
-const DEVICE_TIME: Duration = Duration::from_secs(3);
 /// The most storages at one time.
 const MAX_STORAGES: usize = 256;
 
@@ -64,7 +61,7 @@ impl KataAgent {
             ..guest
         };
         let mut storage_config =
-            StorageConfig { device_timeout: DEVICE_TIME, most: MAX_STORAGES, ..Default::default() };
+            StorageConfig { device_timeout: config.device_time, most: MAX_STORAGES, ..Default::default() };
         storage_config.permitted.extend(config.storage_drivers.iter().copied());
         let (config, ended) = (Arc::new(config), Arc::default());
         Self { agent, config, policy, roots, storage_config, sandbox: pod::State::default(), ended }

@@ -6,12 +6,9 @@ use sandbox::network::{HardwareAddress, Interface, Neighbour, Network, Prefix, R
 use super::KataAgent;
 use crate::error::AgentError;
 
-/// How long a hot-plugged device may take to appear.
-const DEVICE_TIME: std::time::Duration = std::time::Duration::from_secs(3);
-
 impl KataAgent {
     fn network(&self) -> Result<Network, AgentError> {
-        Ok(Network::open(&self.roots, DEVICE_TIME)?)
+        Ok(Network::open(&self.roots, self.config.device_time)?)
     }
 
     pub(super) async fn update_interface(

@@ -19,6 +19,7 @@ use crate::clock::Clock;
 use crate::config::{BootState, Config, GoldenFrom, Local};
 use crate::containers::Container;
 use crate::error::{AgentError, blocking};
+use crate::initdata::BoundInitdata;
 use crate::journal::Journal;
 
 /// Decides on launches. Everything it decides by is measured configuration, the log, or signed.
@@ -135,7 +136,7 @@ impl Decider {
                 Ok(())
             }
             BootState::Initdata => {
-                let initdata = self.config.initdata.as_ref().map(|data| Sha256Digest::of(data.body.as_bytes()));
+                let initdata = self.config.initdata.as_ref().map(BoundInitdata::digest);
                 let Some(expected) = initdata else {
                     return Err(AgentError::BootState {
                         what: "initdata".to_owned(),

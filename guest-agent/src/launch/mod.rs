@@ -244,7 +244,13 @@ impl Pipeline {
             fetched.verify(&ImagePolicy::host(self.config.signatures.clone(), self.decider.now()), registry).await?;
         container.enter(Stage::Pull);
         let keys = BrokerKeys::new(self.attestor.as_ref());
-        let image = pull(verified, registry, self.store.as_ref(), &keys, &self.config.limits, &container.pull).await?;
+        let pulled = pull(verified, registry, self.store.as_ref(), &keys, &self.config.limits, &container.pull);
+        let image = match self.config.pull_time {
+            Some(time) => tokio::time::timeout(time, pulled)
+                .await
+                .map_err(|_| AgentError::PullTime { seconds: time.as_secs() })??,
+            None => pulled.await?,
+        };
         container.set_manifest(image.measurement().manifest);
         Ok(image)
     }
