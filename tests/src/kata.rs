@@ -252,7 +252,10 @@ resolv_conf = "{folder_name}/resolv.conf"
 }
 
 /// A pause bundle of busybox, which sleeps.
-fn pause_bundle(bundle: &Path) {
+///
+/// # Panics
+/// When it cannot be written.
+pub fn pause_bundle(bundle: &Path) {
     let rootfs = bundle.join("rootfs");
     fs::create_dir_all(&rootfs).unwrap();
     fs::copy(program("busybox"), rootfs.join("busybox")).unwrap();
@@ -269,7 +272,11 @@ fn pause_bundle(bundle: &Path) {
     fs::write(bundle.join("config.json"), config.to_string()).unwrap();
 }
 
-/// What the configuration pins.
-fn pause_digest(bundle: &Path) -> String {
+/// What the configuration pins, as `tclctl` says it.
+///
+/// # Panics
+/// When the bundle cannot be measured.
+#[must_use]
+pub fn pause_digest(bundle: &Path) -> String {
     run(tclctl(&["pause-digest", &bundle.display().to_string()])).ok().stdout.trim().to_owned()
 }

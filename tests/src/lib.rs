@@ -10,6 +10,7 @@ pub mod entry;
 pub mod erofs_image;
 pub mod golden;
 pub mod image;
+pub mod initdata;
 pub mod kata;
 pub mod oci11;
 pub mod process;

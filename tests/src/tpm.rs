@@ -51,6 +51,23 @@ impl Tpm {
         PathBuf::from(format!("{}.ctrl", socket.display()))
     }
 
+    /// Becomes the TPM of a machine that QEMU emulates, after a reboot: gives the socket of its control channel. Keys
+    /// and NV stay, so that an enrolled attestation key is still this TPM's.
+    ///
+    /// # Panics
+    /// When it does not start.
+    pub fn into_machine(&mut self) -> PathBuf {
+        self.service.stop();
+        let control = Self::control(&self.socket);
+        let _ = fs::remove_file(&control);
+        let mut command = Command::new(program("swtpm"));
+        command.args(["socket", "--tpm2", "--tpmstate"]).arg(format!("dir={}", self.state.display()));
+        command.arg("--ctrl").arg(format!("type=unixio,path={}", control.display()));
+        self.service = Service::start("swtpm", &command, &self.log);
+        self.service.wait_for(|_| control.exists().then_some(()));
+        control
+    }
+
     /// As the agent's configuration names it.
     #[must_use]
     pub fn device(&self) -> String {

@@ -7,10 +7,15 @@
 //!     vm_guest remove FOLDER                               ends that mount
 //!     vm_guest list FOLDER                                 one line for each name below
 //!     vm_guest flip FILE OFFSET                            inverts one byte
+//!     vm_guest kata METHOD [FILE]                          one call of the Kata service, its request as JSON; says the answer
+//!     vm_guest health                                      the Kata service's health
+//!     vm_guest output METHOD CONTAINER [EXEC]              a process's stream to its end
+//!     vm_guest forward FROM TO                             gives connections on to another address, until it is ended
 //!     vm_guest leftovers                                   fails while loop or mapped devices are left
 
 use protocols::time::Timestamp;
 use std::fs::File;
+use std::net::{Shutdown, TcpListener, TcpStream};
 use std::os::fd::AsFd as _;
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
@@ -23,6 +28,7 @@ use image_rs_fork::registry::OciLayout;
 use image_rs_fork::{
     ErofsStore, ImagePolicy, Limits, MeasuredImage, NoKeys, NoProgress, SignaturePolicy, Unenforced, fetch, pull,
 };
+use integration_tests::kata::Shim;
 use integration_tests::vm::listing;
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, fsconfig_create, fsconfig_set_flag, fsconfig_set_string,
@@ -57,9 +63,59 @@ fn run(arguments: &[String]) -> Result<()> {
             Ok(())
         }
         ["flip", file, offset] => flip(file, offset.parse()?),
+        ["kata", method] => answered(method, "{}"),
+        ["kata", method, file] => answered(method, &std::fs::read_to_string(file).context("the request")?),
+        ["health"] => wait(async {
+            shim().await.healthy().await;
+            println!("serving");
+            Ok(())
+        }),
+        ["output", method, container] => wait(output(method, container, "")),
+        ["output", method, container, exec] => wait(output(method, container, exec)),
+        ["forward", from, to] => forward(from, to),
         ["leftovers"] => leftovers(),
         _ => bail!("unknown command {arguments:?}"),
     }
+}
+
+/// Where the guest's agent listens for the shim.
+const KATA: &str = "unix:///run/kata.sock";
+
+async fn shim() -> Shim {
+    Shim::connect(KATA).await
+}
+
+fn wait(work: impl Future<Output = Result<()>>) -> Result<()> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(work)
+}
+
+fn answered(method: &str, request: &str) -> Result<()> {
+    let request = serde_json::from_str(request).context("the request")?;
+    wait(async {
+        match shim().await.poll(method, request).await {
+            Ok(answer) => println!("{answer}"),
+            Err(failure) => bail!("{:?} {}", failure.code, failure.text),
+        }
+        Ok(())
+    })
+}
+
+async fn output(method: &str, container: &str, exec: &str) -> Result<()> {
+    print!("{}", shim().await.read_all(method, container, exec).await);
+    Ok(())
+}
+
+fn forward(from: &str, to: &str) -> Result<()> {
+    for near in TcpListener::bind(from)?.incoming() {
+        let (near, far) = (near?, TcpStream::connect(to)?);
+        for (mut from, mut to) in [(near.try_clone()?, far.try_clone()?), (far, near)] {
+            std::thread::spawn(move || {
+                let _ = std::io::copy(&mut from, &mut to); // either end may break off
+                let _ = to.shutdown(Shutdown::Write);
+            });
+        }
+    }
+    Ok(())
 }
 
 /// Everything but the mount ends with this process; the kernel keeps what the mount needs.

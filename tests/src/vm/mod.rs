@@ -37,6 +37,8 @@ pub struct Guest {
     memory_mib: u32,
     arguments: Vec<OsString>,
     command_line: String,
+    first: Option<String>,
+    processor_time: Duration,
 }
 
 /// What a guest left behind.
@@ -86,6 +88,7 @@ impl Ended {
 pub struct Running {
     service: Service,
     folder: tempfile::TempDir,
+    processor_time: Duration,
 }
 
 impl Default for Guest {
@@ -110,7 +113,18 @@ impl Guest {
             memory_mib: 1024,
             arguments: Vec::new(),
             command_line: String::new(),
+            first: None,
+            processor_time: PROCESSOR_TIME,
         }
+    }
+
+    /// Makes `program` the guest's first process, with the kernel's console as its terminal. The script runs beside it,
+    /// in the root that the first process has made its own, from when that has mounted `/run`; a script that fails
+    /// ends the machine.
+    #[must_use]
+    pub fn first_process(mut self, program: &str) -> Self {
+        self.first = Some(program.to_owned());
+        self
     }
 
     /// Loads these kernel modules, and what they depend on, before the script runs.
@@ -158,6 +172,13 @@ impl Guest {
         self
     }
 
+    /// How much processor time it may take from power-on to power-off, [`PROCESSOR_TIME`] usually.
+    #[must_use]
+    pub fn processor_time(mut self, most: Duration) -> Self {
+        self.processor_time = most;
+        self
+    }
+
     /// Adds arguments to QEMU's: devices, say.
     #[must_use]
     pub fn qemu<S: AsRef<OsStr>>(mut self, arguments: &[S]) -> Self {
@@ -188,7 +209,8 @@ impl Guest {
             load.push_str(&format!("insmod {path} || fail {path}\n"));
         }
         self.files.file("/script", 0o755, script.as_bytes().to_vec());
-        self.files.file("/init", 0o755, init(&load).into_bytes());
+        let init = self.first.as_ref().map_or_else(|| init(&load), |first| beside(&load, first));
+        self.files.file("/init", 0o755, init.into_bytes());
         self.files.write(&at("initramfs")).unwrap();
 
         let mut command = Command::new(program("qemu-system-x86_64"));
@@ -209,7 +231,7 @@ impl Guest {
             .arg(file_device(&at("output")))
             .args(&self.arguments);
         let service = Service::start("guest", &command, &at("qemu.log"));
-        Running { service, folder }
+        Running { service, folder, processor_time: self.processor_time }
     }
 
     /// [`Guest::start`] and [`Running::ended`].
@@ -232,7 +254,7 @@ impl Running {
     /// Waits for the machine's end.
     ///
     /// # Panics
-    /// When it does not end within [`PROCESSOR_TIME`] and [`PATIENCE`], or QEMU fails.
+    /// When it does not end within its processor time and [`PATIENCE`], or QEMU fails.
     #[must_use]
     pub fn ended(mut self) -> Ended {
         let start = Instant::now();
@@ -241,7 +263,7 @@ impl Running {
                 break status;
             }
             assert!(
-                start.elapsed() < PATIENCE && self.service.processor_time() < PROCESSOR_TIME,
+                start.elapsed() < PATIENCE && self.service.processor_time() < self.processor_time,
                 "the guest does not end:\n{}\n{}",
                 self.read("console"),
                 self.read("output")
@@ -271,6 +293,33 @@ fn file_device(path: &Path) -> OsString {
 
 /// The first program of the guest: what every script may count on.
 fn init(load: &str) -> String {
+    let begin = begin(load);
+    format!(
+        "{begin}sh /script
+status=$?
+echo \"{END}$status\"
+poweroff -f
+"
+    )
+}
+
+/// The same, with the script beside another first process.
+fn beside(load: &str, first: &str) -> String {
+    let begin = begin(load);
+    format!(
+        "{begin}(
+until grep -q ' /run ' /proc/1/mountinfo; do sleep 1; done
+chroot /proc/1/root /bin/sh /script
+status=$?
+echo \"{END}$status\"
+[ $status = 0 ] || poweroff -f
+) &
+exec {first} </dev/console >/dev/console 2>&1
+"
+    )
+}
+
+fn begin(load: &str) -> String {
     format!(
         "#!/bin/busybox sh
 /bin/busybox mkdir -p /proc /sys /dev /tmp /run /mnt
@@ -281,11 +330,7 @@ mount -t sysfs sysfs /sys
 mount -t devtmpfs devtmpfs /dev
 exec </dev/null >/dev/ttyS1 2>&1
 fail() {{ echo \"cannot load $1\"; poweroff -f; }}
-{load}sh /script
-status=$?
-echo \"{END}$status\"
-poweroff -f
-"
+{load}"
     )
 }
 
