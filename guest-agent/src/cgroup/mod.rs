@@ -47,7 +47,7 @@ impl Cgroup {
         Self::from_files(&its, &agents, &mounts)
     }
 
-    /// As [`Cgroup::of`], from the text of the container's and the agent's `/proc/PID/cgroup` and of
+    /// As `Cgroup::of`, from the text of the container's and the agent's `/proc/PID/cgroup` and of
     /// `/proc/self/mountinfo`.
     #[must_use]
     pub fn from_files(its: &str, agents: &str, mountinfo: &str) -> Self {

@@ -1,6 +1,6 @@
 //! The Kata agent protocol: `grpc.AgentService` and `grpc.Health`, as the shims of kata-containers 4.1.0 speak them.
 //!
-//! A call passes, in this order: [`wire`] (how much may be in flight, malformed bytes, panics), [`gated`] (the policy,
+//! A call passes, in this order: `wire` (how much may be in flight, malformed bytes, panics), `gated` (the policy,
 //! for every method of the service), and its handler here. Nothing below this module knows a protobuf message.
 
 pub mod address;

@@ -140,7 +140,7 @@ pub struct Resources {
     pub memory_reservation: Option<i64>,
     /// Bytes of memory and swap together.
     pub memory_swap: Option<i64>,
-    /// Processes and threads; at most [`MAX_PIDS`].
+    /// Processes and threads; at most `MAX_PIDS`.
     pub pids: Option<i64>,
 }
 

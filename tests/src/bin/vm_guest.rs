@@ -1,17 +1,19 @@
 //! What tests run inside a guest: mounts layers through the kernel's verity, lists trees, looks for leftovers.
 //!
-//!     vm_guest verity IMAGE DATA_BLOCKS ROOT_HASH TARGET   loop, dm-verity, EROFS at TARGET
-//!     vm_guest plain IMAGE TARGET                          loop, EROFS at TARGET
-//!     vm_guest image LAYOUT STORE FOLDER                   pulls from an OCI layout, mounts at FOLDER/rootfs
-//!     vm_guest altered LAYOUT STORE FOLDER OFFSET          the same, with one byte inverted between the two; says the code
-//!     vm_guest remove FOLDER                               ends that mount
-//!     vm_guest list FOLDER                                 one line for each name below
-//!     vm_guest flip FILE OFFSET                            inverts one byte
-//!     vm_guest kata METHOD [FILE]                          one call of the Kata service, its request as JSON; says the answer
-//!     vm_guest health                                      the Kata service's health
-//!     vm_guest output METHOD CONTAINER [EXEC]              a process's stream to its end
-//!     vm_guest forward FROM TO                             gives connections on to another address, until it is ended
-//!     vm_guest leftovers                                   fails while loop or mapped devices are left
+//! ```text
+//! vm_guest verity IMAGE DATA_BLOCKS ROOT_HASH TARGET   loop, dm-verity, EROFS at TARGET
+//! vm_guest plain IMAGE TARGET                          loop, EROFS at TARGET
+//! vm_guest image LAYOUT STORE FOLDER                   pulls from an OCI layout, mounts at FOLDER/rootfs
+//! vm_guest altered LAYOUT STORE FOLDER OFFSET          the same, with one byte inverted between the two; says the code
+//! vm_guest remove FOLDER                               ends that mount
+//! vm_guest list FOLDER                                 one line for each name below
+//! vm_guest flip FILE OFFSET                            inverts one byte
+//! vm_guest kata METHOD [FILE]                          one call of the Kata service, its request as JSON; says the answer
+//! vm_guest health                                      the Kata service's health
+//! vm_guest output METHOD CONTAINER [EXEC]              a process's stream to its end
+//! vm_guest forward FROM TO                             gives connections on to another address, until it is ended
+//! vm_guest leftovers                                   fails while loop or mapped devices are left
+//! ```
 
 use protocols::time::Timestamp;
 use std::fs::File;
