@@ -140,10 +140,10 @@ fn answers(address: &TpmAddress, child: &mut Child) -> bool {
     while Instant::now() < deadline {
         let reached = match address {
             TpmAddress::Unix(path) => UnixStream::connect(path).is_ok(),
-            TpmAddress::Tcp(address) => TcpStream::connect(address).is_ok(),
+            // Another process may have taken a port: only our own child counts.
+            TpmAddress::Tcp(address) => listens(child, address) && TcpStream::connect(address).is_ok(),
             TpmAddress::Device(_) => false,
         };
-        // Another process may have taken the port: only our own child counts.
         if child.try_wait().unwrap().is_some() {
             return false;
         }
@@ -153,6 +153,25 @@ fn answers(address: &TpmAddress, child: &mut Child) -> bool {
         std::thread::sleep(Duration::from_millis(20));
     }
     false
+}
+
+/// Whether the child itself listens at the port and, for its control channel, at the next one.
+fn listens(child: &Child, address: &str) -> bool {
+    let port: u16 = address.rsplit_once(':').unwrap().1.parse().unwrap();
+    let own: Vec<PathBuf> = std::fs::read_dir(format!("/proc/{}/fd", child.id()))
+        .map(|dir| dir.flatten().filter_map(|fd| std::fs::read_link(fd.path()).ok()).collect())
+        .unwrap_or_default();
+    let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
+    let listening = |port: u16| {
+        let local = format!("0100007F:{port:04X}");
+        table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>()).any(|fields| {
+            // Number, local address, remote one, state (0A: it listens), …, the socket's inode as the tenth.
+            fields.get(1) == Some(&local.as_str())
+                && fields.get(3) == Some(&"0A")
+                && fields.get(9).is_some_and(|inode| own.contains(&PathBuf::from(format!("socket:[{inode}]"))))
+        })
+    };
+    listening(port) && listening(port + 1)
 }
 
 /// Simulated roots, made once and kept in the build directory: making them takes seconds.
