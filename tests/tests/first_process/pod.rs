@@ -115,7 +115,8 @@ fn a_machine_boots_into_the_agent_runs_a_pod_and_switches_itself_off() {
          kata ResumeContainer /requests/app; cat $group/cgroup.freeze
          echo == hungry; kata ExecProcess /requests/hungry; kata WaitProcess /requests/wait-hungry
          until_ready '[ -s /oom ]'; cat /oom; grep oom_kill' ' $group/memory.events
-         echo == kill; kata ExecProcess /requests/lingering; [ $(wc -l <$group/cgroup.procs) -ge 4 ] && echo many
+         echo == kill; kata ExecProcess /requests/lingering
+         until_ready '[ $(wc -l <$group/cgroup.procs) -ge 4 ]' && echo many
          kata SignalProcess /requests/kill; kata WaitProcess /requests/app
          until_ready '[ -z \"$(cat $group/cgroup.procs 2>/dev/null)\" ]'; echo none
          echo == output; cat /output
