@@ -28,8 +28,10 @@ const LOOK_PAUSE: Duration = Duration::from_millis(50);
 
 /// An initdata that this guest's evidence tells. Only [`BoundInitdata::bind`] makes one.
 ///
-/// ```compile_fail
-/// let initdata = guest_agent::BoundInitdata { inner: todo!() };
+/// ```compile_fail,E0451
+/// fn forge(bound: guest_agent::BoundInitdata) -> guest_agent::BoundInitdata {
+///     guest_agent::BoundInitdata { ..bound }
+/// }
 /// ```
 #[derive(Debug, Clone)]
 pub struct BoundInitdata {

@@ -12,9 +12,10 @@ use std::time::Duration;
 use common::PATIENCE;
 use common::scene::{Scene, Wanted, with_agent};
 use guest_agent::launch::{Asked, LaunchRequest, NumericUser, Opened, PidNamespace, Place, PodMount, PodSpec, Source};
-use protocols::events::{Event, Pause, hash_list, hash_str};
+use protocols::events::Event;
 use protocols::golden::ProcessPolicy;
 use protocols::image::MountRequest;
+use protocols::pause::PauseProcess;
 use protocols::reason;
 
 /// Room for more records than the attestor, which is out of reach, ever takes.
@@ -250,18 +251,8 @@ fn paused(text: String, folder: &Path) -> String {
 
 /// What an operator computes over the guest image.
 fn pause_digest(bundle: &Path) -> protocols::digest::Sha256Digest {
-    let strings = |items: &[&str]| hash_list(items);
-    let path = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
-    let pause = Pause {
-        seq: 0,
-        rootfs: image_rs_fork::measure_directory(&bundle.join("rootfs")).unwrap(),
-        args_h: strings(&["/bin/busybox", "sleep", "600"]),
-        env_h: strings(&[path]),
-        cwd_h: hash_str("/"),
-        uid: 65535,
-        gid: 65535,
-    };
-    pause.bundle().unwrap()
+    let process = PauseProcess::parse(&std::fs::read(bundle.join("config.json")).unwrap()).unwrap();
+    process.bundle(image_rs_fork::measure_directory(&bundle.join("rootfs")).unwrap()).unwrap()
 }
 
 #[test]

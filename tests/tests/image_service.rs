@@ -78,7 +78,7 @@ async fn an_image_that_passed_appears_in_the_bundle_and_goes_when_it_is_unmounte
     let log = operations(&world);
     assert!(log.contains("Provided") && !log.contains("\"Launch\""), "{log}");
     world.settle();
-    assert!(world.verify_log().stdout.contains("software") || world.verify_log().status == 0);
+    assert!(world.verify_log().ok().stdout.contains("the log leads to the register"));
 
     // The same once more is there already, and another image in the same bundle is refused.
     pull(&world, &image, &bundle).await.unwrap();

@@ -11,25 +11,28 @@ use crate::error::{AgentError, blocking};
 /// The most of a termination log, in bytes: what Kubernetes takes.
 const MAX_LOG: u64 = 4096;
 
+/// What the host asks for, as the sandbox takes it.
+#[must_use]
+pub fn copy_request(request: &pb::CopyFileRequest) -> CopyRequest<'_> {
+    CopyRequest {
+        path: &request.path,
+        file_size: request.file_size,
+        file_mode: request.file_mode,
+        dir_mode: request.dir_mode,
+        uid: request.uid,
+        gid: request.gid,
+        offset: request.offset,
+        data: &request.data,
+    }
+}
+
 impl KataAgent {
     /// A file becomes visible when its last piece has come and the log holds its digest.
     pub(super) async fn copy_file(&self, request: pb::CopyFileRequest) -> Result<pb::Empty, AgentError> {
         let sandbox = self.sandbox.ready()?;
         // A link comes whole, and its target need not be text.
         let target = Sha384Digest::of(&request.data);
-        let prepare = move || {
-            let copy = CopyRequest {
-                path: &request.path,
-                file_size: request.file_size,
-                file_mode: request.file_mode,
-                dir_mode: request.dir_mode,
-                uid: request.uid,
-                gid: request.gid,
-                offset: request.offset,
-                data: &request.data,
-            };
-            sandbox.shared.prepare(&copy)
-        };
+        let prepare = move || sandbox.shared.prepare(&copy_request(&request));
         let Some(ready) = blocking(prepare).await?? else { return Ok(pb::Empty::default()) };
         self.agent.journal.record(event(ready.copied(), target)?).await?;
         let copied = blocking(move || ready.commit()).await??;

@@ -32,8 +32,10 @@ use ttrpc::r#async::{Server, Service};
 
 use crate::agent::Agent;
 use crate::config::Kata;
+
 pub(crate) use status::of as status;
 
+pub use files::copy_request;
 pub use wire::bounded;
 
 /// The most storages at one time.

@@ -10,6 +10,7 @@ use agent_policy::{PolicyEngine, input};
 use futures_util::StreamExt as _;
 use guest_agent::cgroup::{self, Cgroup};
 use guest_agent::kata::address::Address;
+use guest_agent::kata::copy_request;
 use guest_agent::kata::spec::{MountSources, SandboxView, launch_request};
 use guest_agent::launch::{Place, Source};
 use protobuf::Message as _;
@@ -235,16 +236,7 @@ pub fn copy_file(bytes: &[u8]) {
     let path = request.path.replacen(SHARED, &roots.shared().display().to_string(), 1);
     std::os::unix::fs::symlink(dir.path(), roots.shared().join("link")).unwrap();
     let shared = Shared::open_in(&roots, CopyLimits { file_bytes: 1 << 20, ..CopyLimits::default() }).unwrap();
-    let asked = CopyRequest {
-        path: &path,
-        file_size: request.file_size,
-        file_mode: request.file_mode,
-        dir_mode: request.dir_mode,
-        uid: request.uid,
-        gid: request.gid,
-        offset: request.offset,
-        data: &request.data,
-    };
+    let asked = CopyRequest { path: &path, ..copy_request(&request) };
     if let Ok(Some(ready)) = shared.prepare(&asked)
         && let Ok(copied) = ready.commit()
     {
