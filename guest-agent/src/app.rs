@@ -231,7 +231,7 @@ mod tests {
             (config.state_dir, config.image_dir) = (state.join("state"), images.join("images"));
             let error = App::build(config).await.unwrap_err();
             assert_eq!(error.to_string(), "store.unenforced", "{error:#}");
-            assert!(!state.join("state/event.log").exists(), "refused before anything was measured");
+            assert!(!state.join("state/log").exists(), "refused before anything was measured");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Clients of the Kata project itself, built elsewhere and named by path: `docs/kata.md` tells how.
+//! Clients of the Kata project itself, built elsewhere and named by path: `docs/kata-clients.md` tells how.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -12,7 +12,9 @@ use super::pod::{Capture, signed};
 
 /// A client's path in the environment.
 pub(super) fn client(variable: &str) -> PathBuf {
-    std::env::var_os(variable).unwrap_or_else(|| panic!("{variable} must be the path of a client: docs/kata.md")).into()
+    std::env::var_os(variable)
+        .unwrap_or_else(|| panic!("{variable} must be the path of a client: docs/kata-clients.md"))
+        .into()
 }
 
 /// `kata-agent-ctl`, one connection a command.
@@ -48,7 +50,7 @@ impl AgentCtl {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "needs kata-agent-ctl, named by TCL_KATA_AGENT_CTL: docs/kata.md"]
+#[ignore = "needs kata-agent-ctl, named by TCL_KATA_AGENT_CTL: docs/kata-clients.md"]
 async fn agent_ctl_drives_a_sandbox_from_check_to_destroy() {
     let mut world = kata::world(Options::default());
     let image = signed(&world);

@@ -176,7 +176,7 @@ fn image(world: &World, name: &str, script: &str, policy: &Value) -> Image {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "needs the shim and crictl, named by TCL_KATA_SHIM and TCL_CRICTL: docs/kata.md"]
+#[ignore = "needs the shim and crictl, named by TCL_KATA_SHIM and TCL_CRICTL: docs/kata-clients.md"]
 async fn a_pod_of_two_containers_runs_through_containerd_and_the_shim() {
     let host = Host::start().await;
     let world = &host.world;
