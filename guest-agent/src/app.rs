@@ -9,7 +9,7 @@ use std::time::Duration;
 use agent_policy::PolicyEngine;
 use anyhow::Context as _;
 use attester::{AttesterError, EventLog, InitFacts, Opened};
-use image_rs_fork::registry::{HttpRegistry, Registry};
+use image_rs_fork::registry::{HttpRegistry, Registry, SparingRegistry};
 use kbs_client::Client;
 use protocols::events::Policy;
 use tokio::signal::unix::{SignalKind, signal};
@@ -51,7 +51,7 @@ impl App {
     /// Whatever makes it impossible to serve; a poisoned log does not.
     pub async fn build(config: Config) -> anyhow::Result<Self> {
         let registry = HttpRegistry::new(config.registry.clone()).context("registry")?;
-        Self::with_registry(config, Arc::new(registry)).await
+        Self::with_registry(config, Arc::new(SparingRegistry::new(registry))).await
     }
 
     /// As [`App::build`], with images and golden values from `registry`, which is trusted no more than any other.

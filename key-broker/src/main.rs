@@ -14,7 +14,7 @@ use key_broker::server::serve;
 use key_broker::store::EmbeddedStore;
 use protocols::keys::{KeyKind, SigningKey};
 use protocols::time::Timestamp;
-use registry::HttpRegistry;
+use registry::{HttpRegistry, SparingRegistry};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -63,7 +63,7 @@ fn main() -> anyhow::Result<()> {
 
 async fn run(settings: key_broker::config::Settings) -> anyhow::Result<()> {
     let store = Arc::new(EmbeddedStore::open(&settings.store)?);
-    let registry = Arc::new(HttpRegistry::new(settings.registry.clone())?);
+    let registry = Arc::new(SparingRegistry::new(HttpRegistry::new(settings.registry.clone())?));
     let listener = TcpListener::bind(settings.listen).await.with_context(|| settings.listen.to_string())?;
     if !settings.listen.ip().is_loopback() {
         tracing::warn!("listening beyond loopback without TLS: put a TLS front before it");

@@ -4,7 +4,7 @@ use protocols::digest::Sha256Digest;
 use protocols::reason::{self, Code, Refusal};
 
 /// A request to a registry that did not give what it asked for.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 pub enum RegistryError {
     /// The configuration, auth file or root file cannot be used.
     #[error("registry configuration: {reason}")]

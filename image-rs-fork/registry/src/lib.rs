@@ -16,6 +16,7 @@ pub mod oci;
 mod reference;
 mod registries_conf;
 mod registries_d;
+mod sparing;
 mod storage;
 
 pub use config::RegistryConfig;
@@ -27,6 +28,7 @@ pub use oci::Descriptor;
 pub use reference::{ImageReference, ReferenceError, Repository, Target};
 pub use registries_conf::{MAX_REGISTRIES_CONF, RegistriesConf, RegistriesConfError};
 pub use registries_d::{MAX_REGISTRIES_D, RegistriesD, RegistriesDError};
+pub use sparing::SparingRegistry;
 pub use storage::{BlobStream, ManifestBytes, Registry, RegistryPush};
 
 /// The largest manifest or index we read, in bytes (the OCI distribution specification's own bound).

@@ -7,7 +7,9 @@ mod retry;
 mod session;
 mod tls;
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -32,6 +34,10 @@ use crate::storage::{BlobStream, ManifestBytes, Registry};
 /// What we read for a manifest.
 const ACCEPT_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json, application/vnd.oci.image.index.v1+json, \
      application/vnd.docker.distribution.manifest.v2+json, application/vnd.docker.distribution.manifest.list.v2+json";
+/// How long a repository's registry is not asked again whether it has the referrers API.
+const NO_API_FOR: Duration = Duration::from_secs(60);
+/// The most repositories of which that is remembered.
+const MAX_WITHOUT_API: usize = 1024;
 /// The most pages of a list of referrers.
 const MAX_PAGES: usize = 8;
 
@@ -39,6 +45,8 @@ const MAX_PAGES: usize = 8;
 #[derive(Debug)]
 pub struct HttpRegistry {
     session: Arc<Session>,
+    /// Repositories whose registry had no referrers API, and when that was found.
+    without_api: Mutex<HashMap<Repository, Instant>>,
 }
 
 impl HttpRegistry {
@@ -67,7 +75,8 @@ impl HttpRegistry {
         let sources = config.registries_conf.credential_sources().to_vec();
         let credentials = Credentials { file, sources, helper_dirs: config.credential_helper_dirs.clone() };
         let clients = tls::Clients::new(&config)?;
-        Ok(Self { session: Arc::new(Session::new(config, clients, credentials, events)) })
+        let session = Arc::new(Session::new(config, clients, credentials, events));
+        Ok(Self { session, without_api: Mutex::default() })
     }
 
     /// Where a repository is written to.
@@ -103,8 +112,11 @@ impl HttpRegistry {
         artifact_type: &str,
         mirror: bool,
     ) -> Result<Vec<Descriptor>, RegistryError> {
-        if let Some(found) = self.listed(repository, subject, artifact_type, mirror).await? {
-            return Ok(found);
+        if !self.has_no_api(repository) {
+            if let Some(found) = self.listed(repository, subject, artifact_type, mirror).await? {
+                return Ok(found);
+            }
+            self.remember_no_api(repository);
         }
         let url = self.session.endpoint(repository, &format!("manifests/{}", fallback_tag(subject)))?;
         let mut call = Call::new(Method::GET, repository, url, Action::Pull, format!("referrers of {subject}"));
@@ -113,6 +125,19 @@ impl HttpRegistry {
         match self.read_index(&call).await {
             Err(RegistryError::NotFound { .. }) => Ok(Vec::new()),
             other => Ok(other?.1),
+        }
+    }
+
+    fn has_no_api(&self, repository: &Repository) -> bool {
+        let without = self.without_api.lock().unwrap_or_else(PoisonError::into_inner);
+        without.get(repository).is_some_and(|found| found.elapsed() < NO_API_FOR)
+    }
+
+    fn remember_no_api(&self, repository: &Repository) {
+        let mut without = self.without_api.lock().unwrap_or_else(PoisonError::into_inner);
+        without.retain(|_, found| found.elapsed() < NO_API_FOR);
+        if without.len() < MAX_WITHOUT_API {
+            without.insert(repository.clone(), Instant::now());
         }
     }
 
