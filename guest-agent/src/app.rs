@@ -155,6 +155,9 @@ impl App {
         let (images, given) = images.context("image_service.socket")?.unzip();
         let others = kata.into_iter().chain(images);
         let mut servers = Servers::start(&self.config.listen, &self.agent, others).await.context("listen")?;
+        if let Err(error) = sys::code::let_go() {
+            tracing::debug!(%error, "code of the start stays mapped");
+        }
         tracing::info!(socket = %self.config.listen.unix.display(), "serving");
         if let Some(config) = &self.config.kata {
             tracing::info!(address = %config.listen, "serving the Kata agent protocol");

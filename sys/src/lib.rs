@@ -13,6 +13,7 @@
 //!
 //! Each module that needs it says `#![allow(unsafe_code)]` with a `SAFETY` comment at every block.
 
+pub mod code;
 pub mod device_mapper;
 mod error;
 pub mod loop_device;
