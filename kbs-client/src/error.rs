@@ -3,7 +3,7 @@
 use protocols::reason::{self, Code, Refusal, Source};
 
 /// One failed step with the attestor. Every variant has a stable code.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 pub enum ClientError {
     /// No connection, no answer in time, or a server error.
     #[error("the attestor is out of reach: {what}")]

@@ -7,8 +7,8 @@
 //! Client::challenge(tee) -> Challenged          the attestor's nonce, a session key made here
 //! Challenged::binding(log) -> Sha384Digest      what the evidence must be bound to
 //! Challenged::attest(evidence, …) -> Session
-//! Session::binding(log), Session::deliver(…)    a fresh quote for every request
-//! Session::decide(…) -> (VerifiedVerdict, VerifiedReceipt)
+//! Session::binding(log), Session::deliver(…) -> VerifiedReceipt     a fresh quote for every delivery
+//! Session::decide(…) -> VerifiedVerdict         over the receipted head, any number at once
 //! Session::resource(…)                          a secret, decrypted with the session key
 //! ```
 //!
@@ -23,16 +23,16 @@
 //! A session that was only challenged decides nothing:
 //!
 //! ```compile_fail,E0599
-//! async fn skip(c: kbs_client::Challenged, q: kbs_client::Question, d: protocols::tcl::Delivery) {
-//!     let _ = c.decide(&q, d, &kbs_client::ReceiptState::none()).await;
+//! async fn skip(c: kbs_client::Challenged, q: kbs_client::Question) {
+//!     let _ = c.decide(&q, &kbs_client::ReceiptState::none()).await;
 //! }
 //! ```
 //!
 //! With the session it does (this is the same call, and it compiles):
 //!
 //! ```no_run
-//! async fn decide(s: kbs_client::Session, q: kbs_client::Question, d: protocols::tcl::Delivery) {
-//!     let _ = s.decide(&q, d, &kbs_client::ReceiptState::none()).await;
+//! async fn decide(s: kbs_client::Session, q: kbs_client::Question) {
+//!     let _ = s.decide(&q, &kbs_client::ReceiptState::none()).await;
 //! }
 //! ```
 

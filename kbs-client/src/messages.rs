@@ -5,7 +5,9 @@ use protocols::image::{ImageMeasurement, ProcessRequest};
 use protocols::jws;
 use protocols::kbs::{self, Challenge, ErrorBody, Tee, TokenResponse};
 use protocols::reason::{self, Code, Refusal, Source};
-use protocols::tcl::{DECIDE_TYP, DecideRequest, Delivery, EVENTS_TYP, EventsRequest, Hello, HelloReply, TclError};
+use protocols::tcl::{
+    DECIDE_TYP, DecideRequest, Delivery, EVENTS_TYP, EventsRequest, Hello, HelloReply, Place, TclError,
+};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -117,6 +119,7 @@ pub(crate) fn challenge(body: &[u8], tcl: bool) -> Result<Challenge, ClientError
 }
 
 /// A token and the second it runs out, where it says so.
+#[derive(Clone)]
 pub(crate) struct Token {
     pub(crate) text: String,
     pub(crate) expires: Option<u64>,
@@ -125,6 +128,11 @@ pub(crate) struct Token {
 /// Reads the answer to an attestation.
 pub(crate) fn token(body: &[u8]) -> Result<Token, ClientError> {
     let TokenResponse { token } = json_of(body, "token")?;
+    token_of(token)
+}
+
+/// Takes a token and looks when it runs out.
+pub(crate) fn token_of(token: String) -> Result<Token, ClientError> {
     if token.len() > MAX_TOKEN || !token.bytes().all(|b| b.is_ascii_graphic()) {
         return Err(ClientError::protocol("the token does not fit a request's head"));
     }
@@ -146,11 +154,11 @@ pub(crate) fn nonce() -> Result<String, ClientError> {
 pub(crate) fn decide(
     nonce: &str,
     question: &Question,
-    delivery: Delivery,
+    receipted: Place,
     key: &p256::ecdsa::SigningKey,
 ) -> Result<String, ClientError> {
     let Question { cid, seq, reference, image, process } = question.clone();
-    let claims = DecideRequest { nonce: nonce.to_owned(), cid, seq, reference, image, process, delivery };
+    let claims = DecideRequest { nonce: nonce.to_owned(), cid, seq, reference, image, process, receipted };
     sign(DECIDE_TYP, &claims, key)
 }
 

@@ -1,6 +1,6 @@
 //! The session's steps as types.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use protocols::digest::{Sha256Digest, Sha384Digest};
 use protocols::jwe;
@@ -151,7 +151,7 @@ impl Challenged {
         let credential = Credential::Cookie(&self.cookie);
         let answer = self.inner.shell.send(Method::POST, "/kbs/v0/attest", credential, Body::Json(body)).await?;
         let token = messages::token(&judge(Step::Attest, answer)?)?;
-        Ok(Session { inner: self.inner, keys: self.keys, token })
+        Ok(Session { inner: self.inner, keys: self.keys, token: RwLock::new(token) })
     }
 }
 
@@ -159,12 +159,13 @@ impl Challenged {
 pub struct Session {
     inner: Arc<Inner>,
     keys: Keys,
-    token: Token,
+    /// Replaced when the first delivery has shown whose session it is.
+    token: RwLock<Token>,
 }
 
 impl std::fmt::Debug for Session {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Session").field("expires", &self.token.expires).finish_non_exhaustive()
+        f.debug_struct("Session").field("expires", &self.token().expires).finish_non_exhaustive()
     }
 }
 
@@ -180,33 +181,26 @@ impl Session {
     /// Whether the token has run out at `now`: a hint, the attestor decides ([`ClientError::Session`]).
     #[must_use]
     pub fn expired(&self, now: Timestamp) -> bool {
-        self.token.expires.is_some_and(|expires| now.0 >= expires)
+        self.token().expires.is_some_and(|expires| now.0 >= expires)
     }
 
-    /// Asks for the decision on one launch and delivers the log up to its `Image` record.
+    /// Asks for the decision on one launch whose `Image` record the attestor has receipted. Any number may be asked
+    /// for at once.
     ///
-    /// The verdict may be a refusal: look at [`VerifiedVerdict::outcome`]. Both answers are verified against the
-    /// pinned key, this request's nonce, and everything that was sent.
+    /// The verdict may be a refusal: look at [`VerifiedVerdict::outcome`]. It is verified against the pinned key, this
+    /// request's nonce, the receipted head, and everything that was sent.
     ///
     /// # Errors
     /// [`ClientError`]; after [`ClientError::Session`] attest again, once.
-    pub async fn decide(
-        &self,
-        question: &Question,
-        delivery: Delivery,
-        receipts: &ReceiptState,
-    ) -> Result<(VerifiedVerdict, VerifiedReceipt), ClientError> {
+    pub async fn decide(&self, question: &Question, receipts: &ReceiptState) -> Result<VerifiedVerdict, ClientError> {
         let attestor = &self.inner.attestor;
         let key = attestor.key()?;
-        alone(&delivery.evidence)?;
-        let log = delivery.log.clone();
+        let receipted = receipts.place().ok_or(ClientError::Request { what: "nothing of the log is receipted" })?;
         let nonce = messages::nonce()?;
-        let body = messages::decide(&nonce, question, delivery, &self.keys.signing())?;
+        let body = messages::decide(&nonce, question, receipted, &self.keys.signing())?;
         let answer: DecideResponse = json_of(&self.post(DECIDE_PATH, body).await?, "decision")?;
-        let asked = Asked { nonce: &nonce, question, log: &log, environment: attestor.environment };
-        let verdict = VerifiedVerdict::check(key, &asked, answer.verdict, answer.id)?;
-        let receipt = self.receipt(answer.receipt, &log, receipts).await?;
-        Ok((verdict, receipt))
+        let asked = Asked { nonce: &nonce, question, receipted: &receipted, environment: attestor.environment };
+        VerifiedVerdict::check(key, &asked, answer.verdict, answer.id)
     }
 
     /// Delivers records with fresh evidence over the head they lead to.
@@ -219,8 +213,11 @@ impl Session {
         let log = delivery.log.clone();
         let nonce = messages::nonce()?;
         let body = messages::events(&nonce, delivery, &self.keys.signing())?;
-        let answer: EventsResponse = json_of(&self.post(EVENTS_PATH, body).await?, "receipt")?;
-        self.receipt(answer.receipt, &log, receipts).await
+        let EventsResponse { receipt, token } = json_of(&self.post(EVENTS_PATH, body).await?, "receipt")?;
+        if let Some(token) = token {
+            *self.token.write().unwrap_or_else(PoisonError::into_inner) = messages::token_of(token)?;
+        }
+        self.receipt(receipt, &log, receipts).await
     }
 
     /// Fetches a resource, `repository/type/tag`, and decrypts it with the session key.
@@ -230,7 +227,8 @@ impl Session {
     pub async fn resource(&self, path: &str) -> Result<Zeroizing<Vec<u8>>, ClientError> {
         let path: ResourcePath = path.parse().map_err(|_| ClientError::NotFound { what: path.to_owned() })?;
         let url = format!("/kbs/v0/resource/{path}");
-        let answer = self.inner.shell.send(Method::GET, &url, self.bearer(), Body::None).await?;
+        let credential = self.token().text;
+        let answer = self.inner.shell.send(Method::GET, &url, Credential::Bearer(&credential), Body::None).await?;
         let response = json_of(&judge(Step::Resource(path.as_str()), answer)?, "encrypted resource")?;
         jwe::decrypt(&self.keys.secret, &response).map_err(|error| ClientError::protocol(error.to_string()))
     }
@@ -248,12 +246,14 @@ impl Session {
         }
     }
 
-    fn bearer(&self) -> Credential<'_> {
-        Credential::Bearer(&self.token.text)
+    fn token(&self) -> Token {
+        self.token.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     async fn post(&self, path: &str, body: String) -> Result<Vec<u8>, ClientError> {
-        let answer = self.inner.shell.send(Method::POST, path, self.bearer(), Body::Jose(body)).await?;
+        let credential = self.token().text;
+        let answer =
+            self.inner.shell.send(Method::POST, path, Credential::Bearer(&credential), Body::Jose(body)).await?;
         judge(Step::Tcl, answer)
     }
 
@@ -270,7 +270,8 @@ impl Session {
             return Ok(receipt);
         }
         let url = format!("{RECEIPTS_PATH}?after={}", state.count());
-        let answer = self.inner.shell.send(Method::GET, &url, self.bearer(), Body::None).await?;
+        let credential = self.token().text;
+        let answer = self.inner.shell.send(Method::GET, &url, Credential::Bearer(&credential), Body::None).await?;
         let missed: ReceiptsResponse = json_of(&judge(Step::Tcl, answer)?, "list of receipts")?;
         let missed = VerifiedReceipt::missed(key, log, missed.receipts)?;
         receipt.follows(state, &missed)?;

@@ -13,8 +13,7 @@ use protocols::guest::GuestId;
 use protocols::jcs;
 use protocols::jws::{self, JwsError};
 use protocols::reason::Refusal;
-use protocols::register::RegisterValue;
-use protocols::tcl::{LogBinding, Outcome, RECEIPT_TYP, Receipt, VERDICT_TYP, Verdict};
+use protocols::tcl::{LogBinding, Outcome, Place, RECEIPT_TYP, Receipt, VERDICT_TYP, Verdict};
 
 use crate::error::ClientError;
 use crate::messages::Question;
@@ -26,12 +25,12 @@ const MAX_MISSED: usize = 1024;
 pub(crate) struct Asked<'a> {
     pub(crate) nonce: &'a str,
     pub(crate) question: &'a Question,
-    pub(crate) log: &'a LogBinding,
+    pub(crate) receipted: &'a Place,
     pub(crate) environment: Environment,
 }
 
 /// A verdict signed by the pinned key, about exactly the launch that was asked about, over exactly the log that
-/// was sent, naming the nonce of this one request. Not `Clone`: it is used once.
+/// was receipted, naming the nonce of this one request. Not `Clone`: it is used once.
 #[derive(Debug)]
 pub struct VerifiedVerdict {
     claims: Verdict,
@@ -53,15 +52,15 @@ impl VerifiedVerdict {
         let process = jcs::canonical(&asked.question.process)
             .map_err(|_| ClientError::Request { what: "the process has no canonical form" })?;
         let image = &asked.question.image;
-        same("guest", &asked.log.guest, &claims.guest)?;
+        same("guest", &asked.receipted.guest, &claims.guest)?;
         same("container", &asked.question.cid, &claims.cid)?;
         same("launch", &asked.question.seq, &claims.seq)?;
         same("manifest", &image.manifest, &claims.manifest)?;
         same("config", &image.config, &claims.config)?;
         same("root file system", &image.rootfs.digest, &claims.rootfs)?;
         same("process", &Sha256Digest::of(&process), &claims.process)?;
-        same("log head", &asked.log.head, &claims.head)?;
-        same("record count", &asked.log.count, &claims.count)?;
+        same("log head", &asked.receipted.head, &claims.head)?;
+        same("record count", &asked.receipted.count, &claims.count)?;
         if asked.environment == Environment::Production && claims.environment != Environment::Production {
             return Err(ClientError::Environment { actual: claims.environment });
         }
@@ -168,8 +167,8 @@ impl VerifiedReceipt {
         if self.claims.previous != expected {
             return Err(receipt_field("previous receipt", &name(expected), &name(self.claims.previous)));
         }
-        if let Some(last) = last.filter(|last| self.claims.count <= last.count) {
-            return Err(receipt_field("count", &format!("more than {}", last.count), &self.claims.count));
+        if let Some(last) = last.filter(|last| self.claims.count <= last.place.count) {
+            return Err(receipt_field("count", &format!("more than {}", last.place.count), &self.claims.count));
         }
         Ok(())
     }
@@ -202,13 +201,13 @@ pub struct ReceiptState {
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Last {
     hash: Sha256Digest,
-    count: u64,
-    head: RegisterValue,
+    place: Place,
 }
 
 impl Last {
     const fn of(receipt: &VerifiedReceipt) -> Self {
-        Self { hash: receipt.hash, count: receipt.claims.count, head: receipt.claims.head }
+        let Receipt { guest, count, head, .. } = receipt.claims;
+        Self { hash: receipt.hash, place: Place { guest, count, head } }
     }
 }
 
@@ -228,13 +227,13 @@ impl ReceiptState {
     /// Records the attestor is known to hold: the place to send the log from.
     #[must_use]
     pub fn count(&self) -> u64 {
-        self.last.as_ref().map_or(0, |last| last.count)
+        self.last.as_ref().map_or(0, |last| last.place.count)
     }
 
-    /// The register after those records; `None` before the first receipt.
+    /// The place that it receipted: what decisions are asked for over. `None` before the first receipt.
     #[must_use]
-    pub fn head(&self) -> Option<RegisterValue> {
-        self.last.as_ref().map(|last| last.head)
+    pub fn place(&self) -> Option<Place> {
+        self.last.as_ref().map(|last| last.place)
     }
 }
 

@@ -4,7 +4,7 @@ use p256::ecdsa::SigningKey;
 use protocols::digest::Sha256Digest;
 use protocols::events::GoldenRef;
 use protocols::image::{ImageMeasurement, ImageProcess, Layout, Platform, ProcessRequest, RootfsMeasurement};
-use protocols::register::{HashAlg, RegisterKind};
+use protocols::register::{HashAlg, RegisterKind, RegisterValue};
 use protocols::time::Timestamp;
 
 use super::*;
@@ -82,7 +82,8 @@ fn check(verdict: &Verdict, environment: Environment) -> Result<VerifiedVerdict,
 
 fn check_compact(compact: String, environment: Environment) -> Result<VerifiedVerdict, ClientError> {
     let (question, log) = (question(), log());
-    let asked = Asked { nonce: "nonce", question: &question, log: &log, environment };
+    let receipted = Place { guest: log.guest, count: log.count, head: log.head };
+    let asked = Asked { nonce: "nonce", question: &question, receipted: &receipted, environment };
     VerifiedVerdict::check(attestor().verifying_key(), &asked, compact, Some("0a".into()))
 }
 
@@ -155,7 +156,9 @@ fn a_verdict_by_another_key_altered_or_of_another_type_is_refused() {
 fn an_id_that_is_no_plain_word_is_dropped() {
     let compact = jws::sign(VERDICT_TYP, None, &verdict(), &attestor()).unwrap();
     let (question, log) = (question(), log());
-    let asked = Asked { nonce: "nonce", question: &question, log: &log, environment: Environment::Development };
+    let receipted = Place { guest: log.guest, count: log.count, head: log.head };
+    let asked =
+        Asked { nonce: "nonce", question: &question, receipted: &receipted, environment: Environment::Development };
     for id in ["", "\u{1b}[2J", "a b", &"a".repeat(65)] {
         let checked =
             VerifiedVerdict::check(attestor().verifying_key(), &asked, compact.clone(), Some(id.into())).unwrap();
@@ -232,7 +235,8 @@ fn a_receipt_that_restarts_the_chain_or_does_not_grow_is_refused() {
         let error = open_receipt(&receipt(count, previous)).follows(&state, &[]).unwrap_err();
         assert_eq!(error.code().as_str(), "log.receipt");
     }
-    assert_eq!((state.count(), state.head()), (3, Some(head("3"))));
+    let place = state.place().unwrap();
+    assert_eq!((state.count(), place.count, place.head, place.guest), (3, 3, head("3"), log().guest));
 }
 
 #[test]

@@ -80,7 +80,7 @@ impl Broker {
         (self.clock)()
     }
 
-    fn key(&self) -> &VerifyingKey {
+    pub(crate) fn key(&self) -> &VerifyingKey {
         self.settings.signing.verifying_key()
     }
 
@@ -160,7 +160,10 @@ impl Broker {
     /// Answers POST `/tcl/v1/events`.
     pub(crate) async fn events(&self, session: &Session, body: &str) -> Result<EventsResponse, BrokerError> {
         let EventsRequest { nonce, delivery } = signed(EVENTS_TYP, body, session)?;
-        Ok(EventsResponse { receipt: self.deliver(session, &nonce, &delivery).await? })
+        let receipt = self.deliver(session, &nonce, &delivery).await?;
+        // What was held nowhere when the session was made is held now, and its evidence was this session's.
+        let token = session.of(delivery.log.guest).map(|session| session.sign(&self.settings.signing)).transpose()?;
+        Ok(EventsResponse { receipt, token })
     }
 
     /// Takes a delivery: fresh evidence over its head, then its records against the stored history, then a durable
@@ -178,7 +181,7 @@ impl Broker {
     }
 
     /// Checks that a delivery is the session's guest's, and its evidence over the head it leads to.
-    pub(crate) fn fresh(
+    fn fresh(
         &self,
         session: &Session,
         nonce: &str,
@@ -203,7 +206,7 @@ impl Broker {
     }
 
     /// Checks a delivery's records against the history that is held: what it grows to, and what is held.
-    pub(crate) async fn grow(
+    async fn grow(
         &self,
         claims: &EvidenceClaims,
         delivery: &Delivery,
@@ -238,7 +241,7 @@ impl Broker {
     }
 
     /// Commits what is new and gives the receipt; `None` when another request came first.
-    pub(crate) async fn commit(
+    async fn commit(
         &self,
         nonce: &str,
         grown: Grown,
@@ -311,15 +314,18 @@ impl Broker {
         Ok(verify_evidence(tee, &evidence.primary_evidence, &binding, &self.settings.evidence, now)?)
     }
 
-    /// A guest's receipts for more than `after` records. The name in a session's log binding is the guest's own
-    /// word; only where its log was held when it attested was it compared with the evidence.
-    pub(crate) async fn receipts(&self, session: &Session, after: u64) -> Result<ReceiptsResponse, BrokerError> {
+    /// Whose session it is. The name in its log binding is the guest's own word; only where its log was held when it
+    /// attested, or by what it delivered since, was it compared with evidence.
+    pub(crate) fn guest(&self, session: &Session) -> Result<GuestId, BrokerError> {
         if session.log.is_none() {
-            return Err(BrokerError::refused(reason::EVIDENCE_GUEST, "receipts", "a session with a log", "none"));
+            return Err(BrokerError::refused(reason::EVIDENCE_GUEST, "session", "one with a log", "one without"));
         }
-        let Some(guest) = session.guest else {
-            return Err(BrokerError::session("a session made before anything of this guest was held"));
-        };
+        session.guest.ok_or_else(|| BrokerError::session("a session made before anything of this guest was held"))
+    }
+
+    /// A guest's receipts for more than `after` records.
+    pub(crate) async fn receipts(&self, session: &Session, after: u64) -> Result<ReceiptsResponse, BrokerError> {
+        let guest = self.guest(session)?;
         Ok(ReceiptsResponse { receipts: self.store.receipts_after(guest, after, MAX_RECEIPTS).await? })
     }
 

@@ -4,9 +4,12 @@ use std::time::Duration;
 
 use protocols::digest::Sha256Digest;
 use protocols::events::{GoldenRef, hash_str};
+use protocols::jws;
 use protocols::reason::{self, Refusal, Source};
+use protocols::register::RegisterValue;
 use protocols::tcl::{
-    DECIDE_TYP, DecideRequest, DecideResponse, GoldenResource, Outcome, VERDICT_TYP, Verdict as Claims, VerdictRecord,
+    DECIDE_TYP, DecideRequest, DecideResponse, GoldenResource, Outcome, Place, RECEIPT_TYP, Receipt, VERDICT_TYP,
+    Verdict as Claims, VerdictRecord,
 };
 use protocols::time::Timestamp;
 use registry::ImageReference;
@@ -34,13 +37,6 @@ const MAX_FACT: usize = 2048;
 struct Judged {
     outcome: Outcome,
     raise: Option<Raise>,
-}
-
-/// A question's delivery, durable, and what was found to judge by.
-struct Taken {
-    state: LogState,
-    receipt: String,
-    golden: Result<AuthenticatedGolden, Refusal>,
 }
 
 impl Judged {
@@ -71,7 +67,8 @@ impl Broker {
         let process = process_digest(&request.process)
             .map_err(|_| BrokerError::Internal("a process without a canonical form"))?;
         let now = self.now();
-        let Taken { state, receipt, golden } = self.take(session, &request, now).await?;
+        measured(&self.held(session, &request.receipted).await?, &request)?;
+        let golden = self.golden(&request, now).await?;
         for _ in 0..ATTEMPTS {
             let Judged { outcome, raise } = match &golden {
                 Ok(golden) => self.judge(&request, golden, now).await?,
@@ -79,7 +76,7 @@ impl Broker {
             };
             let claims = Claims {
                 nonce: request.nonce.clone(),
-                guest: request.delivery.log.guest,
+                guest: request.receipted.guest,
                 cid: request.cid.clone(),
                 seq: request.seq,
                 manifest: request.image.manifest,
@@ -87,8 +84,8 @@ impl Broker {
                 rootfs: request.image.rootfs.digest,
                 process,
                 outcome,
-                head: state.head(),
-                count: state.count(),
+                head: request.receipted.head,
+                count: request.receipted.count,
                 policy: self.settings.policy,
                 environment: self.settings.evidence.environment,
                 issued_at: now,
@@ -104,30 +101,39 @@ impl Broker {
                 signed: verdict.clone(),
             };
             if self.store.record_verdict(record, raise).await? == Commit::Done {
-                return Ok(DecideResponse { verdict, receipt, id: Some(id) });
+                return Ok(DecideResponse { verdict, id: Some(id) });
             }
         }
         Err(BrokerError::Internal("a high-water mark that changes under every request"))
     }
 
-    /// Takes the delivery of a question, and finds the golden value while that becomes durable: after every check of
-    /// the delivery, and only for a launch that its log has measured.
-    async fn take(&self, session: &Session, request: &DecideRequest, now: Timestamp) -> Result<Taken, BrokerError> {
-        let DecideRequest { nonce, delivery, .. } = request;
-        let claims = self.fresh(session, nonce, delivery, now)?;
-        for _ in 0..ATTEMPTS {
-            let (grown, held) = self.grow(&claims, delivery, now).await?;
-            let (state, measured) = (grown.state.clone(), measured(&grown.state, request));
-            let asked = measured.is_ok();
-            let golden = async { if asked { Some(self.golden(request, now).await) } else { None } };
-            let committed = self.commit(nonce, grown, held, &delivery.log, now);
-            let (committed, golden) = tokio::join!(committed, golden);
-            let Some(receipt) = committed? else { continue };
-            measured?;
-            let golden = golden.ok_or(BrokerError::Internal("a question without a search"))??;
-            return Ok(Taken { state, receipt, golden });
+    /// The state of what is held of the guest that asks, which has receipted the place it asks over.
+    async fn held(&self, session: &Session, asked: &Place) -> Result<LogState, BrokerError> {
+        let guest = self.guest(session)?;
+        if asked.guest != guest {
+            let expected = guest.to_string();
+            return Err(BrokerError::refused(reason::EVIDENCE_GUEST, "question", expected, &asked.guest.to_string()));
         }
-        Err(BrokerError::Internal("a history that changes under every request"))
+        let held = self.store.history(guest).await?;
+        let state = held.ok_or(BrokerError::Internal("a session of a guest of whom nothing is held"))?.state;
+        let head = if state.count() == asked.count { Some(state.head()) } else { self.receipted(asked).await? };
+        if head == Some(asked.head) {
+            return Ok(state);
+        }
+        let subject = format!("log of guest {guest}");
+        let actual = format!("{} records, {}", asked.count, asked.head);
+        Err(BrokerError::refused(reason::LOG_GAP, subject, "a place that was receipted", &actual)
+            .holding(state.count()))
+    }
+
+    /// The head after the first records of a guest, where a receipt was given for exactly as many.
+    async fn receipted(&self, asked: &Place) -> Result<Option<RegisterValue>, BrokerError> {
+        let Some(before) = asked.count.checked_sub(1) else { return Ok(None) };
+        let receipts = self.store.receipts_after(asked.guest, before, 1).await?;
+        let Some(receipt) = receipts.first() else { return Ok(None) };
+        let receipt: Receipt = jws::verify(RECEIPT_TYP, receipt, self.key())
+            .map_err(|_| BrokerError::Internal("a stored receipt that is none of ours"))?;
+        Ok((receipt.count == asked.count).then_some(receipt.head))
     }
 
     async fn judge(

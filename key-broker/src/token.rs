@@ -77,6 +77,11 @@ impl Session {
         }
     }
 
+    /// This session once evidence has shown whose it is; `None` when that was known.
+    pub(crate) fn of(&self, guest: GuestId) -> Option<Self> {
+        self.guest.is_none().then(|| Self { guest: Some(guest), ..self.clone() })
+    }
+
     /// Signs the claims.
     pub(crate) fn sign(&self, key: &SigningKey) -> Result<String, BrokerError> {
         jws::sign(TYP, None, self, key).map_err(|_| BrokerError::Internal("a token has no JSON form"))

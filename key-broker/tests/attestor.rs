@@ -181,9 +181,6 @@ async fn an_attestor_that_lost_its_store_is_found_out() {
     let gap = session.deliver(guest.delivery(&session, 1), &guest.receipts).await.unwrap_err();
     assert_eq!((gap.code(), gap.count()), (reason::LOG_GAP, Some(0)));
     // It takes the whole log, but its receipt does not follow the one this guest holds.
-    let ended = session.deliver(guest.delivery(&session, 0), &guest.receipts).await.unwrap_err();
-    assert!(ended.session_ended(), "a session made before the log was held reads no receipts: {ended}");
-    let session = guest.attest(&world.client()).await.unwrap();
     assert_eq!(code(session.deliver(guest.delivery(&session, 0), &guest.receipts).await), "log.receipt");
 }
 
@@ -216,10 +213,6 @@ async fn an_agent_that_lost_answers_finds_the_receipts_between() {
     // Everything after `kept` was lost; the log has grown meanwhile.
     guest.receipts = kept;
     guest.push_failed(1);
-    // The first session was made before anything of the guest was held: it reads no receipts.
-    let ended = session.deliver(guest.delivery(&session, 4), &guest.receipts).await.unwrap_err();
-    assert!(ended.session_ended(), "{ended}");
-    let session = guest.attest(&world.client()).await.unwrap();
     let receipt = session.deliver(guest.delivery(&session, 4), &guest.receipts).await.unwrap();
     assert_eq!(receipt.claims().count, 5);
     assert_ne!(ReceiptState::after(&receipt), last);
@@ -447,6 +440,40 @@ async fn a_decision_is_about_the_launch_the_log_measured() {
     // Once it has ended nothing is decided about it any more.
     guest.push_failed(1);
     assert_eq!(code(guest.ask(&session, &question(1, &image())).await), "attestor.denied");
+}
+
+#[tokio::test]
+async fn a_decision_is_asked_for_over_a_place_that_was_receipted() {
+    let world = World::new().await;
+    world.push_golden(&image(), 1).await;
+    let mut guest = Guest::boot(&world.tpm, 1);
+    let session = guest.attest(&world.client()).await.unwrap();
+    let early = guest.attest(&world.client()).await.unwrap();
+    let asked = question(1, &image());
+    assert_eq!(code(session.decide(&asked, &guest.receipts).await), "evidence.unavailable", "nothing is receipted");
+    guest.push_image(1, &image());
+    guest.deliver(&session).await.unwrap();
+    let receipted = guest.receipts.clone();
+
+    // Nothing has shown yet whose session the other one is: the guest in it is its own word.
+    assert!(early.decide(&asked, &receipted).await.unwrap_err().session_ended());
+    // An older place than the newest is still one, and any number may ask at once.
+    guest.push_image(2, &image());
+    guest.deliver(&session).await.unwrap();
+    let second = question(2, &image());
+    let (one, two) = tokio::join!(session.decide(&asked, &receipted), session.decide(&second, &guest.receipts));
+    assert_eq!((verdict_code(&one.unwrap()), verdict_code(&two.unwrap())), ("pass", "pass"));
+
+    // Another guest's receipt, and one of this guest that another attestor gave.
+    let other = guest_with_receipt(&world).await;
+    assert_eq!(code(session.decide(&asked, &other).await), "evidence.guest");
+    let elsewhere = World::new().await;
+    let mut copy = Guest { receipts: ReceiptState::none(), ..guest.clone() };
+    copy.push_failed(2);
+    let there = copy.attest(&elsewhere.client()).await.unwrap();
+    copy.deliver(&there).await.unwrap();
+    let gap = session.decide(&asked, &copy.receipts).await.unwrap_err();
+    assert_eq!((gap.code(), gap.count()), (reason::LOG_GAP, Some(guest.receipts.count())));
 }
 
 /// A log may say that this attestor passed a launch only where it did, with the golden value it did it with.

@@ -111,8 +111,8 @@ async fn a_launch_on_snp_passes_and_its_software_register_is_held_to_the_report(
     let session = guest.attest(&world, INITDATA).await.unwrap();
     let protocols::image::ImageMeasurement { manifest, config, rootfs, .. } = image();
     guest.push(Image { seq: 1, ref_h: hash_str(REFERENCE), manifest, config, rootfs });
-    let none = ReceiptState::none();
-    let (verdict, receipt) = session.decide(&question(1, &image()), guest.delivery(&session), &none).await.unwrap();
+    let receipt = session.deliver(guest.delivery(&session), &ReceiptState::none()).await.unwrap();
+    let verdict = session.decide(&question(1, &image()), &ReceiptState::after(&receipt)).await.unwrap();
     assert!(verdict.refusal().is_none(), "{verdict:?}");
 
     // The host shows the log without its last record, or with a head of its choice: the report says otherwise.

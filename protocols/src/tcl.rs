@@ -1,6 +1,9 @@
 //! Our own additions to the attestor's protocol: the log's head in the handshake, launch decisions
 //! (`POST /tcl/v1/decide`), event delivery (`POST /tcl/v1/events`), verdicts and receipts.
 //!
+//! A decision is asked for over a head that the attestor has receipted: records are delivered before, one delivery after
+//! another, and any number of decisions may then be awaited at once.
+//!
 //! Both requests carry `Authorization: Bearer <token of the attested session>` and as body
 //! (`content-type: application/jose`) a compact JWS signed by the session's TEE key. Answers are JSON;
 //! the verdict and the receipt in them are compact JWS signed by the attestor's pinned key.
@@ -123,8 +126,20 @@ pub struct DecideRequest {
     pub image: ImageMeasurement,
     /// What will run.
     pub process: ProcessRequest,
-    /// The log up to and including this launch's `Image` record.
-    pub delivery: Delivery,
+    /// A place of the log that the attestor has receipted: what the verdict is over. The `Image` record must be held.
+    pub receipted: Place,
+}
+
+/// A place in a guest's history.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Place {
+    /// Whose history.
+    pub guest: GuestId,
+    /// Records before it.
+    pub count: u64,
+    /// The register after them.
+    pub head: RegisterValue,
 }
 
 /// Claims of an events request.
@@ -142,8 +157,6 @@ pub struct EventsRequest {
 pub struct DecideResponse {
     /// Compact JWS of a [`Verdict`].
     pub verdict: String,
-    /// Compact JWS of a [`Receipt`] for the delivered records.
-    pub receipt: String,
     /// Name of the attestor's audit record of this decision; not signed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub id: Option<String>,
@@ -154,6 +167,9 @@ pub struct DecideResponse {
 pub struct EventsResponse {
     /// Compact JWS of a [`Receipt`].
     pub receipt: String,
+    /// The session's token from now on, where the one it had could not name the guest: nothing of it was held.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token: Option<String>,
 }
 
 /// Answer to a request for the receipts after a count, of the guest whose session asks.

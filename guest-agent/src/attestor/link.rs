@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
 
 use async_trait::async_trait;
 use kbs_client::{Client, ClientError, Question, ReceiptState, Session, VerifiedReceipt, VerifiedVerdict};
@@ -12,7 +13,7 @@ use protocols::reason::{self, Refusal};
 use protocols::resource::ResourcePath;
 use protocols::tcl::{Delivery, GoldenResource, LogBinding, MAX_RECORDS_PER_REQUEST, RecordBytes};
 use protocols::time::Timestamp;
-use tokio::sync::{Mutex, MutexGuard, watch};
+use tokio::sync::{Mutex, watch};
 use zeroize::Zeroizing;
 
 use super::RemoteAttestor;
@@ -21,23 +22,28 @@ use crate::error::AgentError;
 use crate::journal::Journal;
 
 /// One attested session with the attestor, made when it is needed and made anew, once, when it has ended.
+///
+/// Deliveries go one after another, because the attestor sees one history; what waits meanwhile goes with the next.
+/// Decisions and resources wait for nothing of other containers.
 #[derive(Debug)]
 pub struct AttestorLink {
     client: Client,
     journal: Arc<Journal>,
     init_data: Option<InitData>,
     file: ReceiptFile,
-    /// Held over a whole exchange: the attestor sees one history, in order.
-    state: Mutex<State>,
+    /// Held while a session is made: whoever needs one waits for the same.
+    session: Mutex<Option<Arc<Session>>>,
+    /// Held over one delivery.
+    delivery: Mutex<Failed>,
+    receipts: watch::Sender<ReceiptState>,
     delivered: watch::Sender<u64>,
     last_time: AtomicU64,
 }
 
-#[derive(Debug)]
-struct State {
-    session: Option<Arc<Session>>,
-    receipts: ReceiptState,
-}
+/// When the last delivery began that failed, and why: those that waited for it share its failure, or they would one
+/// after another wait for an attestor that does not answer.
+#[derive(Debug, Default)]
+struct Failed(Option<(Instant, ClientError)>);
 
 impl AttestorLink {
     /// A link that has not met the attestor yet. The last receipt of an earlier life is kept at `receipt_file`.
@@ -46,8 +52,17 @@ impl AttestorLink {
         let file = ReceiptFile::new(receipt_file);
         let receipts = Self::restore(&client, &journal, &file).unwrap_or_else(ReceiptState::none);
         let delivered = watch::Sender::new(receipts.count());
-        let state = Mutex::new(State { session: None, receipts });
-        Self { client, journal, init_data, file, state, delivered, last_time: AtomicU64::new(0) }
+        Self {
+            client,
+            journal,
+            init_data,
+            file,
+            session: Mutex::default(),
+            delivery: Mutex::default(),
+            receipts: watch::Sender::new(receipts),
+            delivered,
+            last_time: AtomicU64::new(0),
+        }
     }
 
     fn restore(client: &Client, journal: &Journal, file: &ReceiptFile) -> Option<ReceiptState> {
@@ -58,8 +73,9 @@ impl AttestorLink {
     }
 
     /// The session, attested now if there is none.
-    async fn session(&self, state: &mut MutexGuard<'_, State>) -> Result<Arc<Session>, AgentError> {
-        if let Some(session) = state.session.as_ref().filter(|session| !session.expired(Timestamp::now())) {
+    async fn session(&self) -> Result<Arc<Session>, AgentError> {
+        let mut known = self.session.lock().await;
+        if let Some(session) = known.as_ref().filter(|session| !session.expired(Timestamp::now())) {
             return Ok(Arc::clone(session));
         }
         let tee = self.journal.log().attester().tee();
@@ -70,8 +86,31 @@ impl AttestorLink {
         };
         let challenged = Arc::into_inner(challenged).ok_or_else(|| AgentError::Task("challenge kept".to_owned()))?;
         let session = Arc::new(challenged.attest(evidence, Some(log), self.init_data.clone()).await?);
-        state.session = Some(Arc::clone(&session));
+        *known = Some(Arc::clone(&session));
         Ok(session)
+    }
+
+    /// Forgets a session that has ended, unless somebody did and made another.
+    async fn ended(&self, session: &Arc<Session>) {
+        let mut known = self.session.lock().await;
+        if known.as_ref().is_some_and(|known| Arc::ptr_eq(known, session)) {
+            *known = None;
+        }
+    }
+
+    /// Asks something in the session; once more in a new one when the attestor does not know it any more.
+    async fn ask<T, F>(&self, ask: impl Fn(Arc<Session>) -> F) -> Result<T, AgentError>
+    where
+        F: Future<Output = Result<T, ClientError>>,
+    {
+        let session = self.session().await?;
+        match ask(Arc::clone(&session)).await {
+            Err(error) if error.session_ended() => {
+                self.ended(&session).await;
+                Ok(ask(self.session().await?).await?)
+            }
+            other => Ok(other?),
+        }
     }
 
     /// Evidence over what `bind` makes of the log's head.
@@ -108,8 +147,8 @@ impl AttestorLink {
         Ok(Delivery { from, records, log, evidence })
     }
 
-    fn receipted(&self, state: &mut State, receipt: &VerifiedReceipt) {
-        state.receipts = ReceiptState::after(receipt);
+    fn receipted(&self, receipt: &VerifiedReceipt) {
+        self.receipts.send_replace(ReceiptState::after(receipt));
         self.last_time.fetch_max(receipt.claims().issued_at.0, Ordering::Relaxed);
         if let Err(error) = self.file.write(receipt) {
             tracing::warn!(%error, "the receipt could not be kept for a restart");
@@ -118,32 +157,22 @@ impl AttestorLink {
         self.delivered.send_if_modified(|known| std::mem::replace(known, count.max(*known)) < count);
     }
 
-    /// Runs one exchange; attests again once when the session has ended, and once goes back to where the attestor
-    /// says its history ends.
-    async fn exchange(
-        &self,
-        state: &mut MutexGuard<'_, State>,
-        question: Option<&Question>,
-    ) -> Result<Option<VerifiedVerdict>, AgentError> {
+    /// Delivers what is not receipted yet; attests again once when the session has ended, and once goes back to where
+    /// the attestor says its history ends.
+    async fn deliver_all(&self) -> Result<(), AgentError> {
         let (mut may_attest, mut may_move) = (true, true);
-        let mut from = state.receipts.count();
+        let receipts = self.receipts.borrow().clone();
+        let mut from = receipts.count();
         loop {
-            let session = self.session(state).await?;
+            let session = self.session().await?;
             let delivery = self.delivery(&session, from).await?;
-            let answer = match question {
-                Some(question) => {
-                    let decided = session.decide(question, delivery, &state.receipts).await;
-                    decided.map(|(verdict, receipt)| (Some(verdict), receipt))
-                }
-                None => session.deliver(delivery, &state.receipts).await.map(|receipt| (None, receipt)),
-            };
-            match answer {
-                Ok((verdict, receipt)) => {
-                    self.receipted(state, &receipt);
-                    return Ok(verdict);
+            match session.deliver(delivery, &receipts).await {
+                Ok(receipt) => {
+                    self.receipted(&receipt);
+                    return Ok(());
                 }
                 Err(error) if error.session_ended() && may_attest => {
-                    state.session = None;
+                    self.ended(&session).await;
                     may_attest = false;
                 }
                 Err(error) => match error.count() {
@@ -161,46 +190,45 @@ impl AttestorLink {
 #[async_trait]
 impl RemoteAttestor for AttestorLink {
     async fn decide(&self, question: Question) -> Result<VerifiedVerdict, AgentError> {
-        let mut state = self.state.lock().await;
-        let verdict = self.exchange(&mut state, Some(&question)).await?;
-        let verdict = verdict.ok_or_else(|| AgentError::Task("a decision without a verdict".to_owned()))?;
+        self.deliver(self.journal.log().count()).await?;
+        let asked = &question;
+        let ask = |session: Arc<Session>| {
+            let receipts = self.receipts.borrow().clone();
+            async move { session.decide(asked, &receipts).await }
+        };
+        let verdict = self.ask(ask).await?;
         self.last_time.fetch_max(verdict.claims().issued_at.0, Ordering::Relaxed);
         Ok(verdict)
     }
 
     async fn deliver(&self, count: u64) -> Result<(), AgentError> {
-        let mut state = self.state.lock().await;
-        // Another launch's delivery may have carried these records too.
-        if state.receipts.count() >= count {
+        let asked = Instant::now();
+        let mut failed = self.delivery.lock().await;
+        // Another launch's delivery may have carried these records too, or found that nothing can be delivered.
+        if self.receipts.borrow().count() >= count {
             return Ok(());
         }
-        self.exchange(&mut state, None).await.map(|_| ())
+        if let Failed(Some((began, error))) = &*failed
+            && *began >= asked
+        {
+            return Err(error.clone().into());
+        }
+        let began = Instant::now();
+        let delivered = self.deliver_all().await;
+        failed.0 = match &delivered {
+            Err(AgentError::Attestor(error)) => Some((began, error.clone())),
+            _ => None,
+        };
+        delivered
     }
 
     async fn golden(&self, manifest: Sha256Digest) -> Result<Option<GoldenResource>, AgentError> {
-        let mut state = self.state.lock().await;
-        let session = self.session(&mut state).await?;
-        match session.golden(&manifest).await {
-            Err(error) if error.session_ended() => {
-                state.session = None;
-                let session = self.session(&mut state).await?;
-                Ok(session.golden(&manifest).await?)
-            }
-            other => Ok(other?),
-        }
+        self.ask(|session| async move { session.golden(&manifest).await }).await
     }
 
     async fn resource(&self, path: ResourcePath) -> Result<Zeroizing<Vec<u8>>, AgentError> {
-        let mut state = self.state.lock().await;
-        let session = self.session(&mut state).await?;
-        match session.resource(path.as_str()).await {
-            Err(error) if error.session_ended() => {
-                state.session = None;
-                let session = self.session(&mut state).await?;
-                Ok(session.resource(path.as_str()).await?)
-            }
-            other => Ok(other?),
-        }
+        let path = path.as_str();
+        self.ask(|session| async move { session.resource(path).await }).await
     }
 
     fn delivered(&self) -> watch::Receiver<u64> {

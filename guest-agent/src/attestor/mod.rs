@@ -23,7 +23,7 @@ use crate::error::AgentError;
 /// What the launch pipeline needs of the remote attestor.
 #[async_trait]
 pub trait RemoteAttestor: Send + Sync + std::fmt::Debug {
-    /// Delivers the log and asks for the decision on one launch.
+    /// Delivers the log, then asks for the decision on one launch.
     async fn decide(&self, question: Question) -> Result<VerifiedVerdict, AgentError>;
 
     /// Returns when the attestor has receipted at least the first `count` records.

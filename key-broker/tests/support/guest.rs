@@ -203,10 +203,10 @@ impl Guest {
     }
 
     pub(crate) async fn ask(&mut self, session: &Session, question: &Question) -> Result<VerifiedVerdict, ClientError> {
-        let delivery = self.delivery(session, self.receipts.count() as usize);
-        let (verdict, receipt) = session.decide(question, delivery, &self.receipts).await?;
-        self.receipts = ReceiptState::after(&receipt);
-        Ok(verdict)
+        if self.receipts.count() < self.records.len() as u64 {
+            self.deliver(session).await?;
+        }
+        session.decide(question, &self.receipts).await
     }
 }
 

@@ -1,5 +1,7 @@
 //! An attestor that is away, slow, another one, or answers something else.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use integration_tests::image::Recipe;
 use integration_tests::{Action, Options, World};
 use protocols::keys::{KeyKind, SigningKey};
@@ -67,6 +69,41 @@ fn attestor_5xx_for_a_decision() {
 #[test]
 fn attestor_stalled() {
     spoiled("remote", "/tcl/v1/decide", Action::Stall, 69, "attestor.unavailable");
+}
+
+#[test]
+fn attestor_stalled_for_one_launch_decides_on_another() {
+    let world = behind_a_proxy();
+    let image = world.signed("true", "app");
+    world.settle();
+    let proxy = world.attestor_proxy.as_ref().unwrap();
+    let first = AtomicBool::new(true);
+    proxy.rule_when("held", "POST", "/tcl/v1/decide", move || first.swap(false, Ordering::SeqCst), Action::Stall);
+    std::thread::scope(|scope| {
+        let held = scope.spawn(|| world.run(&image, &["--mode", "remote"]));
+        proxy.wait_for_hit("held");
+        let _ = world.accepts(&image, &["--mode", "remote"]);
+        assert!(!held.is_finished(), "the other launch has not waited for this one");
+        held.join().unwrap().refused(69, "attestor.unavailable");
+    });
+}
+
+#[test]
+fn attestor_stalled_is_waited_for_once_by_all_launches() {
+    let world = behind_a_proxy();
+    let image = world.signed("true", "app");
+    world.settle();
+    let proxy = world.attestor_proxy.as_ref().unwrap();
+    proxy.rule("stalled", "POST", "/tcl/v1/events", Action::Stall);
+    std::thread::scope(|scope| {
+        let launches: Vec<_> = (0..6).map(|_| scope.spawn(|| world.run(&image, &["--mode", "remote"]))).collect();
+        for launch in launches {
+            launch.join().unwrap().refused(69, "attestor.unavailable");
+        }
+    });
+    // One that was under way, and one for all that came meanwhile; the records of their ends go out in the background.
+    assert!(proxy.hits("stalled") <= 4, "{:#?}", proxy.requests());
+    world.nothing_ran();
 }
 
 #[test]
