@@ -7,8 +7,9 @@ use tokio::sync::watch;
 
 use crate::attestor::RemoteAttestor;
 
-/// How long records are gathered before a delivery; launches that wait for a receipt deliver at once.
-const GATHER: Duration = Duration::from_millis(10);
+/// How long records are gathered before a delivery; launches and starts that wait for a receipt deliver at once, and
+/// carry what lies here. A created container's record has often gone before its start is asked for.
+const GATHER: Duration = Duration::from_millis(50);
 /// The first and the longest pause after a failed delivery.
 const PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
 

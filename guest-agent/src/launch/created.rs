@@ -155,11 +155,6 @@ impl CreatedContainer {
 }
 
 impl CreatedContainer {
-    /// Records in the log with the one of its creation.
-    pub(crate) const fn recorded(&self) -> u64 {
-        self.recorded.count
-    }
-
     /// The PID namespace of the process that waits for its start.
     pub(crate) fn pid_namespace(&self) -> std::io::Result<OwnedFd> {
         let path = format!("/proc/{}/ns/pid", self.init.pid().as_raw_pid());

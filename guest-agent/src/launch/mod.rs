@@ -333,17 +333,7 @@ impl Pipeline {
         let ledger = self.ledger(container.mode);
         let launch = loaded.measure(&ledger).await?;
         container.enter(Stage::Create);
-        let (created, reach) = launch.create(&ledger).await?;
-        if ledger.receipts == Receipts::Wait {
-            // The start waits for this receipt. Usually it is there before the start is asked for.
-            let (attestor, count) = (Arc::clone(&self.attestor), created.recorded());
-            tokio::spawn(async move {
-                if let Err(error) = attestor.deliver(count).await {
-                    tracing::warn!(%error, code = %error.code(), "no receipt yet for a created container");
-                }
-            });
-        }
-        Ok((created, reach))
+        launch.create(&ledger).await
     }
 
     /// What the container is besides its image and process.
