@@ -30,6 +30,8 @@ const MANY: usize = 8;
 const TMPFS_KIB: u32 = 1024 * 1024;
 /// Bytes written to standard output.
 const OUTPUT: u64 = 1 << 30;
+/// What is executed again and again.
+const TRUE: [&str; 1] = ["/bin/true"];
 /// Starts of the agent.
 const STARTS: usize = 5;
 
@@ -216,7 +218,7 @@ async fn running(pod: &Pod<'_>, settings: &Settings, figures: &mut Figures) {
     }
     figures.median("StartContainer", &starts, None);
     for _ in 0..10 {
-        pod.exec(&ids[0]).await;
+        pod.exec(&ids[0], &TRUE).await;
     }
     pod.settled().await;
     let before = Gathered::of(pod.world);
@@ -224,11 +226,16 @@ async fn running(pod: &Pod<'_>, settings: &Settings, figures: &mut Figures) {
     let mut sizes = Vec::new();
     for _ in 0..2 {
         for _ in 0..settings.execs {
-            execs.push(pod.exec(&ids[0]).await);
+            execs.push(pod.exec(&ids[0], &TRUE).await);
         }
         sizes.push(resident(pod.world));
     }
     figures.median("ExecProcess and WaitProcess of true", &execs, None);
+    let mut missing = Vec::new();
+    for _ in 0..20 {
+        missing.push(pod.exec(&ids[0], &["/bin/missing"]).await);
+    }
+    figures.median("ExecProcess and WaitProcess of a command that is not there", &missing, Some(Bound::Most(1000.0)));
     let count = settings.execs;
     figures.put(&format!("resident, 8 containers and {count} execs"), sizes[0], "MB", Some(Bound::Most(20.0)));
     figures.put(&format!("resident, {count} execs later"), sizes[1], "MB", None);

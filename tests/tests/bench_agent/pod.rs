@@ -106,12 +106,12 @@ impl<'w> Pod<'w> {
         self.shim.call("RemoveContainer", json!({ "container_id": id })).await.unwrap();
     }
 
-    /// Executes `true` to its end and says how long that took.
-    pub(crate) async fn exec(&self, id: &str) -> Duration {
+    /// Executes a command to its end and says how long that took.
+    pub(crate) async fn exec(&self, id: &str, args: &[&str]) -> Duration {
         let exec = format!("e{}", self.next.fetch_add(1, Ordering::Relaxed));
         let wait = kata::encode("WaitProcess", &json!({ "container_id": id, "exec_id": exec }));
         let begun = Instant::now();
-        self.start_exec(id, &exec, &["/bin/true"]).await;
+        self.start_exec(id, &exec, args).await;
         self.shim.raw("grpc.AgentService", "WaitProcess", wait, Duration::ZERO).await.unwrap();
         begun.elapsed()
     }
