@@ -1,7 +1,7 @@
 //! Base64 in the two alphabets the field uses, as serde helpers and functions.
 
 use base64::Engine as _;
-use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use base64::engine::general_purpose::{STANDARD, URL_SAFE, URL_SAFE_NO_PAD};
 
 /// Text was not base64 of the expected alphabet.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -20,6 +20,20 @@ pub fn b64(bytes: &[u8]) -> String {
 /// [`Base64Error`] for any other text.
 pub fn un_b64(text: &str) -> Result<Vec<u8>, Base64Error> {
     STANDARD.decode(text).map_err(|_| Base64Error("standard"))
+}
+
+/// URL-safe alphabet with padding (evidence of Azure's VMs).
+#[must_use]
+pub fn b64url_padded(bytes: &[u8]) -> String {
+    URL_SAFE.encode(bytes)
+}
+
+/// Reads [`b64url_padded`].
+///
+/// # Errors
+/// [`Base64Error`] for any other text.
+pub fn un_b64url_padded(text: &str) -> Result<Vec<u8>, Base64Error> {
+    URL_SAFE.decode(text).map_err(|_| Base64Error("padded URL-safe"))
 }
 
 /// URL-safe alphabet without padding (JOSE).

@@ -3,6 +3,7 @@
 //! Types here say what was written, not that it was checked: a checked value has its own type in the
 //! crate that makes the check. Parsers are strict, use no indexing and never panic.
 
+pub mod azure;
 pub mod digest;
 pub mod dsse;
 pub mod encoding;
@@ -11,6 +12,7 @@ pub mod event_log;
 pub mod events;
 pub mod golden;
 pub mod guest;
+pub mod hcl;
 pub mod image;
 pub mod jcs;
 pub mod jwe;

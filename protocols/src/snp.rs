@@ -22,11 +22,13 @@
 //! | 0x0E0 | id_key_digest 48 | | | |
 //! | 0x110 | author_key_digest 48 | | | |
 
+mod certificates;
 mod fields;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+pub use certificates::{CertificateTableError, read_certificates, write_certificates};
 pub use fields::Fields;
 use fields::array;
 
@@ -146,6 +148,36 @@ impl TcbVersion {
             && self.tee >= minimum.tee
             && self.snp >= minimum.snp
             && self.microcode >= minimum.microcode
+    }
+}
+
+impl std::fmt::Display for TcbVersion {
+    /// As in AMD's names of the components: `fmc` only where there is one.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if let Some(fmc) = self.fmc {
+            write!(f, "fmc {fmc} ")?;
+        }
+        write!(f, "bootloader {} tee {} snp {} microcode {}", self.bootloader, self.tee, self.snp, self.microcode)
+    }
+}
+
+/// Which kind of key a report says it is signed with (KEY_INFO bits 2 to 4).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum SigningKey {
+    /// The chip's own key, 0.
+    Vcek,
+    /// A key that AMD gave a provider for all its chips, 1.
+    Vlek,
+}
+
+impl SigningKey {
+    /// The name, as certificate tables have it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Vcek => "VCEK",
+            Self::Vlek => "VLEK",
+        }
     }
 }
 

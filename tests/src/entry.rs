@@ -3,6 +3,7 @@
 
 mod blobs;
 mod kata;
+mod platforms;
 mod sandboxes;
 mod signatures;
 
@@ -32,6 +33,7 @@ use serde_json::{Value, json};
 
 pub use self::blobs::{agree, erofs, gzip, tar, write_erofs, zstd};
 pub use self::kata::{cgroup_files, copy_file, create_container, kata_address, kata_wire, policy};
+pub use self::platforms::{azure, endorsement};
 pub use self::sandboxes::{interface_table, mount_options, uevent};
 pub use self::signatures::{openpgp, registries_d, signature, signature_policy};
 
@@ -58,6 +60,8 @@ pub const ALL: &[Entry] = &[
     Entry { name: "layer", read: layer, seeds: seeds::layers },
     Entry { name: "attest", read: attest, seeds: seeds::attests },
     Entry { name: "snp_report", read: snp_report, seeds: seeds::snp_reports },
+    Entry { name: "azure", read: azure, seeds: platforms::seeds::azures },
+    Entry { name: "endorsement", read: endorsement, seeds: platforms::seeds::endorsements },
     Entry { name: "encryption", read: encryption, seeds: seeds::encryptions },
     Entry { name: "jws", read: jws, seeds: seeds::tokens },
     Entry { name: "tar", read: tar, seeds: seeds::layers },
@@ -333,7 +337,7 @@ mod seeds {
 
     const KEY_ID: &str = "kbs:///default/key/1";
 
-    fn file(name: &str) -> Vec<u8> {
+    pub(super) fn file(name: &str) -> Vec<u8> {
         std::fs::read(format!("{DATA}/{name}")).unwrap()
     }
 

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{FirmwareVersion, Generation, REPORT_SIZE, Signature, SnpError, TcbVersion};
+use super::{FirmwareVersion, Generation, REPORT_SIZE, Signature, SigningKey, SnpError, TcbVersion};
 
 /// Every field of a report, in the shape of the `sev` crate. Not checked: see [`super::Report`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -74,6 +74,16 @@ pub struct Fields {
 }
 
 impl Fields {
+    /// The kind of key that signed; `None`: another one, or none (7).
+    #[must_use]
+    pub const fn signing_key(&self) -> Option<SigningKey> {
+        match self.key_info >> 2 & 0b111 {
+            0 => Some(SigningKey::Vcek),
+            1 => Some(SigningKey::Vlek),
+            _ => None,
+        }
+    }
+
     pub(super) fn generation(&self) -> Result<Generation, SnpError> {
         match (self.version, self.cpuid_fam_id, self.cpuid_mod_id, self.cpuid_step) {
             (2, None, None, None) => Generation::of_chip_id(&self.chip_id),
