@@ -19,6 +19,7 @@ mod error;
 pub mod loop_device;
 pub mod namespace;
 mod node;
+pub mod sev_guest;
 pub mod sha256_lanes;
 pub mod working_directory;
 
