@@ -25,6 +25,8 @@ use crate::{Chip, SimulatedError, files};
 
 const ARK: &str = "OU=Engineering,C=US,L=Santa Clara,ST=CA,O=SIMULATED,CN=ARK-SIMULATED";
 const ASK: &str = "OU=Engineering,C=US,L=Santa Clara,ST=CA,O=SIMULATED,CN=SEV-SIMULATED";
+const ASVK: &str = "OU=Engineering,C=US,L=Santa Clara,ST=CA,O=SIMULATED,CN=SEV-VLEK-SIMULATED";
+const VLEK: &str = "OU=Engineering,C=US,L=Santa Clara,ST=CA,O=SIMULATED,CN=SEV-VLEK";
 const VCEK: &str = "OU=Engineering,C=US,L=Santa Clara,ST=CA,O=SIMULATED,CN=SEV-VCEK";
 
 const STRUCT_VERSION: ObjectIdentifier = oid("1.3.6.1.4.1.3704.1.1");
@@ -43,6 +45,7 @@ const MICROCODE: ObjectIdentifier = oid("1.3.6.1.4.1.3704.1.3.8");
 /// Turin only.
 const FMC: ObjectIdentifier = oid("1.3.6.1.4.1.3704.1.3.9");
 const HWID: ObjectIdentifier = oid("1.3.6.1.4.1.3704.1.4");
+const CSP_ID: ObjectIdentifier = oid("1.3.6.1.4.1.3704.1.5");
 
 const fn oid(text: &str) -> ObjectIdentifier {
     ObjectIdentifier::new_unwrap(text)
@@ -102,10 +105,11 @@ pub(crate) fn make(chip: &Chip, generation: Generation) -> Result<Made, Simulate
     let ark_spki = spki(&ark_key)?;
     let ask_spki = spki(&ask_key)?;
     let vcek_spki = SubjectPublicKeyInfoOwned::from_key(key.verifying_key())?;
+    let (issuer, vek) = if chip.provider.is_some() { (ASVK, VLEK) } else { (ASK, VCEK) };
     Ok(Made {
         ark: certificate(ARK, ARK, authority(None)?, CA_LIFE, ark_spki, &ark_key)?,
-        ask: certificate(ASK, ARK, authority(Some(0))?, CA_LIFE, ask_spki, &ark_key)?,
-        vcek: certificate(VCEK, ASK, endorsement(chip, generation)?, VCEK_LIFE, vcek_spki, &ask_key)?,
+        ask: certificate(issuer, ARK, authority(Some(0))?, CA_LIFE, ask_spki, &ark_key)?,
+        vcek: certificate(vek, issuer, endorsement(chip, generation)?, VCEK_LIFE, vcek_spki, &ask_key)?,
         key,
     })
 }
@@ -207,7 +211,10 @@ fn endorsement(chip: &Chip, generation: Generation) -> Result<Vec<Extension>, Si
     if let Some(fmc) = chip.tcb.fmc {
         out.push(number(FMC, fmc)?);
     }
-    out.push(plain(HWID, chip.id.iter().copied().take(hwid_size).collect())?);
+    out.push(match &chip.provider {
+        Some(provider) => plain(CSP_ID, Ia5String::new(provider)?.to_der()?)?,
+        None => plain(HWID, chip.id.iter().copied().take(hwid_size).collect())?,
+    });
     Ok(out)
 }
 
@@ -222,10 +229,15 @@ pub(crate) fn chip(vcek: &Certificate) -> Option<Chip> {
     let raw = |id| extensions.iter().find(|e| e.extn_id == id).map(|e| e.extn_value.as_bytes());
     let number = |id| u8::from_der(raw(id)?).ok();
     let mut id = [0; 64];
-    let hwid = raw(HWID)?;
-    if !matches!(hwid.len(), 8 | 64) {
-        return None;
-    }
+    let provider = match raw(CSP_ID) {
+        Some(der) => Some(Ia5String::from_der(der).ok()?.to_string()),
+        None => None,
+    };
+    let hwid = match (raw(HWID), &provider) {
+        (Some(hwid), None) if matches!(hwid.len(), 8 | 64) => hwid,
+        (None, Some(_)) => &[],
+        _ => return None,
+    };
     for (to, from) in id.iter_mut().zip(hwid) {
         *to = *from;
     }
@@ -240,5 +252,5 @@ pub(crate) fn chip(vcek: &Certificate) -> Option<Chip> {
         snp: number(SNP)?,
         microcode: number(MICROCODE)?,
     };
-    Some(Chip { id, tcb })
+    Some(Chip { id, tcb, provider })
 }

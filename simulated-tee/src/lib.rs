@@ -6,15 +6,20 @@
 //! A directory holds one installation: `ark.pem`, `ask.pem`, `vcek.pem` (X.509) and `vcek.key`
 //! (PKCS#8 PEM, mode 0600). The ARK's and ASK's private keys are used once and dropped.
 
+mod azure;
 mod certificates;
 mod files;
 
 use std::path::{Path, PathBuf};
 
+pub use azure::{AzureVm, VtpmQuote};
+
 use p384::ecdsa::SigningKey;
 use p384::ecdsa::signature::Signer as _;
+use protocols::kbs::SnpCertificate;
 use protocols::snp::{
-    Fields, FirmwareVersion, Generation, Report, SIG_ALGO_ECDSA_P384_SHA384, Signature, SnpError, TcbVersion,
+    Fields, FirmwareVersion, Generation, Report, SIG_ALGO_ECDSA_P384_SHA384, Signature, SigningKey as VekKind,
+    SnpError, TcbVersion,
 };
 
 /// Something simulated could not be made or read.
@@ -47,13 +52,15 @@ pub enum SimulatedError {
     Report(#[from] SnpError),
 }
 
-/// Which chip is simulated; stated by its VCEK certificate.
+/// Which chip is simulated; stated by its VCEK's or VLEK's certificate.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Chip {
-    /// Its id: 64 bytes, of which Turin uses the first 8.
+    /// Its id: 64 bytes, of which Turin uses the first 8; zero, as masked, with a provider.
     pub id: [u8; 64],
-    /// The TCB its VCEK is made for; with an FMC version on Turin, without on Milan.
+    /// The TCB its VCEK or VLEK is made for; with an FMC version on Turin, without on Milan.
     pub tcb: TcbVersion,
+    /// CSP_ID of a provider: its VLEK signs, not the chip's VCEK.
+    pub provider: Option<String>,
 }
 
 impl Chip {
@@ -65,10 +72,35 @@ impl Chip {
         let mut id = [0; 64];
         files::random(&mut id)?;
         let tcb = TcbVersion { fmc: None, bootloader: 4, tee: 0, snp: 24, microcode: 219 };
-        Ok(Self { id, tcb })
+        Ok(Self { id, tcb, provider: None })
+    }
+
+    /// A Turin chip with a random id.
+    ///
+    /// # Errors
+    /// As [`Chip::random`].
+    pub fn random_turin() -> Result<Self, SimulatedError> {
+        let mut id = [0; 64];
+        if let Some(used) = id.first_chunk_mut::<8>() {
+            files::random(used)?;
+        }
+        let tcb = TcbVersion { fmc: Some(1), bootloader: 1, tee: 1, snp: 4, microcode: 75 };
+        Ok(Self { id, tcb, provider: None })
+    }
+
+    /// The same kind of chip at a provider, whose VLEK signs; the chip's id is masked.
+    #[must_use]
+    pub fn of_provider(self, csp_id: &str) -> Self {
+        Self { id: [0; 64], tcb: self.tcb, provider: Some(csp_id.to_owned()) }
     }
 
     fn generation(&self) -> Result<Generation, SimulatedError> {
+        if let Some(provider) = &self.provider {
+            if self.id != [0; 64] || provider.is_empty() || !provider.is_ascii() {
+                return Err(SimulatedError::Chip("a provider has a name in ASCII and masks the chip's id"));
+            }
+            return Ok(if self.tcb.fmc.is_some() { Generation::Turin } else { Generation::Legacy });
+        }
         match (Generation::of_chip_id(&self.id), self.tcb.fmc) {
             (Some(Generation::Legacy), None) => Ok(Generation::Legacy),
             (Some(Generation::Turin), Some(_)) => Ok(Generation::Turin),
@@ -131,16 +163,29 @@ impl Pki {
         &self.ark
     }
 
-    /// The ASK's certificate, DER: RSA-4096, signed by the ARK.
+    /// The ASK's certificate (the ASVK's with a provider), DER: RSA-4096, signed by the ARK.
     #[must_use]
     pub fn ask_der(&self) -> &[u8] {
         &self.ask
     }
 
-    /// The VCEK's certificate, DER: ECDSA P-384, signed by the ASK.
+    /// The VCEK's certificate (the VLEK's with a provider), DER: ECDSA P-384, signed by the ASK (ASVK).
     #[must_use]
     pub fn vcek_der(&self) -> &[u8] {
         &self.vcek
+    }
+
+    /// What the VEK is: `VCEK`, or `VLEK` with a provider.
+    #[must_use]
+    pub const fn vek_kind(&self) -> VekKind {
+        if self.chip.provider.is_some() { VekKind::Vlek } else { VekKind::Vcek }
+    }
+
+    /// The certificate table that goes with a report: the VEK and its issuer.
+    #[must_use]
+    pub fn certificates(&self) -> Vec<SnpCertificate> {
+        let entry = |kind: &str, der: &[u8]| SnpCertificate { cert_type: kind.to_owned(), data: der.to_vec() };
+        vec![entry(self.vek_kind().as_str(), &self.vcek), entry("ASK", &self.ask)]
     }
 
     /// The chip the VCEK names.
@@ -178,7 +223,10 @@ impl Pki {
             sig_algo: SIG_ALGO_ECDSA_P384_SHA384,
             current_tcb: tcb,
             plat_info: 1,
-            key_info: 0,
+            key_info: match self.vek_kind() {
+                VekKind::Vcek => 0,
+                VekKind::Vlek => 1 << 2,
+            },
             report_data: params.report_data,
             measurement: params.measurement,
             host_data: params.host_data,

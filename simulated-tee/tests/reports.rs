@@ -42,7 +42,7 @@ static TURIN: LazyLock<Installation> = LazyLock::new(|| {
     let mut id = [0; 64];
     id[..8].copy_from_slice(b"\xFEturin\0\x01");
     let tcb = TcbVersion { fmc: Some(1), bootloader: 2, tee: 3, snp: 200, microcode: 255 };
-    let pki = Pki::create_for(&dir, &Chip { id, tcb }).unwrap();
+    let pki = Pki::create_for(&dir, &Chip { id, tcb, provider: None }).unwrap();
     Installation { dir, pki }
 });
 
@@ -231,7 +231,12 @@ fn wrong_reports_can_be_made_on_purpose() {
 fn a_chip_of_no_generation_is_refused_before_keys_are_made() {
     let dir = tempfile::tempdir().unwrap();
     let tcb = MILAN.pki.chip().tcb;
-    for chip in [Chip { id: [0; 64], tcb }, Chip { id: [1; 64], tcb: TcbVersion { fmc: Some(1), ..tcb } }] {
+    for chip in [
+        Chip { id: [0; 64], tcb, provider: None },
+        Chip { id: [1; 64], tcb: TcbVersion { fmc: Some(1), ..tcb }, provider: None },
+        Chip { id: [1; 64], tcb, provider: Some("Provider".to_owned()) },
+        Chip { id: [0; 64], tcb, provider: Some(String::new()) },
+    ] {
         assert!(matches!(Pki::create_for(dir.path(), &chip), Err(SimulatedError::Chip(_))));
     }
     assert_eq!(dir.path().read_dir().unwrap().count(), 0);

@@ -9,7 +9,7 @@ use std::sync::{Mutex, PoisonError};
 use protocols::digest::{Sha256Digest, Sha384Digest};
 use protocols::event_log::MR_RTMR3;
 use protocols::guest::GuestId;
-use protocols::kbs::{self, SnpCertificate, SnpEvidence, Tee};
+use protocols::kbs::{self, SnpEvidence, Tee};
 use protocols::register::{HashAlg, RegisterKind, RegisterValue};
 use simulated_tee::{Params, Pki};
 
@@ -103,11 +103,7 @@ impl Attester for SimulatedSnpAttester {
         let host_data = self.initdata.map_or([0; 32], |digest| *digest.as_bytes());
         let params = Params::new(kbs::report_data(binding), host_data, self.report_id);
         let report = self.pki.report(&params).map_err(|error| refused(error.to_string()))?;
-        let certificate = |kind: &str, der: &[u8]| SnpCertificate { cert_type: kind.to_owned(), data: der.to_vec() };
-        let evidence = SnpEvidence {
-            attestation_report: report.to_json(),
-            cert_chain: Some(vec![certificate("VCEK", self.pki.vcek_der()), certificate("ASK", self.pki.ask_der())]),
-        };
+        let evidence = SnpEvidence { attestation_report: report.to_json(), cert_chain: Some(self.pki.certificates()) };
         serde_json::to_value(evidence).map_err(|error| refused(error.to_string()))
     }
 
