@@ -12,11 +12,12 @@ use registry::RegistryConfig;
 use rustls_pki_types::SubjectPublicKeyInfoDer;
 use rustls_pki_types::pem::PemObject as _;
 use serde::{Deserialize, Serialize};
-use verifier::snp::TcbVersion;
-use verifier::{
-    EnrolledAk, EvidencePolicy, ExpectedMeasurement, SignerConfig, SnpPolicy, TpmPolicy, TrustedArk, TrustedSigners,
-};
+use verifier::{EnrolledAk, EvidencePolicy, SignerConfig, TpmPolicy, TrustedSigners};
 use zeroize::Zeroizing;
+
+mod hardware;
+
+pub use hardware::{AmdConfig, ArkConfig, AzureConfig, ProductConfig, SnpConfig, TcbConfig};
 
 /// The largest file the configuration may name, in bytes.
 const MAX_FILE: u64 = 1024 * 1024;
@@ -59,6 +60,8 @@ pub struct Config {
     /// SEV-SNP.
     #[serde(default)]
     pub snp: SnpConfig,
+    /// Azure's confidential VMs; absent: none counts.
+    pub azure: Option<AzureConfig>,
 }
 
 /// `[policy]`.
@@ -98,46 +101,6 @@ pub struct AkConfig {
     /// A software TPM's; refused in production.
     #[serde(default)]
     pub simulated: bool,
-}
-
-/// `[snp]`.
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct SnpConfig {
-    /// Trusted roots.
-    #[serde(default)]
-    pub root: Vec<ArkConfig>,
-    /// Launch measurements that count, 96 hex digits each; absent: any in development, none in production.
-    pub measurements: Option<Vec<String>>,
-    /// The lowest firmware versions that count.
-    pub minimum_tcb: Option<TcbConfig>,
-}
-
-/// `[[snp.root]]`.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct ArkConfig {
-    /// PEM: one ARK and the ASKs under it.
-    pub path: PathBuf,
-    /// A simulated root; refused in production.
-    #[serde(default)]
-    pub simulated: bool,
-}
-
-/// `[snp.minimum_tcb]`.
-#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct TcbConfig {
-    /// Turin's FMC.
-    pub fmc: Option<u8>,
-    /// Boot loader.
-    pub bootloader: u8,
-    /// PSP operating system.
-    pub tee: u8,
-    /// SNP firmware.
-    pub snp: u8,
-    /// Microcode.
-    pub microcode: u8,
 }
 
 /// What is wrong with a configuration.
@@ -239,19 +202,16 @@ impl Config {
         let admin = self.admin_token.as_deref().map(admin_token).transpose()?;
         let signers = TrustedSigners::new(self.signers.clone()).map_err(|error| value("signers", error))?;
         let aks = self.tpm.ak.iter().map(|ak| enrolled(ak, environment)).collect::<Result<Vec<_>, _>>()?;
-        let roots = self.snp.roots(environment)?;
+        let (snp, anchors) = self.snp.policy(environment)?;
         // Whoever is between could hide a revocation list and show all the rest.
         if environment == Environment::Production && self.registry.uses_plain_http() {
             return Err(value("registry.plain_http", "has no place in production"));
         }
-        let policy = self.policy_digest(&aks, &roots)?;
+        let policy = self.policy_digest(&aks, anchors)?;
         let evidence = EvidencePolicy {
             tpm: TpmPolicy { aks, pcr: self.tpm.pcr, environment },
-            snp: SnpPolicy {
-                roots: roots.into_iter().map(|(root, _)| root).collect(),
-                measurements: self.snp.measurements(environment)?,
-                environment,
-            },
+            azure: AzureConfig::policy(self.azure.as_ref(), &snp, environment)?,
+            snp,
             registers: self.policy.registers.clone(),
             environment,
         };
@@ -274,11 +234,7 @@ impl Config {
     }
 
     /// Names in one digest everything a decision depends on besides what a guest shows.
-    fn policy_digest(
-        &self,
-        aks: &[EnrolledAk],
-        roots: &[(TrustedArk, Sha256Digest)],
-    ) -> Result<Sha256Digest, ConfigError> {
+    fn policy_digest(&self, aks: &[EnrolledAk], anchors: Vec<Sha256Digest>) -> Result<Sha256Digest, ConfigError> {
         #[derive(Serialize)]
         struct Ak {
             key: Sha256Digest,
@@ -292,9 +248,9 @@ impl Config {
             policy: &'c PolicyConfig,
             aks: Vec<Ak>,
             pcr: u32,
-            roots: Vec<Sha256Digest>,
-            measurements: &'c Option<Vec<String>>,
-            minimum_tcb: Option<TcbConfig>,
+            anchors: Vec<Sha256Digest>,
+            snp: &'c SnpConfig,
+            azure: &'c Option<AzureConfig>,
         }
         let aks = aks.iter().map(|ak| Ak { key: Sha256Digest::of(&ak.spki_der), simulated: ak.simulated }).collect();
         let deciding = Deciding {
@@ -304,49 +260,11 @@ impl Config {
             policy: &self.policy,
             aks,
             pcr: self.tpm.pcr,
-            roots: roots.iter().map(|(_, digest)| *digest).collect(),
-            measurements: &self.snp.measurements,
-            minimum_tcb: self.snp.minimum_tcb,
+            anchors,
+            snp: &self.snp,
+            azure: &self.azure,
         };
         Ok(Sha256Digest::of(&jcs::canonical(&deciding).map_err(|error| value("policy", error))?))
-    }
-}
-
-impl SnpConfig {
-    /// The roots, each with the digest of its file's bytes.
-    fn roots(&self, environment: Environment) -> Result<Vec<(TrustedArk, Sha256Digest)>, ConfigError> {
-        let minimum = self.minimum_tcb.map_or_else(TcbVersion::default, |tcb| TcbVersion {
-            fmc: tcb.fmc,
-            bootloader: tcb.bootloader,
-            tee: tcb.tee,
-            snp: tcb.snp,
-            microcode: tcb.microcode,
-        });
-        let root = |config: &ArkConfig| {
-            if config.simulated && environment == Environment::Production {
-                return Err(value("snp.root", "a simulated root has no place in production"));
-            }
-            let pem = read(&config.path)?;
-            let root =
-                TrustedArk::from_pem(&pem, config.simulated, minimum).map_err(|error| value("snp.root", error))?;
-            Ok((root, Sha256Digest::of(pem.as_bytes())))
-        };
-        self.root.iter().map(root).collect()
-    }
-
-    fn measurements(&self, environment: Environment) -> Result<ExpectedMeasurement, ConfigError> {
-        let Some(listed) = &self.measurements else {
-            return Ok(match environment {
-                Environment::Development => ExpectedMeasurement::AnyMeasurement,
-                Environment::Production => ExpectedMeasurement::Listed(Vec::new()),
-            });
-        };
-        let bytes = |text: &String| {
-            let mut out = [0u8; 48];
-            hex::decode_to_slice(text, &mut out).map_err(|_| value("snp.measurements", "not 96 hex digits"))?;
-            Ok(out)
-        };
-        Ok(ExpectedMeasurement::Listed(listed.iter().map(bytes).collect::<Result<_, ConfigError>>()?))
     }
 }
 
@@ -386,11 +304,16 @@ fn admin_token(path: &Path) -> Result<Sha256Digest, ConfigError> {
 }
 
 fn read(path: &Path) -> Result<String, ConfigError> {
+    let not_text = |_| ConfigError::File { path: path.to_owned(), error: std::io::ErrorKind::InvalidData.into() };
+    String::from_utf8(read_bytes(path)?).map_err(not_text)
+}
+
+fn read_bytes(path: &Path) -> Result<Vec<u8>, ConfigError> {
     use std::io::Read as _;
     let named = |error| ConfigError::File { path: path.to_owned(), error };
-    let mut text = String::new();
-    std::fs::File::open(path).map_err(named)?.take(MAX_FILE).read_to_string(&mut text).map_err(named)?;
-    Ok(text)
+    let mut bytes = Vec::new();
+    std::fs::File::open(path).map_err(named)?.take(MAX_FILE).read_to_end(&mut bytes).map_err(named)?;
+    Ok(bytes)
 }
 
 #[cfg(test)]

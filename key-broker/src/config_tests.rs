@@ -2,6 +2,8 @@
 
 use protocols::keys::KeyKind;
 
+use verifier::{ExpectedMeasurement, UserData};
+
 use super::*;
 
 struct Files {
@@ -169,5 +171,43 @@ fn the_policys_digest_changes_with_everything_that_decides_and_nothing_else() {
     ] {
         assert_ne!(policy(&|text| text.replace(from, to)), base, "{to}");
     }
-    assert_ne!(policy(&|text| text + "\n[snp]\nmeasurements = []\n"), base);
+    for more in [
+        "[snp]\nmeasurements = []",
+        "[snp]\nvmpl = 1",
+        "[snp]\nchips = []",
+        "[snp]\nproviders = [\"p\"]",
+        "[snp.amd.milan]\nminimum_tcb = { bootloader = 4, tee = 0, snp = 24, microcode = 219 }",
+        "[snp.amd.turin]\nminimum_tcb = { fmc = 1, bootloader = 4, tee = 0, snp = 24, microcode = 219 }",
+        "[azure]",
+        "[azure]\nmeasurements = []",
+    ] {
+        assert_ne!(policy(&|text| format!("{text}\n{more}\n")), base, "{more}");
+    }
+}
+
+#[test]
+fn amds_products_and_azure_count_only_where_they_are_named() {
+    let files = Files::new();
+    let none = files.settings(|text| text).unwrap().evidence;
+    assert!(none.snp.roots.is_empty() && none.azure.snp.roots.is_empty());
+    assert_eq!(none.azure.snp.measurements, ExpectedMeasurement::Listed(Vec::new()));
+    assert_eq!((none.snp.vmpl, none.azure.user_data), (0, UserData::Nonce));
+
+    let milan = "\n[snp]\nvmpl = 2\nproviders = [\"p\"]\n[snp.amd.milan]\nminimum_tcb = { bootloader = 4, tee = 0, snp = 24, microcode = 219 }\n";
+    let named = files.settings(|text| text + milan).unwrap().evidence;
+    assert_eq!((named.snp.roots.len(), named.azure.snp.roots.len()), (1, 0));
+    assert_eq!((named.snp.roots[0].minimum_tcb().snp, named.snp.vmpl), (24, 2));
+    let azure = format!("{milan}[azure]\nmeasurements = [\"{}\"]\n", "ab".repeat(48));
+    let both = files.settings(|text| text + &azure).unwrap().evidence;
+    assert_eq!((both.azure.snp.roots.len(), both.azure.snp.vmpl), (1, 0));
+    assert_eq!(both.azure.snp.measurements, ExpectedMeasurement::Listed(vec![[0xAB; 48]]));
+
+    let refused = |more: &str| files.refused(|text| text + more);
+    assert!(refused("\n[snp.amd.milan]\n").contains("minimum_tcb"), "no product without a minimum");
+    assert!(refused("\n[snp]\nchips = [\"00\"]\n").contains("snp.chips"));
+    assert!(refused("\n[azure]\nmeasurements = [\"00\"]\n").contains("azure.measurements"));
+    let crl = files.directory.path().join("crl");
+    std::fs::write(&crl, [0x30, 0]).unwrap();
+    let text = format!("{milan}crl = \"{}\"\n", crl.display());
+    assert!(refused(&text).contains("revocation list"));
 }

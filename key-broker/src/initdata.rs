@@ -30,6 +30,7 @@ pub(crate) fn check(claims: &EvidenceClaims, init_data: &InitData) -> Result<(),
     let (expected, bound) = match claims {
         EvidenceClaims::Snp(claims) => (digest, Some(Sha256Digest::new(*claims.host_data()))),
         EvidenceClaims::Tpm(claims) => (tpm::initdata_pcr(&digest), claims.pcr(tpm::INITDATA_PCR)),
+        EvidenceClaims::Azure(claims) => (tpm::initdata_pcr(&digest), claims.tpm().pcr(tpm::INITDATA_PCR)),
     };
     if bound == Some(expected) {
         return Ok(());

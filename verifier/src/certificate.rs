@@ -1,11 +1,11 @@
 //! The little of X.509 that endorsement chains need, over the bytes as they were received.
 
 use protocols::encoding;
-use protocols::time::Timestamp;
 use ring::signature::{RSA_PSS_2048_8192_SHA384, UnparsedPublicKey};
 use x509_cert::der::asn1::ObjectIdentifier;
 use x509_cert::der::{Decode, Reader, SliceReader};
 use x509_cert::ext::pkix::{BasicConstraints, KeyUsage};
+use x509_cert::name::Name;
 use x509_cert::{Certificate as X509, Version};
 
 const RSA_PSS: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.10");
@@ -63,29 +63,50 @@ impl Certificate {
         if !issuer.is_ca() {
             return Err("the issuer is not a certificate authority");
         }
-        if self.x509.signature_algorithm().oid != RSA_PSS {
+        let signature = self.x509.signature().as_bytes().ok_or("a signature of odd length")?;
+        issuer.check_pss(&self.tbs, &self.x509.signature_algorithm().oid, signature)
+    }
+
+    /// Checks a signature of this key over a revocation list's signed part, as [`Certificate::check_signature`].
+    pub(crate) fn check_signed_list(
+        &self,
+        tbs: &[u8],
+        algorithm: &ObjectIdentifier,
+        signature: &[u8],
+    ) -> Result<(), &'static str> {
+        if self.key_usage().is_some_and(|usage| !usage.crl_sign()) {
+            return Err("the issuer may not sign revocation lists");
+        }
+        self.check_pss(tbs, algorithm, signature)
+    }
+
+    fn check_pss(&self, tbs: &[u8], algorithm: &ObjectIdentifier, signature: &[u8]) -> Result<(), &'static str> {
+        if *algorithm != RSA_PSS {
             return Err("not signed with RSA-PSS");
         }
-        let key = issuer.key(RSA).ok_or("the issuer's key is not RSA")?;
-        let signature = self.x509.signature().as_bytes().ok_or("a signature of odd length")?;
+        let key = self.key(RSA).ok_or("the issuer's key is not RSA")?;
         if signature.len() != RSA_4096 {
             return Err("not signed with RSA-4096");
         }
         UnparsedPublicKey::new(&RSA_PSS_2048_8192_SHA384, key)
-            .verify(&self.tbs, signature)
+            .verify(tbs, signature)
             .map_err(|_| "the issuer's signature does not verify")
     }
 
-    /// Checks that `now` is within the validity, both ends included.
-    pub(crate) fn check_validity(&self, now: Timestamp) -> Result<(), &'static str> {
+    /// Who it is.
+    pub(crate) fn subject(&self) -> &Name {
+        self.x509.tbs_certificate().subject()
+    }
+
+    /// The serial number's bytes, big-endian as DER has them.
+    pub(crate) fn serial(&self) -> &[u8] {
+        self.x509.tbs_certificate().serial_number().as_bytes()
+    }
+
+    /// The validity in seconds since 1970, both ends included.
+    pub(crate) fn validity(&self) -> (u64, u64) {
         let validity = self.x509.tbs_certificate().validity();
-        if now.0 < validity.not_before.to_unix_duration().as_secs() {
-            return Err("not valid yet");
-        }
-        if now.0 > validity.not_after.to_unix_duration().as_secs() {
-            return Err("expired");
-        }
-        Ok(())
+        (validity.not_before.to_unix_duration().as_secs(), validity.not_after.to_unix_duration().as_secs())
     }
 
     /// The uncompressed point of a P-384 key.
@@ -121,10 +142,14 @@ impl Certificate {
 
     fn is_ca(&self) -> bool {
         let constraints = self.extension(BASIC_CONSTRAINTS).and_then(|der| BasicConstraints::from_der(der).ok());
-        let usage = self.extension(KEY_USAGE).and_then(|der| KeyUsage::from_der(der).ok());
+        let usage = self.key_usage();
         // A CA without key usage may sign certificates; one with it must say so.
         let may_sign = usage.map_or(!self.has_extension(KEY_USAGE), |usage| usage.key_cert_sign());
         constraints.is_some_and(|constraints| constraints.ca) && may_sign
+    }
+
+    fn key_usage(&self) -> Option<KeyUsage> {
+        self.extension(KEY_USAGE).and_then(|der| KeyUsage::from_der(der).ok())
     }
 
     fn key(&self, algorithm: ObjectIdentifier) -> Option<&[u8]> {
@@ -136,9 +161,9 @@ impl Certificate {
     }
 }
 
-/// The certificate's first element as it stands in `der`, header included: what is signed. A certificate
+/// A certificate's or list's first element as it stands in `der`, header included: what is signed. One
 /// written again from its parts could differ.
-fn tbs(der: &[u8]) -> x509_cert::der::Result<&[u8]> {
+pub(crate) fn tbs(der: &[u8]) -> x509_cert::der::Result<&[u8]> {
     let mut reader = SliceReader::new(der)?;
     reader.sequence(|inner| {
         let tbs = inner.tlv_bytes()?;

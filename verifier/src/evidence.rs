@@ -1,5 +1,6 @@
 //! One entry for every kind of evidence, and the tie between evidence and event log.
 
+use protocols::azure::AzureSnpEvidence;
 use protocols::digest::{Sha256Digest, Sha384Digest};
 use protocols::environment::Environment;
 use protocols::events::Init;
@@ -13,9 +14,11 @@ use protocols::tpm::{INITDATA_PCR, initdata_pcr};
 use serde::Deserialize as _;
 use serde_json::Value;
 
+use crate::azure::{AzureClaims, AzurePolicy, verify_azure_snp};
 use crate::log::LogState;
 use crate::snp::{SnpClaims, SnpPolicy, verify_snp};
 use crate::tpm::{TpmClaims, TpmPolicy, verify_tpm};
+use crate::trace::Trace;
 
 /// What evidence and logs are judged by.
 #[derive(Debug, Clone)]
@@ -24,6 +27,8 @@ pub struct EvidencePolicy {
     pub tpm: TpmPolicy,
     /// SNP reports.
     pub snp: SnpPolicy,
+    /// Azure's VMs.
+    pub azure: AzurePolicy,
     /// Register kinds that count, exactly.
     pub registers: Vec<RegisterKind>,
     /// The judging side's environment.
@@ -37,6 +42,8 @@ pub enum EvidenceClaims {
     Tpm(Box<TpmClaims>),
     /// An SNP report.
     Snp(Box<SnpClaims>),
+    /// The quote of an Azure VM's vTPM, and the hardware report that vouches for it.
+    Azure(Box<AzureClaims>),
 }
 
 impl EvidenceClaims {
@@ -46,6 +53,26 @@ impl EvidenceClaims {
         match self {
             Self::Tpm(claims) => claims.simulated(),
             Self::Snp(claims) => claims.simulated(),
+            Self::Azure(claims) => claims.simulated(),
+        }
+    }
+
+    /// The kind of register that this evidence can stand behind.
+    #[must_use]
+    pub const fn register(&self) -> RegisterKind {
+        match self {
+            Self::Tpm(_) => RegisterKind::TpmListed,
+            Self::Snp(_) => RegisterKind::Software,
+            Self::Azure(_) => RegisterKind::VtpmHcl,
+        }
+    }
+
+    /// The quote, where a TPM's or vTPM's register holds the log.
+    const fn quoted(&self) -> Option<&TpmClaims> {
+        match self {
+            Self::Tpm(claims) => Some(claims),
+            Self::Azure(claims) => Some(claims.tpm()),
+            Self::Snp(_) => None,
         }
     }
 }
@@ -65,23 +92,29 @@ pub fn verify_evidence(
     match tee {
         Tee::Tpm => {
             let evidence = TpmEvidence::deserialize(evidence).map_err(|error| malformed(tee, &error))?;
-            let claims = verify_tpm(&evidence, &kbs::tpm_nonce(binding), &policy.tpm)?;
+            let claims = verify_tpm(&evidence, &kbs::tpm_nonce(binding), &policy.tpm, &mut Trace::off())?;
             Ok(EvidenceClaims::Tpm(Box::new(claims)))
         }
         Tee::Snp => {
             let evidence = SnpEvidence::deserialize(evidence).map_err(|error| malformed(tee, &error))?;
-            let claims = verify_snp(&evidence, &kbs::report_data(binding), &policy.snp, now)?;
+            let report_data = kbs::report_data(binding);
+            let claims = verify_snp(&evidence, &report_data, &policy.snp, now, &mut Trace::off())?;
             Ok(EvidenceClaims::Snp(Box::new(claims)))
         }
-        Tee::Tdx | Tee::AzSnpVtpm | Tee::AzTdxVtpm | Tee::Sample => {
-            let expected = "evidence of a TEE that is verified here: snp, tpm";
+        Tee::AzSnpVtpm => {
+            let evidence = AzureSnpEvidence::from_json(evidence).map_err(|error| malformed(tee, &error))?;
+            let claims = verify_azure_snp(&evidence, binding.as_bytes(), &policy.azure, now, &mut Trace::off())?;
+            Ok(EvidenceClaims::Azure(Box::new(claims)))
+        }
+        Tee::Tdx | Tee::AzTdxVtpm | Tee::Sample => {
+            let expected = "evidence of a TEE that is verified here: snp, tpm, az-snp-vtpm";
             Err(Refusal::new(reason::EVIDENCE_POLICY, "evidence", expected, tee.as_str()))
         }
     }
 }
 
 /// The whole message may quote the evidence: its start says enough.
-fn malformed(tee: Tee, error: &serde_json::Error) -> Refusal {
+fn malformed(tee: Tee, error: &dyn std::fmt::Display) -> Refusal {
     let actual: String = error.to_string().chars().take(200).collect();
     Refusal::new(reason::EVIDENCE_MALFORMED, "evidence", format!("the JSON of {} evidence", tee.as_str()), actual)
 }
@@ -92,6 +125,11 @@ fn malformed(tee: Tee, error: &serde_json::Error) -> Refusal {
 pub fn guest_of(claims: &EvidenceClaims, init: &Init) -> GuestId {
     match claims {
         EvidenceClaims::Tpm(tpm) => GuestId::of_tpm(tpm.ak_spki(), tpm.reset_count(), &init.boot_nonce),
+        // The log's register is the vTPM's: it begins anew with the vTPM, not with the VM.
+        EvidenceClaims::Azure(azure) => {
+            let tpm = azure.tpm();
+            GuestId::of_tpm(tpm.ak_spki(), tpm.reset_count(), &init.boot_nonce)
+        }
         EvidenceClaims::Snp(snp) => GuestId::new(*snp.report_id()),
     }
 }
@@ -133,7 +171,7 @@ pub fn bind_log(
         return Err(Refusal::new(reason::LOG_REPLAY, "event log", expected, actual));
     }
     log.ends_at(&binding.head)?;
-    if let EvidenceClaims::Tpm(tpm) = claims {
+    if let Some(tpm) = claims.quoted() {
         let Some(quoted) = tpm.pcr(log.mr()) else {
             let subject = format!("register {}", log.mr());
             return Err(Refusal::new(reason::LOG_REPLAY, subject, "a quoted PCR", "a register outside the quote"));
@@ -152,10 +190,7 @@ fn check_kind(
     let refuse = |expected: String, actual: RegisterKind| {
         Err(Refusal::new(reason::POLICY_REGISTER, "register kind", expected, actual.as_str()))
     };
-    let supported = match claims {
-        EvidenceClaims::Tpm(_) => RegisterKind::TpmListed,
-        EvidenceClaims::Snp(_) => RegisterKind::Software,
-    };
+    let supported = claims.register();
     let kind = log.init().register_kind;
     if kind != supported {
         return refuse(format!("{supported}, which this evidence stands behind"), kind);
@@ -168,7 +203,7 @@ fn check_kind(
         return refuse(format!("one of [{}]", names.join(", ")), supported);
     }
     // Another PCR, not extended yet, would give one boot a second history under a second name.
-    if matches!(claims, EvidenceClaims::Tpm(_)) && log.mr() != policy.tpm.pcr {
+    if claims.quoted().is_some() && log.mr() != policy.tpm.pcr {
         let expected = format!("PCR {}", policy.tpm.pcr);
         return Err(Refusal::new(reason::POLICY_REGISTER, "register", expected, format!("PCR {}", log.mr())));
     }
@@ -196,10 +231,13 @@ fn check_environment(claims: &EvidenceClaims, init: &Init, policy: &EvidencePoli
 /// no place of its own for "none": PCR 8 may hold other things.
 fn check_initdata(claims: &EvidenceClaims, init: &Init) -> Result<(), Refusal> {
     let none = Sha256Digest::new([0; 32]);
-    let (expected, bound) = match (claims, init.initdata) {
-        (EvidenceClaims::Snp(snp), initdata) => (initdata.unwrap_or(none), Some(Sha256Digest::new(*snp.host_data()))),
-        (EvidenceClaims::Tpm(_), None) => return Ok(()),
-        (EvidenceClaims::Tpm(tpm), Some(initdata)) => (initdata_pcr(&initdata), tpm.pcr(INITDATA_PCR)),
+    let (expected, bound) = match (claims, claims.quoted(), init.initdata) {
+        (EvidenceClaims::Snp(snp), _, initdata) => {
+            (initdata.unwrap_or(none), Some(Sha256Digest::new(*snp.host_data())))
+        }
+        (_, Some(tpm), Some(initdata)) => (initdata_pcr(&initdata), tpm.pcr(INITDATA_PCR)),
+        (_, _, None) => return Ok(()),
+        (_, None, Some(initdata)) => (initdata, None),
     };
     if bound == Some(expected) {
         return Ok(());

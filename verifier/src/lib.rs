@@ -15,6 +15,7 @@
 #![allow(clippy::result_large_err)]
 
 pub mod appraise;
+pub mod azure;
 mod certificate;
 pub mod evidence;
 pub mod golden;
@@ -25,14 +26,19 @@ pub mod snp;
 #[cfg(test)]
 mod testing;
 pub mod tpm;
+mod trace;
 
 pub use appraise::{HighWater, Pass, Policy, Verdict, appraise, process_digest};
+pub use azure::{AzureClaims, AzurePolicy, UserData, check_azure_tdx_vtpm, verify_azure_snp};
 pub use evidence::{EvidenceClaims, EvidencePolicy, bind_log, guest_of, verify_evidence};
 pub use golden::{AuthenticatedGolden, AuthenticatedRevocations, authenticate};
 pub use log::{LogState, check_log};
 pub use signers::{RevocationRule, SignerConfig, SignersError, TrustedSigners};
-pub use snp::{ExpectedMeasurement, RootError, SnpClaims, SnpPolicy, TcbVersion, TrustedArk, amd_roots, verify_snp};
+pub use snp::{
+    AllowedChips, ExpectedMeasurement, RootError, SnpClaims, SnpPolicy, TcbVersion, TrustedArk, amd_roots, verify_snp,
+};
 pub use tpm::{EnrolledAk, TpmClaims, TpmPolicy, verify_tpm};
+pub use trace::{Check, Trace};
 
 /// Lower-case hex for refusals.
 fn hex(bytes: &[u8]) -> String {

@@ -5,54 +5,49 @@
 //! | # | code | passes when |
 //! |---|---|---|
 //! | 1 | `evidence.malformed` | the report is well formed, of version 2 to 5, and names ECDSA P-384 with SHA-384 |
-//! | 2 | `policy.environment` | in production: nothing simulated, neither by its mark nor by its root, and measurements are listed |
-//! | 3 | `evidence.chain` | VCEK <- ASK <- pinned ARK: names, RSA-PSS-4096 signatures, CA bits, validity at `now` |
-//! | 4 | `evidence.signature` | the VCEK signed the report's bytes |
-//! | 5 | `evidence.chain` | the VCEK's hardware id and TCB are the report's |
-//! | 6 | `evidence.nonce` | report data is what was asked for, all 64 bytes |
-//! | 7 | `evidence.policy` | signed by the VCEK, VMPL 0, no debugging, no migration agent, every TCB at least the root's minimum, an expected measurement |
+//! | 2 | `evidence.policy` | the report says that a VCEK or a VLEK signed it |
+//! | 3 | `evidence.endorsement` | the certificate shown is of that kind |
+//! | 4 | `policy.environment` | in production: nothing simulated, neither by its mark nor by its root, and measurements are listed |
+//! | 5 | `evidence.chain` | VCEK <- ASK or VLEK <- ASVK <- pinned ARK: names, RSA-PSS-4096 signatures, CA bits, validity at `now` |
+//! | 6 | `evidence.crl` | where the root has a revocation list: it is current |
+//! | 7 | `evidence.revoked` | and names no certificate of the chain |
+//! | 8 | `evidence.signature` | that key signed the report's bytes as they were received |
+//! | 9 | `evidence.endorsement` | a VCEK's hardware id is the chip's, a VLEK names its provider and no chip; its TCB is the reported one |
+//! | 10 | `evidence.nonce` | report data is what was asked for, all 64 bytes |
+//! | 11 | `evidence.vmpl` | it was asked for at the expected privilege level |
+//! | 12 | `evidence.debug` | the guest policy allows no debugging |
+//! | 13 | `evidence.migration` | nor a migration agent, and there is none |
+//! | 14 | `evidence.tcb` | current, reported, committed and launch TCB are at least the root's minimum |
+//! | 15 | `evidence.chip` | the chip is listed where policy lists chips; a VLEK's provider is listed |
+//! | 16 | `evidence.measurement` | the launch measurement is listed |
+//!
+//! HOST_DATA is compared with the log's first record, whole, by [`crate::evidence::bind_log`].
 
 mod chain;
+mod crl;
+mod policy;
 mod root;
 
+pub use chain::VerifiedVek;
+pub use policy::{AllowedChips, ExpectedMeasurement, SnpPolicy};
 pub use protocols::snp::TcbVersion;
-pub use root::{RootError, TrustedArk, amd_roots};
+pub use root::{Product, RootError, TrustedArk, amd_root, amd_roots};
 
 use protocols::environment::Environment;
-use protocols::kbs::SnpEvidence;
+use protocols::kbs::{SnpCertificate, SnpEvidence};
 use protocols::reason::{self, Code, Refusal};
-use protocols::snp::{Fields, POLICY_DEBUG, POLICY_MIGRATE_MA, Report, SIG_ALGO_ECDSA_P384_SHA384};
+use protocols::snp::{Fields, Report, SIG_ALGO_ECDSA_P384_SHA384, SigningKey};
 use protocols::time::Timestamp;
 use ring::signature::{ECDSA_P384_SHA384_FIXED, UnparsedPublicKey};
 use subtle::ConstantTimeEq as _;
 
 use crate::hex;
-use chain::Chain;
+use crate::trace::Trace;
 
 /// What refusals are about.
 const SUBJECT: &str = "SNP report";
 
-/// Which launch measurements count.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum ExpectedMeasurement {
-    /// Exactly these; none listed accepts none.
-    Listed(Vec<[u8; 48]>),
-    /// Any; in development only.
-    AnyMeasurement,
-}
-
-/// Which reports count. An empty list of roots accepts none.
-#[derive(Debug, Clone)]
-pub struct SnpPolicy {
-    /// Trusted roots, each with its product's minimum TCB.
-    pub roots: Vec<TrustedArk>,
-    /// Expected launch measurements.
-    pub measurements: ExpectedMeasurement,
-    /// The judging side's environment.
-    pub environment: Environment,
-}
-
-/// What a verified report says. Only [`verify_snp`] makes one:
+/// What a verified report says. Only [`verify_snp`] and [`verify_report`] make one:
 ///
 /// ```compile_fail,E0277
 /// let forged: verifier::SnpClaims = serde_json::from_str("{}").unwrap();
@@ -60,6 +55,7 @@ pub struct SnpPolicy {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SnpClaims {
     report: Report,
+    provider: Option<String>,
     simulated: bool,
 }
 
@@ -98,7 +94,7 @@ impl SnpClaims {
         &self.fields().measurement
     }
 
-    /// The chip.
+    /// The chip; zero where the platform masks it.
     #[must_use]
     pub fn chip_id(&self) -> &[u8; 64] {
         &self.fields().chip_id
@@ -116,6 +112,12 @@ impl SnpClaims {
         self.fields().reported_tcb
     }
 
+    /// CSP_ID of the provider whose VLEK signed; `None`: the chip's own VCEK did.
+    #[must_use]
+    pub fn provider(&self) -> Option<&str> {
+        self.provider.as_deref()
+    }
+
     /// Whether the root is a simulated one.
     #[must_use]
     pub const fn simulated(&self) -> bool {
@@ -126,81 +128,123 @@ impl SnpClaims {
 /// Verifies a report over `report_data` ([`protocols::kbs::report_data`]) at time `now`.
 ///
 /// # Errors
-/// `evidence.malformed`, `.chain`, `.signature`, `.nonce`, `.policy`, `policy.environment`; see the module's table.
+/// The module's table.
 pub fn verify_snp(
     evidence: &SnpEvidence,
     report_data: &[u8; 64],
     policy: &SnpPolicy,
     now: Timestamp,
+    trace: &mut Trace,
 ) -> Result<SnpClaims, Refusal> {
     let report = Report::from_json(&evidence.attestation_report)
-        .map_err(|error| refuse(reason::EVIDENCE_MALFORMED, "an SNP attestation report", error.to_string()))?;
+        .map_err(|error| refuse(reason::EVIDENCE_MALFORMED, "an SNP attestation report", error.to_string()));
+    let report = trace.outcome(("report", reason::EVIDENCE_MALFORMED), report, well_formed)?;
+    let certificates = evidence.cert_chain.as_deref().unwrap_or_default();
+    verify_report_and_chain(report, certificates, report_data, policy, now, trace)
+}
+
+/// As [`verify_snp`], for the report's 1184 bytes and the certificates beside it.
+///
+/// # Errors
+/// The module's table.
+pub fn verify_snp_bytes(
+    report: &[u8],
+    certificates: &[SnpCertificate],
+    report_data: &[u8; 64],
+    policy: &SnpPolicy,
+    now: Timestamp,
+    trace: &mut Trace,
+) -> Result<SnpClaims, Refusal> {
+    let report = Report::parse(report)
+        .map_err(|error| refuse(reason::EVIDENCE_MALFORMED, "an SNP attestation report", error.to_string()));
+    let report = trace.outcome(("report", reason::EVIDENCE_MALFORMED), report, well_formed)?;
+    verify_report_and_chain(report, certificates, report_data, policy, now, trace)
+}
+
+fn well_formed(report: &Report) -> (String, String) {
+    ("an SNP attestation report".to_owned(), format!("version {}", report.fields().version))
+}
+
+fn verify_report_and_chain(
+    report: Report,
+    certificates: &[SnpCertificate],
+    report_data: &[u8; 64],
+    policy: &SnpPolicy,
+    now: Timestamp,
+    trace: &mut Trace,
+) -> Result<SnpClaims, Refusal> {
+    let key = signing_key(&report, trace)?;
+    let vek = VerifiedVek::verify(certificates, key, policy, now, trace)?;
+    verify_report(report, &vek, report_data, policy, now, trace)
+}
+
+/// Checks 1 and 2: which kind of key is to have signed.
+fn signing_key(report: &Report, trace: &mut Trace) -> Result<SigningKey, Refusal> {
     let fields = report.fields();
-    if fields.sig_algo != SIG_ALGO_ECDSA_P384_SHA384 {
-        let expected = format!("signature algorithm {SIG_ALGO_ECDSA_P384_SHA384}");
-        return Err(refuse(reason::EVIDENCE_MALFORMED, expected, fields.sig_algo.to_string()));
-    }
-    let chain = Chain::of(evidence.cert_chain.as_deref().unwrap_or_default(), &policy.roots)?;
+    trace.require(
+        (SUBJECT, "signature algorithm", reason::EVIDENCE_MALFORMED),
+        fields.sig_algo == SIG_ALGO_ECDSA_P384_SHA384,
+        || format!("signature algorithm {SIG_ALGO_ECDSA_P384_SHA384}"),
+        || fields.sig_algo.to_string(),
+    )?;
+    let key = fields.signing_key();
+    trace.outcome(
+        ("signing key", reason::EVIDENCE_POLICY),
+        key.ok_or_else(|| refuse(reason::EVIDENCE_POLICY, "signed by VCEK or VLEK", "another or no key")),
+        |key| ("VCEK or VLEK".to_owned(), key.as_str().to_owned()),
+    )
+}
+
+/// Verifies a report under a VEK whose chain was verified before: checks 6 to 16, with dates and revocations
+/// as they are at `now`.
+///
+/// # Errors
+/// The module's table.
+pub fn verify_report(
+    report: Report,
+    vek: &VerifiedVek,
+    report_data: &[u8; 64],
+    policy: &SnpPolicy,
+    now: Timestamp,
+    trace: &mut Trace,
+) -> Result<SnpClaims, Refusal> {
+    let key = signing_key(&report, trace)?;
+    vek.check_current(key, policy, now, trace)?;
+    let fields = report.fields();
+    let verifies = fields.signature.to_p384().is_some_and(|signature| {
+        let key = UnparsedPublicKey::new(&ECDSA_P384_SHA384_FIXED, vek.point());
+        key.verify(report.signed_bytes(), &signature).is_ok()
+    });
+    trace.require(
+        (SUBJECT, "signature", reason::EVIDENCE_SIGNATURE),
+        verifies,
+        || format!("a report signed by the {}", key.as_str()),
+        || (if verifies { "its signature" } else { "a signature that does not verify" }).to_owned(),
+    )?;
+    vek.check_endorses(&report, trace)?;
+    trace.require(
+        (SUBJECT, "report data", reason::EVIDENCE_NONCE),
+        fields.report_data.ct_eq(report_data).into(),
+        || format!("report data {}", hex(report_data)),
+        || hex(&fields.report_data),
+    )?;
+    policy.check(fields, vek, trace)?;
+    Ok(SnpClaims { simulated: vek.simulated(), provider: vek.provider().map(str::to_owned), report })
+}
+
+/// In production nothing is simulated and every measurement is listed.
+fn check_environment(simulated: bool, policy: &SnpPolicy, trace: &mut Trace) -> Result<(), Refusal> {
     let production = policy.environment == Environment::Production;
-    if production && chain.is_simulated() {
-        return Err(refuse(reason::POLICY_ENVIRONMENT, "evidence of real hardware", "SIMULATED evidence"));
-    }
+    trace.require(
+        (SUBJECT, "environment", reason::POLICY_ENVIRONMENT),
+        !(production && simulated),
+        || format!("evidence for {}", policy.environment.as_str()),
+        || (if simulated { "SIMULATED evidence" } else { "evidence of real hardware" }).to_owned(),
+    )?;
     if production && policy.measurements == ExpectedMeasurement::AnyMeasurement {
         return Err(refuse(reason::POLICY_ENVIRONMENT, "listed measurements", "a policy that accepts any measurement"));
     }
-    let root = chain.verify(now)?;
-    let signature = fields.signature.to_p384();
-    let signed = signature.is_some_and(|signature| {
-        let key = UnparsedPublicKey::new(&ECDSA_P384_SHA384_FIXED, chain.vcek_point());
-        key.verify(report.signed_bytes(), &signature).is_ok()
-    });
-    if !signed {
-        let actual = "a signature that does not verify";
-        return Err(refuse(reason::EVIDENCE_SIGNATURE, "a report signed by the VCEK", actual));
-    }
-    chain.check_chip(&report)?;
-    if !bool::from(fields.report_data.ct_eq(report_data)) {
-        let actual = hex(&fields.report_data);
-        return Err(refuse(reason::EVIDENCE_NONCE, format!("report data {}", hex(report_data)), actual));
-    }
-    check_policy(fields, policy, &root.minimum_tcb())?;
-    Ok(SnpClaims { simulated: chain.is_simulated(), report })
-}
-
-/// Check 7.
-fn check_policy(fields: &Fields, policy: &SnpPolicy, minimum: &TcbVersion) -> Result<(), Refusal> {
-    let refuse = |expected: String, actual: String| Err(refuse(reason::EVIDENCE_POLICY, expected, actual));
-    // Bits 2 to 4: 0 stands for the VCEK.
-    let signing_key = fields.key_info >> 2 & 0b111;
-    if signing_key != 0 {
-        return refuse("signing key 0 (VCEK)".to_owned(), format!("signing key {signing_key}"));
-    }
-    if fields.vmpl != 0 {
-        return refuse("VMPL 0".to_owned(), format!("VMPL {}", fields.vmpl));
-    }
-    if fields.policy & POLICY_DEBUG != 0 {
-        return refuse("a guest policy without debugging".to_owned(), format!("{:#x}", fields.policy));
-    }
-    if fields.policy & POLICY_MIGRATE_MA != 0 || fields.report_id_ma != [0xFF; 32] {
-        let actual = format!("guest policy {:#x}, REPORT_ID_MA {}", fields.policy, hex(&fields.report_id_ma));
-        return refuse("no migration agent".to_owned(), actual);
-    }
-    let tcbs = [
-        ("current", fields.current_tcb),
-        ("reported", fields.reported_tcb),
-        ("committed", fields.committed_tcb),
-        ("launch", fields.launch_tcb),
-    ];
-    if let Some((name, tcb)) = tcbs.iter().find(|(_, tcb)| !tcb.is_at_least(minimum)) {
-        return refuse(format!("{name} TCB of at least {minimum:?}"), format!("{tcb:?}"));
-    }
-    match &policy.measurements {
-        ExpectedMeasurement::AnyMeasurement => Ok(()),
-        ExpectedMeasurement::Listed(list) if list.contains(&fields.measurement) => Ok(()),
-        ExpectedMeasurement::Listed(list) => {
-            refuse(format!("one of {} listed measurements", list.len()), hex(&fields.measurement))
-        }
-    }
+    Ok(())
 }
 
 fn refuse(code: Code, expected: impl Into<String>, actual: impl Into<String>) -> Refusal {

@@ -11,22 +11,17 @@
 //! | 5 | `evidence.nonce` | extraData is what was asked for, all 32 bytes |
 //! | 6 | `evidence.pcr` | exactly one selection, SHA-256 PCRs 0 to 23, whose digest is that of the values presented |
 
+mod quote;
+
 use protocols::digest::Sha256Digest;
 use protocols::environment::Environment;
 use protocols::kbs::TpmEvidence;
 use protocols::reason::{self, Code, Refusal};
-use protocols::tpm::{Attest, PCR_COUNT, Signature, pcr_digest};
-use ring::signature::{ECDSA_P256_SHA256_FIXED, RSA_PKCS1_2048_8192_SHA256, UnparsedPublicKey};
-use subtle::ConstantTimeEq as _;
-use x509_cert::der::Decode as _;
-use x509_cert::der::asn1::ObjectIdentifier;
-use x509_cert::spki::SubjectPublicKeyInfoOwned;
+use protocols::tpm::{PCR_COUNT, Signature};
 
-use crate::hex;
+use crate::trace::Trace;
+pub(crate) use quote::Quote;
 
-const RSA: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.1");
-const EC: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.2.1");
-const PRIME256V1: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.3.1.7");
 /// What refusals are about.
 const SUBJECT: &str = "TPM quote";
 
@@ -67,6 +62,20 @@ pub struct TpmClaims {
 }
 
 impl TpmClaims {
+    /// What a verified quote under a trusted key says.
+    pub(crate) fn new(quote: Quote<'_>, ak_spki: Vec<u8>, simulated: bool) -> Self {
+        let attest = quote.attest;
+        Self {
+            pcrs: quote.pcrs,
+            ak_spki,
+            clock: attest.clock_info.clock,
+            reset_count: attest.clock_info.reset_count,
+            restart_count: attest.clock_info.restart_count,
+            firmware_version: attest.firmware_version,
+            simulated,
+        }
+    }
+
     /// The quoted SHA-256 PCRs 0 to 23.
     #[must_use]
     pub const fn pcrs(&self) -> &[Sha256Digest; PCR_COUNT] {
@@ -120,73 +129,32 @@ impl TpmClaims {
 ///
 /// # Errors
 /// `evidence.malformed`, `.ak`, `.signature`, `.nonce`, `.pcr`, `policy.environment`; see the module's table.
-pub fn verify_tpm(evidence: &TpmEvidence, nonce: &[u8; 32], policy: &TpmPolicy) -> Result<TpmClaims, Refusal> {
+pub fn verify_tpm(
+    evidence: &TpmEvidence,
+    nonce: &[u8],
+    policy: &TpmPolicy,
+    trace: &mut Trace,
+) -> Result<TpmClaims, Refusal> {
     let quote = &evidence.tpm_quote;
-    let malformed =
-        |error: protocols::tpm::TpmError| refuse(reason::EVIDENCE_MALFORMED, "a TPM quote", error.to_string());
-    let attest = Attest::parse(&quote.message).map_err(malformed)?;
-    let signature = Signature::parse(&quote.signature).map_err(malformed)?;
-    let pcrs = pcrs(&quote.pcrs)?;
-
-    let Some(ak) = policy.aks.iter().find(|ak| ak.spki_der == evidence.ak_public) else {
+    let signature = Signature::parse(&quote.signature);
+    let quote = Quote::read(&quote.message, signature, &quote.pcrs, trace)?;
+    let ak = policy.aks.iter().find(|ak| ak.spki_der == evidence.ak_public);
+    let ak = ak.ok_or_else(|| {
         let actual = format!("key {}", Sha256Digest::of(&evidence.ak_public));
-        return Err(refuse(reason::EVIDENCE_AK, format!("one of {} enrolled keys", policy.aks.len()), actual));
+        refuse(reason::EVIDENCE_AK, format!("one of {} enrolled keys", policy.aks.len()), actual)
+    });
+    let told = |ak: &&EnrolledAk| {
+        (format!("one of {} enrolled keys", policy.aks.len()), format!("key {}", Sha256Digest::of(&ak.spki_der)))
     };
-    if ak.simulated && policy.environment == Environment::Production {
-        return Err(refuse(reason::POLICY_ENVIRONMENT, "a hardware TPM's key", "a SIMULATED TPM's key"));
-    }
-    if !verifies(&ak.spki_der, &quote.message, &signature) {
-        let actual = "a signature that does not verify";
-        return Err(refuse(reason::EVIDENCE_SIGNATURE, "a quote signed by the enrolled key", actual));
-    }
-    if !bool::from(attest.extra_data.as_slice().ct_eq(nonce)) {
-        let expected = format!("extraData {}", hex(nonce));
-        return Err(refuse(reason::EVIDENCE_NONCE, expected, hex(&attest.extra_data)));
-    }
-    if !attest.selects_all_sha256() {
-        let actual = format!("{:?}", attest.pcr_select);
-        return Err(refuse(reason::EVIDENCE_PCR, "one selection, SHA-256 PCRs 0 to 23", actual));
-    }
-    let digest = pcr_digest(&pcrs);
-    if attest.pcr_digest != digest.as_bytes() {
-        let expected = format!("PCR digest {}", hex(&attest.pcr_digest));
-        return Err(refuse(reason::EVIDENCE_PCR, expected, format!("{digest} of the values presented")));
-    }
-    Ok(TpmClaims {
-        pcrs,
-        ak_spki: ak.spki_der.clone(),
-        clock: attest.clock_info.clock,
-        reset_count: attest.clock_info.reset_count,
-        restart_count: attest.clock_info.restart_count,
-        firmware_version: attest.firmware_version,
-        simulated: ak.simulated,
-    })
-}
-
-/// Exactly 24 values of 64 lower-case hex digits.
-fn pcrs(texts: &[String]) -> Result<[Sha256Digest; PCR_COUNT], Refusal> {
-    let values: Option<Vec<Sha256Digest>> = texts.iter().map(|text| format!("sha256:{text}").parse().ok()).collect();
-    values.and_then(|values| values.try_into().ok()).ok_or_else(|| {
-        let expected = format!("{PCR_COUNT} PCR values of 64 hex digits");
-        refuse(reason::EVIDENCE_MALFORMED, expected, format!("{} values, or others", texts.len()))
-    })
-}
-
-/// Whether the signature fits the key's kind and verifies. A listed key of any other kind verifies nothing.
-fn verifies(spki_der: &[u8], message: &[u8], signature: &Signature) -> bool {
-    let Ok(spki) = SubjectPublicKeyInfoOwned::from_der(spki_der) else { return false };
-    let Some(key) = spki.subject_public_key.as_bytes() else { return false };
-    let curve = spki.algorithm.parameters.as_ref().and_then(|any| any.decode_as::<ObjectIdentifier>().ok());
-    match signature {
-        Signature::EcdsaP256 { .. } if spki.algorithm.oid == EC && curve == Some(PRIME256V1) => {
-            let key = UnparsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, key);
-            signature.ecdsa_raw().is_some_and(|raw| key.verify(message, &raw).is_ok())
-        }
-        Signature::Rsassa(raw) if spki.algorithm.oid == RSA => {
-            UnparsedPublicKey::new(&RSA_PKCS1_2048_8192_SHA256, key).verify(message, raw).is_ok()
-        }
-        _ => false,
-    }
+    let ak = trace.outcome(("attestation key", reason::EVIDENCE_AK), ak, told)?;
+    trace.require(
+        (SUBJECT, "environment", reason::POLICY_ENVIRONMENT),
+        !(ak.simulated && policy.environment == Environment::Production),
+        || format!("a key for {}", policy.environment),
+        || (if ak.simulated { "a SIMULATED TPM's key" } else { "a hardware TPM's key" }).to_owned(),
+    )?;
+    quote.verify(&ak.spki_der, nonce, trace)?;
+    Ok(TpmClaims::new(quote, ak.spki_der.clone(), ak.simulated))
 }
 
 fn refuse(code: Code, expected: impl Into<String>, actual: impl Into<String>) -> Refusal {

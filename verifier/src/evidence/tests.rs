@@ -3,6 +3,7 @@ use protocols::events::{Event, Init};
 use protocols::register::HashAlg;
 
 use super::*;
+use crate::azure::UserData;
 use crate::log::check_log;
 use crate::snp::testing::{self as snp, REPORT_ID};
 use crate::testing::{NOW, init, launch};
@@ -16,7 +17,11 @@ fn policy(environment: Environment) -> EvidencePolicy {
     EvidencePolicy {
         tpm: TpmPolicy { aks: vec![EnrolledAk { spki_der: spki(&key(1)), simulated }], pcr: PCR, environment },
         snp: SnpPolicy { roots: vec![snp::root(simulated)], environment, ..snp::policy() },
-        registers: vec![RegisterKind::TpmListed, RegisterKind::Software],
+        azure: AzurePolicy {
+            snp: SnpPolicy { roots: vec![snp::root(simulated)], environment, ..snp::policy() },
+            user_data: UserData::Nonce,
+        },
+        registers: vec![RegisterKind::TpmListed, RegisterKind::Software, RegisterKind::VtpmHcl],
         environment,
     }
 }
@@ -235,10 +240,10 @@ fn evidence_of_other_tees_or_shapes_is_refused() {
     let run = |tee, evidence: &Value| {
         verify_evidence(tee, evidence, &binding_digest(), &policy, NOW).unwrap_err().code.as_str()
     };
-    for tee in [Tee::Sample, Tee::Tdx, Tee::AzSnpVtpm, Tee::AzTdxVtpm] {
+    for tee in [Tee::Sample, Tee::Tdx, Tee::AzTdxVtpm] {
         assert_eq!(run(tee, &serde_json::json!({})), "evidence.policy", "{}", tee.as_str());
     }
-    for tee in [Tee::Tpm, Tee::Snp] {
+    for tee in [Tee::Tpm, Tee::Snp, Tee::AzSnpVtpm] {
         for evidence in [serde_json::json!({}), serde_json::json!([]), Value::Null, serde_json::json!("x".repeat(1000))]
         {
             assert_eq!(run(tee, &evidence), "evidence.malformed", "{}", tee.as_str());

@@ -1,41 +1,138 @@
-//! From a report's VCEK to a pinned root, and from the VCEK to the chip that signed.
-//!
-//! AMD's extensions (57230, "Versioned Chip Endorsement Key Certificate and KDS Interface"): OID
-//! 1.3.6.1.4.1.3704.1.3.N holds one component's version as an INTEGER, 1.3.6.1.4.1.3704.1.4 the hardware id,
-//! raw. On Turin the hardware id has 8 bytes.
+//! From a report's VEK (VCEK or VLEK) to a pinned root, and from the VEK to the chip that signed.
+
+mod extensions;
+
+use std::sync::Arc;
 
 use protocols::kbs::SnpCertificate;
 use protocols::reason::{self, Refusal};
-use protocols::snp::{Generation, Report, TcbVersion};
+use protocols::snp::{Report, SigningKey, TcbVersion};
 use protocols::time::Timestamp;
-use x509_cert::der::Decode as _;
-use x509_cert::der::asn1::ObjectIdentifier;
 
-use super::refuse;
+use super::crl::Crl;
 use super::root::TrustedArk;
+use super::{SUBJECT, SnpPolicy, check_environment, refuse};
 use crate::certificate::Certificate;
-use crate::hex;
+use crate::trace::Trace;
+use extensions::Endorsed;
 
-const BOOTLOADER: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.4.1.3704.1.3.1");
-const TEE: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.4.1.3704.1.3.2");
-const SNP: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.4.1.3704.1.3.3");
-const MICROCODE: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.4.1.3704.1.3.8");
-const FMC: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.4.1.3704.1.3.9");
-const HARDWARE_ID: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.4.1.3704.1.4");
 /// The most certificates a table may carry.
 const MAX_CERTIFICATES: usize = 16;
 
-/// The certificates that came with a report, and the pinned roots. Nothing is checked before [`Chain::verify`].
-pub(super) struct Chain<'r> {
-    vcek: Certificate,
+/// A VEK whose chain to a pinned root was verified. A judge of many reports of one chip may keep it: dates and
+/// revocations are looked at again for each report.
+#[derive(Debug, Clone)]
+pub struct VerifiedVek {
+    key: SigningKey,
     point: Vec<u8>,
-    asks: Vec<Certificate>,
+    endorsed: Endorsed,
+    /// The chain's common validity in seconds, both ends included.
+    validity: (u64, u64),
+    /// VEK, intermediate.
+    serials: [Vec<u8>; 2],
+    crl: Option<Arc<Crl>>,
+    minimum_tcb: TcbVersion,
+    simulated: bool,
+}
+
+impl VerifiedVek {
+    /// Finds, among the certificates that came with a report, the one for the kind of key that signed, and its
+    /// way to a pinned root. An ARK among them counts for nothing.
+    ///
+    /// # Errors
+    /// `evidence.malformed`, `evidence.endorsement`, `evidence.chain`, `policy.environment`.
+    pub fn verify(
+        certificates: &[SnpCertificate],
+        key: SigningKey,
+        policy: &SnpPolicy,
+        now: Timestamp,
+        trace: &mut Trace,
+    ) -> Result<Self, Refusal> {
+        let shown = Shown::read(certificates, key, &policy.roots);
+        let told = |_: &Shown<'_>| (format!("exactly one {}", key.as_str()), "one".to_owned());
+        let shown = trace.outcome(("certificate", reason::EVIDENCE_ENDORSEMENT), shown, told)?;
+        check_environment(shown.is_simulated(), policy, trace)?;
+        let told = |vek: &Self| {
+            let (start, end) = vek.validity;
+            let expected = format!("{} under a pinned ARK, valid at {now}", key.as_str());
+            (expected, format!("signatures verify; valid from {} to {}", Timestamp(start), Timestamp(end)))
+        };
+        trace.outcome(("chain", reason::EVIDENCE_CHAIN), shown.verify(key, now), told)
+    }
+
+    /// The P-384 point, uncompressed.
+    pub(super) fn point(&self) -> &[u8] {
+        &self.point
+    }
+
+    /// Whether a simulated root vouches for it.
+    #[must_use]
+    pub const fn simulated(&self) -> bool {
+        self.simulated
+    }
+
+    /// CSP_ID of a VLEK's provider; `None` for a VCEK.
+    #[must_use]
+    pub fn provider(&self) -> Option<&str> {
+        self.endorsed.provider.as_deref()
+    }
+
+    pub(super) const fn minimum_tcb(&self) -> TcbVersion {
+        self.minimum_tcb
+    }
+
+    /// What may have changed since the chain was verified: the kind of key asked for, the time, the policy.
+    pub(super) fn check_current(
+        &self,
+        key: SigningKey,
+        policy: &SnpPolicy,
+        now: Timestamp,
+        trace: &mut Trace,
+    ) -> Result<(), Refusal> {
+        if key != self.key {
+            return Err(refuse(reason::EVIDENCE_ENDORSEMENT, key.as_str(), self.key.as_str()));
+        }
+        let mut unseen = Trace::off();
+        check_environment(self.simulated, policy, &mut unseen)?;
+        let (start, end) = self.validity;
+        if !(start..=end).contains(&now.0) {
+            let expected = format!("{} chain valid at {now}", key.as_str());
+            let actual = format!("valid from {} to {}", Timestamp(start), Timestamp(end));
+            return Err(refuse(reason::EVIDENCE_CHAIN, expected, actual));
+        }
+        let Some(crl) = &self.crl else { return Ok(()) };
+        trace.outcome(
+            ("revocation list", reason::EVIDENCE_CRL),
+            crl.check_current(now)
+                .map_err(|what| refuse(reason::EVIDENCE_CRL, format!("a revocation list of {now}"), what)),
+            |()| (format!("a revocation list of {now}"), "current".to_owned()),
+        )?;
+        let revoked = self.serials.iter().any(|serial| crl.names(serial));
+        trace.require(
+            (SUBJECT, "revocation", reason::EVIDENCE_REVOKED),
+            !revoked,
+            || "a chain without revoked keys".to_owned(),
+            || (if revoked { "a revoked key" } else { "none is revoked" }).to_owned(),
+        )
+    }
+
+    /// Checks that the VEK is of the chip or provider, and of the TCB, that the report names.
+    pub(super) fn check_endorses(&self, report: &Report, trace: &mut Trace) -> Result<(), Refusal> {
+        self.endorsed.check_chip(self.key, report, trace)?;
+        self.endorsed.check_tcb(report, trace)
+    }
+}
+
+/// What came with a report, read but not believed.
+struct Shown<'r> {
+    vek: Certificate,
+    point: Vec<u8>,
+    intermediates: Vec<Certificate>,
     roots: &'r [TrustedArk],
 }
 
-impl<'r> Chain<'r> {
-    /// Reads the certificate table: exactly one VCEK, any ASKs. An ARK in it counts for nothing.
-    pub(super) fn of(table: &[SnpCertificate], roots: &'r [TrustedArk]) -> Result<Self, Refusal> {
+impl<'r> Shown<'r> {
+    fn read(table: &[SnpCertificate], key: SigningKey, roots: &'r [TrustedArk]) -> Result<Self, Refusal> {
         if table.len() > MAX_CERTIFICATES {
             let expected = format!("at most {MAX_CERTIFICATES} certificates");
             return Err(refuse(reason::EVIDENCE_MALFORMED, expected, table.len().to_string()));
@@ -47,95 +144,78 @@ impl<'r> Chain<'r> {
                 .collect::<Result<_, _>>()
                 .map_err(|what| refuse(reason::EVIDENCE_CHAIN, format!("an {kind} certificate"), what))
         };
-        let mut vceks = read("VCEK")?;
-        let count = vceks.len();
-        let Some(vcek) = vceks.pop().filter(|_| count == 1) else {
+        let kind = key.as_str();
+        let mut veks = read(kind)?;
+        let count = veks.len();
+        let Some(vek) = veks.pop().filter(|_| count == 1) else {
             let types: Vec<_> = table.iter().map(|entry| entry.cert_type.as_str()).collect();
+            let other = types.iter().any(|name| ["VCEK", "VLEK"].contains(name) && *name != kind);
+            let code = if other && count == 0 { reason::EVIDENCE_ENDORSEMENT } else { reason::EVIDENCE_CHAIN };
             let actual = format!("certificates [{}]", types.join(", "));
-            return Err(refuse(reason::EVIDENCE_CHAIN, "exactly one VCEK with the report", actual));
+            return Err(refuse(code, format!("exactly one {kind} with the report"), actual));
         };
-        let Some(point) = vcek.p384_point().map(<[u8]>::to_vec) else {
-            return Err(refuse(reason::EVIDENCE_CHAIN, "a VCEK with a P-384 key", "another kind of key"));
+        let Some(point) = vek.p384_point().map(<[u8]>::to_vec) else {
+            return Err(refuse(reason::EVIDENCE_CHAIN, format!("a {kind} with a P-384 key"), "another kind of key"));
         };
-        Ok(Self { vcek, point, asks: read("ASK")?, roots })
+        let mut intermediates = read("ASK")?;
+        intermediates.extend(read("ASVK")?);
+        Ok(Self { vek, point, intermediates, roots })
     }
 
-    /// The VCEK's key.
-    pub(super) fn vcek_point(&self) -> &[u8] {
-        &self.point
-    }
-
-    /// Whether any certificate carries the mark, or the VCEK leads to a root that is known as simulated.
-    pub(super) fn is_simulated(&self) -> bool {
-        let marked = self.vcek.is_simulated() || self.asks.iter().any(Certificate::is_simulated);
+    /// Whether any certificate carries the mark, or the VEK leads to a root that is known as simulated.
+    fn is_simulated(&self) -> bool {
+        let marked = self.vek.is_simulated() || self.intermediates.iter().any(Certificate::is_simulated);
         marked || self.paths().any(|(_, root, _)| root.simulated())
     }
 
-    /// Every ASK in whose name the VCEK is issued, with the root in whose name the ASK is issued, and whether
-    /// the root's signature over the ASK was checked before.
+    /// Every intermediate in whose name the VEK is issued, with the root in whose name it is issued itself, and
+    /// whether the root's signature over it was checked before.
     fn paths(&self) -> impl Iterator<Item = (&Certificate, &'r TrustedArk, bool)> {
         self.roots.iter().flat_map(|root| {
             let known = root.intermediates().iter().map(move |ask| (ask, root, true));
-            let shown = self.asks.iter().filter(|ask| ask.names_issuer(root.ark())).map(move |ask| (ask, root, false));
-            known.chain(shown).filter(|(ask, _, _)| self.vcek.names_issuer(ask))
+            let shown = self.intermediates.iter().filter(|ask| ask.names_issuer(root.ark()));
+            known.chain(shown.map(move |ask| (ask, root, false))).filter(|(ask, _, _)| self.vek.names_issuer(ask))
         })
     }
 
-    /// Finds a pinned root that the VCEK leads to, with every signature and validity checked.
-    pub(super) fn verify(&self, now: Timestamp) -> Result<&'r TrustedArk, Refusal> {
+    /// Finds a pinned root that the VEK leads to, with every signature and validity checked.
+    fn verify(&self, key: SigningKey, now: Timestamp) -> Result<VerifiedVek, Refusal> {
         let mut why = "no pinned root is in the chain of issuers";
         for (ask, root, checked) in self.paths() {
             let path = || {
                 if !checked {
                     ask.check_signature(root.ark())?;
                 }
-                self.vcek.check_signature(ask)?;
-                [&self.vcek, ask, root.ark()].iter().try_for_each(|certificate| certificate.check_validity(now))
+                self.vek.check_signature(ask)?;
+                let validity = common([&self.vek, ask, root.ark()].map(Certificate::validity));
+                match now.0 {
+                    early if early < validity.0 => Err("not valid yet"),
+                    late if late > validity.1 => Err("expired"),
+                    _ => Ok(validity),
+                }
             };
             match path() {
-                Ok(()) => return Ok(root),
+                Ok(validity) => {
+                    return Ok(VerifiedVek {
+                        key,
+                        point: self.point.clone(),
+                        endorsed: Endorsed::read(&self.vek),
+                        validity,
+                        serials: [&self.vek, ask].map(|certificate| certificate.serial().to_vec()),
+                        crl: root.crl().cloned(),
+                        minimum_tcb: root.minimum_tcb(),
+                        simulated: self.is_simulated(),
+                    });
+                }
                 Err(what) => why = what,
             }
         }
-        Err(refuse(reason::EVIDENCE_CHAIN, format!("VCEK, ASK and a pinned ARK, valid at {now}"), why))
+        let expected = format!("{}, its issuer and a pinned ARK, valid at {now}", key.as_str());
+        Err(refuse(reason::EVIDENCE_CHAIN, expected, why))
     }
+}
 
-    /// Checks that the VCEK is of the chip and TCB that the report names.
-    pub(super) fn check_chip(&self, report: &Report) -> Result<(), Refusal> {
-        let generation = report.generation();
-        let fields = report.fields();
-        let hardware_id = self.vcek.extension(HARDWARE_ID).unwrap_or_default();
-        let (head, tail) = fields.chip_id.split_at(match generation {
-            Generation::Legacy => 64,
-            Generation::Turin => 8,
-        });
-        if hardware_id != head || tail.iter().any(|byte| *byte != 0) {
-            let actual = format!("a VCEK of hardware id {}", hex(hardware_id));
-            return Err(refuse(reason::EVIDENCE_CHAIN, format!("chip id {}", hex(&fields.chip_id)), actual));
-        }
-        match self.tcb(generation) {
-            Some(tcb) if tcb == fields.reported_tcb => Ok(()),
-            tcb => {
-                let expected = format!("a VCEK of reported TCB {:?}", fields.reported_tcb);
-                Err(refuse(reason::EVIDENCE_CHAIN, expected, format!("{tcb:?}")))
-            }
-        }
-    }
-
-    /// The VCEK's TCB, where all of its components and no other generation's are there.
-    fn tcb(&self, generation: Generation) -> Option<TcbVersion> {
-        let component = |oid| u8::from_der(self.vcek.extension(oid)?).ok();
-        let fmc = match generation {
-            Generation::Turin => Some(component(FMC)?),
-            Generation::Legacy if self.vcek.has_extension(FMC) => return None,
-            Generation::Legacy => None,
-        };
-        Some(TcbVersion {
-            fmc,
-            bootloader: component(BOOTLOADER)?,
-            tee: component(TEE)?,
-            snp: component(SNP)?,
-            microcode: component(MICROCODE)?,
-        })
-    }
+/// The time in which all are valid.
+fn common(validities: [(u64, u64); 3]) -> (u64, u64) {
+    validities.into_iter().fold((0, u64::MAX), |(start, end), (from, to)| (start.max(from), end.min(to)))
 }

@@ -1,7 +1,10 @@
 //! Roots of trust: pinned by configuration or built in, read and checked once.
 
+use std::sync::Arc;
+
 use protocols::snp::TcbVersion;
 
+use super::crl::Crl;
 use crate::certificate::{Certificate, pem_certificates};
 
 /// A file of certificates that is no root of trust.
@@ -21,6 +24,12 @@ pub enum RootError {
         /// How many are.
         count: usize,
     },
+    /// Not a revocation list of this root.
+    #[error("revocation list: {what}")]
+    Crl {
+        /// What is wrong.
+        what: &'static str,
+    },
 }
 
 /// A trusted AMD Root Key, the intermediate keys known beforehand, and the minimum TCB of its product.
@@ -32,6 +41,7 @@ pub struct TrustedArk {
     intermediates: Vec<Certificate>,
     simulated: bool,
     minimum_tcb: TcbVersion,
+    crl: Option<Arc<Crl>>,
 }
 
 impl TrustedArk {
@@ -74,7 +84,18 @@ impl TrustedArk {
             intermediates.push(certificate);
         }
         let simulated = simulated || ark.is_simulated();
-        Ok(Self { ark, intermediates, simulated, minimum_tcb })
+        Ok(Self { ark, intermediates, simulated, minimum_tcb, crl: None })
+    }
+
+    /// With the root's own revocation list, DER (X.509 version 2, RSA-PSS-4096 with SHA-384). From then on every
+    /// report under this root needs the list to be current.
+    ///
+    /// # Errors
+    /// [`RootError::Crl`].
+    pub fn with_crl(mut self, der: &[u8]) -> Result<Self, RootError> {
+        let crl = Crl::parse(der, &self.ark).map_err(|what| RootError::Crl { what })?;
+        self.crl = Some(Arc::new(crl));
+        Ok(self)
     }
 
     /// Whether it counts in development only.
@@ -89,6 +110,10 @@ impl TrustedArk {
         self.minimum_tcb
     }
 
+    pub(super) const fn crl(&self) -> Option<&Arc<Crl>> {
+        self.crl.as_ref()
+    }
+
     pub(super) const fn ark(&self) -> &Certificate {
         &self.ark
     }
@@ -99,21 +124,41 @@ impl TrustedArk {
     }
 }
 
-/// AMD's own roots with their intermediate keys, for Milan, Genoa and Turin; `minimum_tcb` for each.
+/// AMD's products, each with a root of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Product {
+    /// EPYC 7003.
+    Milan,
+    /// EPYC 9004 and its kin.
+    Genoa,
+    /// EPYC 9005.
+    Turin,
+}
+
+/// AMD's own root for a product with its intermediate keys (ASK for VCEKs, ASVK for VLEKs), as AMD publishes them.
 ///
 /// # Errors
 /// [`RootError`] never happens for the files built in; it is passed on, not hidden.
+pub fn amd_root(product: Product, minimum_tcb: TcbVersion) -> Result<TrustedArk, RootError> {
+    let pem = match product {
+        Product::Milan => include_str!("../../roots/milan_ask_ark_asvk.pem"),
+        Product::Genoa => include_str!("../../roots/genoa_ask_ark_asvk.pem"),
+        Product::Turin => include_str!("../../roots/turin_ask_ark_asvk.pem"),
+    };
+    TrustedArk::from_pem(pem, false, minimum_tcb)
+}
+
+/// [`amd_root`] for Milan, Genoa and Turin; `minimum_tcb` for each.
+///
+/// # Errors
+/// As [`amd_root`].
 pub fn amd_roots(
     milan_minimum: TcbVersion,
     genoa_minimum: TcbVersion,
     turin_minimum: TcbVersion,
 ) -> Result<Vec<TrustedArk>, RootError> {
-    [
-        (include_str!("../../roots/milan_ask_ark_asvk.pem"), milan_minimum),
-        (include_str!("../../roots/genoa_ask_ark_asvk.pem"), genoa_minimum),
-        (include_str!("../../roots/turin_ask_ark_asvk.pem"), turin_minimum),
-    ]
-    .into_iter()
-    .map(|(pem, minimum)| TrustedArk::from_pem(pem, false, minimum))
-    .collect()
+    [(Product::Milan, milan_minimum), (Product::Genoa, genoa_minimum), (Product::Turin, turin_minimum)]
+        .into_iter()
+        .map(|(product, minimum)| amd_root(product, minimum))
+        .collect()
 }

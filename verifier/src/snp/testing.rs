@@ -14,7 +14,7 @@ use x509_cert::der::Encode as _;
 use x509_cert::der::asn1::ObjectIdentifier;
 use x509_cert::spki::SubjectPublicKeyInfoOwned;
 
-use super::{ExpectedMeasurement, SnpPolicy, TrustedArk};
+use super::{AllowedChips, ExpectedMeasurement, SnpPolicy, TrustedArk};
 use protocols::environment::Environment;
 
 pub(crate) const REPORT_DATA: [u8; 64] = [0x44; 64];
@@ -91,6 +91,7 @@ pub(crate) fn key_usage(bits: u8) -> Vec<u8> {
 #[derive(Clone)]
 pub(crate) struct Spec {
     pub(crate) version: Vec<u8>,
+    pub(crate) serial: u8,
     pub(crate) algorithm: Vec<u8>,
     pub(crate) issuer: (&'static str, &'static str),
     pub(crate) subject: (&'static str, &'static str),
@@ -101,12 +102,80 @@ pub(crate) struct Spec {
 }
 
 const O: &str = "Test";
+pub(crate) const ARK_SERIAL: u8 = 1;
+pub(crate) const ASK_SERIAL: u8 = 2;
+/// AMD gives VCEKs the serial number 0.
+pub(crate) const VEK_SERIAL: u8 = 0;
+
+fn rsa_pss() -> Vec<u8> {
+    tlv(0x30, &[&oid("1.2.840.113549.1.1.10"), &tlv(0x30, &[])])
+}
+
+fn sign_rsa(signer: &RsaKey, tbs: &[u8]) -> Vec<u8> {
+    signer.try_sign_with_rng(&mut getrandom::SysRng, tbs).unwrap().to_vec()
+}
+
+/// What a revocation list says, good as it stands.
+#[derive(Clone)]
+pub(crate) struct CrlSpec {
+    pub(crate) algorithm: Vec<u8>,
+    pub(crate) issuer: (&'static str, &'static str),
+    pub(crate) this_update: &'static str,
+    pub(crate) next_update: Option<&'static str>,
+    pub(crate) revoked: Vec<u8>,
+    /// Of every entry.
+    pub(crate) entry_extensions: Vec<Vec<u8>>,
+    pub(crate) extensions: Vec<Vec<u8>>,
+}
+
+impl CrlSpec {
+    /// Revokes a key of long ago.
+    pub(crate) fn good() -> Self {
+        Self {
+            algorithm: rsa_pss(),
+            issuer: (O, "ARK"),
+            this_update: "200101000000Z",
+            next_update: Some("400101000000Z"),
+            revoked: vec![99],
+            entry_extensions: vec![],
+            extensions: vec![],
+        }
+    }
+
+    pub(crate) fn signed(&self, signer: &RsaKey) -> Vec<u8> {
+        let time = |text: &str| tlv(0x17, &[text.as_bytes()]);
+        let listed = |extensions: &[Vec<u8>]| match extensions {
+            [] => vec![],
+            some => tlv(0x30, &some.iter().map(Vec::as_slice).collect::<Vec<_>>()),
+        };
+        let entry = |serial: &u8| {
+            let parts = [vec![0x02, 0x01, *serial], time("210101000000Z"), listed(&self.entry_extensions)];
+            tlv(0x30, &parts.each_ref().map(Vec::as_slice))
+        };
+        let entries: Vec<Vec<u8>> = self.revoked.iter().map(entry).collect();
+        let extensions = listed(&self.extensions);
+        let tbs = tlv(
+            0x30,
+            &[
+                &[0x02, 0x01, 0x01],
+                &self.algorithm,
+                &name(self.issuer.0, self.issuer.1),
+                &time(self.this_update),
+                &self.next_update.map(time).unwrap_or_default(),
+                &listed(&entries),
+                &if extensions.is_empty() { vec![] } else { tlv(0xA0, &[&extensions]) },
+            ],
+        );
+        tlv(0x30, &[&tbs, &rsa_pss(), &tlv(0x03, &[&[0], &sign_rsa(signer, &tbs)])])
+    }
+}
 
 impl Spec {
-    fn new(issuer: &'static str, subject: &'static str, spki: Vec<u8>, extensions: Vec<Vec<u8>>) -> Self {
+    fn new(serial: u8, issuer: &'static str, subject: &'static str, spki: Vec<u8>, extensions: Vec<Vec<u8>>) -> Self {
         Self {
             version: tlv(0xA0, &[&[0x02, 0x01, 0x02]]),
-            algorithm: tlv(0x30, &[&oid("1.2.840.113549.1.1.10"), &tlv(0x30, &[])]),
+            serial,
+            algorithm: rsa_pss(),
             issuer: (O, issuer),
             subject: (O, subject),
             not_before: "200101000000Z",
@@ -117,16 +186,40 @@ impl Spec {
     }
 
     pub(crate) fn ark() -> Self {
-        Self::new("ARK", "ARK", rsa_spki(&keys().ark), vec![basic_constraints(true), key_usage(0b0000_0110)])
+        Self::new(
+            ARK_SERIAL,
+            "ARK",
+            "ARK",
+            rsa_spki(&keys().ark),
+            vec![basic_constraints(true), key_usage(0b0000_0110)],
+        )
     }
 
     pub(crate) fn ask() -> Self {
-        Self::new("ARK", "ASK", rsa_spki(&keys().ask), vec![basic_constraints(true), key_usage(0b0000_0100)])
+        Self::new(
+            ASK_SERIAL,
+            "ARK",
+            "ASK",
+            rsa_spki(&keys().ask),
+            vec![basic_constraints(true), key_usage(0b0000_0100)],
+        )
     }
 
     pub(crate) fn vcek(tcb: &TcbVersion, hardware_id: &[u8]) -> Self {
         let spki = SubjectPublicKeyInfoOwned::from_key(keys().vcek.verifying_key()).unwrap().to_der().unwrap();
-        Self::new("ASK", "VCEK", spki, chip_extensions(tcb, hardware_id))
+        Self::new(VEK_SERIAL, "ASK", "VCEK", spki, chip_extensions(tcb, hardware_id))
+    }
+
+    /// Of the same key as the ASK, under another name.
+    pub(crate) fn asvk() -> Self {
+        Self { subject: (O, "ASVK"), ..Self::ask() }
+    }
+
+    pub(crate) fn vlek(tcb: &TcbVersion, provider: &str) -> Self {
+        let mut extensions = chip_extensions(tcb, &[]);
+        extensions.remove(HARDWARE_ID_PLACE);
+        extensions.push(csp_id(provider));
+        Self { issuer: (O, "ASVK"), subject: (O, "VLEK"), extensions, ..Self::vcek(tcb, &[]) }
     }
 
     pub(crate) fn signed(&self, signer: &RsaKey) -> Vec<u8> {
@@ -136,7 +229,7 @@ impl Spec {
             0x30,
             &[
                 &self.version,
-                &[0x02, 0x01, 0x01],
+                &[0x02, 0x01, self.serial],
                 &self.algorithm,
                 &name(self.issuer.0, self.issuer.1),
                 &tlv(0x30, &[&time(self.not_before), &time(self.not_after)]),
@@ -145,8 +238,7 @@ impl Spec {
                 &tlv(0xA3, &[&tlv(0x30, &extensions)]),
             ],
         );
-        let signature = signer.try_sign_with_rng(&mut getrandom::SysRng, &tbs).unwrap().to_vec();
-        tlv(0x30, &[&tbs, &self.algorithm, &tlv(0x03, &[&[0], &signature])])
+        tlv(0x30, &[&tbs, &self.algorithm, &tlv(0x03, &[&[0], &sign_rsa(signer, &tbs)])])
     }
 }
 
@@ -158,13 +250,24 @@ pub(crate) fn component(number: u8, value: u8) -> Vec<u8> {
     extension(&format!("1.3.6.1.4.1.3704.1.3.{number}"), false, &value.to_der().unwrap())
 }
 
-pub(crate) fn chip_extensions(tcb: &TcbVersion, hardware_id: &[u8]) -> Vec<Vec<u8>> {
+/// Where [`chip_extensions`] has the hardware id.
+pub(crate) const HARDWARE_ID_PLACE: usize = 4;
+
+pub(crate) fn hardware_id(id: &[u8]) -> Vec<u8> {
+    extension("1.3.6.1.4.1.3704.1.4", false, id)
+}
+
+pub(crate) fn csp_id(provider: &str) -> Vec<u8> {
+    extension("1.3.6.1.4.1.3704.1.5", false, &tlv(0x16, &[provider.as_bytes()]))
+}
+
+pub(crate) fn chip_extensions(tcb: &TcbVersion, id: &[u8]) -> Vec<Vec<u8>> {
     let mut out = vec![
         component(1, tcb.bootloader),
         component(2, tcb.tee),
         component(3, tcb.snp),
         component(8, tcb.microcode),
-        extension("1.3.6.1.4.1.3704.1.4", false, hardware_id),
+        hardware_id(id),
     ];
     out.extend(tcb.fmc.map(|fmc| component(9, fmc)));
     out
@@ -243,6 +346,9 @@ pub(crate) fn policy() -> SnpPolicy {
     SnpPolicy {
         roots: vec![root(false)],
         measurements: ExpectedMeasurement::Listed(vec![MEASUREMENT]),
+        vmpl: 0,
+        chips: AllowedChips::AnyChip,
+        providers: Vec::new(),
         environment: Environment::Production,
     }
 }

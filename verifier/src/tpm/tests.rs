@@ -2,8 +2,11 @@ use p256::pkcs8::EncodePublicKey as _;
 use protocols::encoding::un_b64;
 use protocols::tpm::TpmError;
 
+use super::quote::{values as pcrs, verifies};
 use super::testing::{NONCE, Quote, key, spki};
-use super::*;
+use super::{EnrolledAk, Environment, Refusal, Sha256Digest, Signature, TpmClaims, TpmEvidence, TpmPolicy};
+use crate::Trace;
+use protocols::tpm::{Attest, pcr_digest};
 
 const VECTOR: &str = include_str!("../../../tests/data/vectors/tpm/tpm_evidence.json");
 
@@ -13,6 +16,10 @@ fn policy(simulated: bool, environment: Environment) -> TpmPolicy {
 
 fn run(evidence: &TpmEvidence) -> Result<TpmClaims, Refusal> {
     verify_tpm(evidence, &NONCE, &policy(false, Environment::Production))
+}
+
+fn verify_tpm(evidence: &TpmEvidence, nonce: &[u8; 32], policy: &TpmPolicy) -> Result<TpmClaims, Refusal> {
+    super::verify_tpm(evidence, nonce, policy, &mut Trace::off())
 }
 
 fn word(result: Result<TpmClaims, Refusal>) -> &'static str {
@@ -209,4 +216,64 @@ fn a_refusal_names_what_was_wrong() {
     let refusal = run(&quote.signed(&key(1))).unwrap_err();
     assert_eq!(refusal.actual, TpmError::Value("TPMS_ATTEST magic").to_string());
     assert!(refusal.to_string().starts_with("NOT verified: evidence.malformed TPM quote"));
+}
+
+/// Every quote here is signed and its digest is right for what it selects: only the selection is wrong.
+#[test]
+fn only_exactly_the_expected_selection_counts_in_no_other_order_or_split() {
+    const SHA1: u16 = 0x0004;
+    const SHA256: u16 = 0x000B;
+    const SHA384: u16 = 0x000C;
+    let all = [0xFF, 0xFF, 0xFF];
+    let bits = |pcrs: &mut dyn Iterator<Item = usize>| {
+        let mut map = [0u8; 3];
+        pcrs.for_each(|pcr| map[pcr / 8] |= 1 << (pcr % 8));
+        map.to_vec()
+    };
+    let mut wrong: Vec<Vec<(u16, Vec<u8>)>> = vec![
+        vec![],
+        vec![(SHA256, vec![0; 3])],
+        vec![(SHA256, all.to_vec()), (SHA256, all.to_vec())],
+        vec![(SHA256, [0xFF, 0xFF, 0xFF, 0x00].to_vec())],
+        vec![(SHA256, [0xFF, 0xFF, 0xFF, 0x01].to_vec())],
+    ];
+    for bank in [SHA1, SHA384] {
+        wrong.push(vec![(bank, all.to_vec())]);
+        // Another bank that selects nothing, or everything, before or behind.
+        for other in [vec![0; 3], all.to_vec()] {
+            wrong.push(vec![(bank, other.clone()), (SHA256, all.to_vec())]);
+            wrong.push(vec![(SHA256, all.to_vec()), (bank, other)]);
+        }
+    }
+    for empty in [vec![0], vec![0; 2], vec![0; 3]] {
+        wrong.push(vec![(SHA256, all.to_vec()), (SHA256, empty.clone())]);
+        wrong.push(vec![(SHA256, empty), (SHA256, all.to_vec())]);
+    }
+    for pcr in 0..24 {
+        // One left out, one alone, and the rest of it in front or behind: the values' order is the same in one of them.
+        let (without, only) = (bits(&mut (0..24).filter(|p| *p != pcr)), bits(&mut std::iter::once(pcr)));
+        wrong.push(vec![(SHA256, without.clone())]);
+        wrong.push(vec![(SHA256, only.clone())]);
+        wrong.push(vec![(SHA256, without.clone()), (SHA256, only.clone())]);
+        wrong.push(vec![(SHA256, only), (SHA256, without)]);
+        let (low, high) = (bits(&mut (0..pcr)), bits(&mut (pcr..24)));
+        wrong.push(vec![(SHA256, low.clone()), (SHA256, high.clone())]);
+        wrong.push(vec![(SHA256, high), (SHA256, low)]);
+    }
+    for size in [1, 2] {
+        wrong.push(vec![(SHA256, vec![0xFF; size])]);
+    }
+    assert!(wrong.len() > 150);
+    let values: Vec<Sha256Digest> = (0u8..24).map(|number| Sha256Digest::new([number; 32])).collect();
+    for selections in wrong {
+        let mut quote = Quote::good();
+        let selected = selections.iter().flat_map(|(_, map)| {
+            (0..map.len() * 8)
+                .filter(|pcr| map[pcr / 8] >> (pcr % 8) & 1 == 1)
+                .filter_map(|pcr| values.get(pcr).copied())
+        });
+        quote.digest = pcr_digest(&selected.collect::<Vec<_>>()).as_bytes().to_vec();
+        quote.selections.clone_from(&selections);
+        assert_eq!(word(run(&quote.signed(&key(1)))), "evidence.pcr", "{selections:?}");
+    }
 }
