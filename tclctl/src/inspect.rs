@@ -82,8 +82,9 @@ pub(crate) async fn status(arguments: &AgentArguments, output: &Output) -> Resul
 
 /// Evidence over a challenge.
 pub(crate) async fn evidence(arguments: &EvidenceArguments, output: &Output) -> Result<(), Failure> {
-    let challenge = hex::decode(&arguments.challenge)
-        .ok()
+    let challenge = arguments.challenge.as_ref();
+    let challenge = challenge
+        .and_then(|text| hex::decode(text).ok())
         .filter(|bytes| (16..=64).contains(&bytes.len()))
         .ok_or_else(|| Failure::Usage("--challenge: expected 16 to 64 bytes in hex".to_owned()))?;
     let agent = Agent::connect(&arguments.agent.agent).await?;

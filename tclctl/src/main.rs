@@ -9,6 +9,7 @@ mod artifact;
 mod attestor;
 mod cli;
 mod encryption;
+mod evidence;
 mod explain;
 mod golden;
 mod image_push;
@@ -32,7 +33,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory as _, Parser as _};
 
-use cli::{AkCommand, Cli, Command, GoldenCommand, ImageCommand, LogCommand, SimulatedCommand};
+use cli::{AkCommand, Cli, Command, EvidenceCommand, GoldenCommand, ImageCommand, LogCommand, SimulatedCommand};
 use outcome::{Ending, Failure};
 use output::Output;
 
@@ -67,7 +68,12 @@ async fn dispatch(command: Command, output: &Output) -> Result<Ending, Failure> 
         Command::List(agent) => inspect::list(&agent, output).await?,
         Command::Stop(arguments) => inspect::stop(&arguments).await?,
         Command::Status(agent) => inspect::status(&agent, output).await?,
-        Command::Evidence(arguments) => inspect::evidence(&arguments, output).await?,
+        Command::Evidence(arguments) => match &arguments.command {
+            None => inspect::evidence(&arguments, output).await?,
+            Some(EvidenceCommand::Verify(arguments)) => evidence::verify(arguments, output)?,
+            Some(EvidenceCommand::Show(arguments)) => evidence::show(arguments, output)?,
+            Some(EvidenceCommand::Simulate(arguments)) => evidence::simulate(arguments, output)?,
+        },
         Command::Measure(arguments) => golden::measure(&arguments, output).await?,
         Command::PauseDigest { bundle } => pause::digest(&bundle, output)?,
         Command::Pull(arguments) => pull::pull(&arguments, output).await?,

@@ -67,12 +67,3 @@ pub(crate) struct StopArguments {
     #[command(flatten)]
     pub(crate) agent: AgentArguments,
 }
-
-#[derive(Debug, Args)]
-pub(crate) struct EvidenceArguments {
-    /// 16 to 64 bytes
-    #[arg(long, value_name = "HEX")]
-    pub(crate) challenge: String,
-    #[command(flatten)]
-    pub(crate) agent: AgentArguments,
-}

@@ -1,5 +1,6 @@
 //! The command line: one module for each group of commands.
 
+mod evidence;
 mod explain;
 mod golden;
 mod image;
@@ -12,6 +13,10 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+pub(crate) use self::evidence::{
+    EvidenceArguments, EvidenceCommand, EvidenceShowArguments, EvidenceSimulateArguments, EvidenceVerifyArguments,
+    SnpArguments, TeeArgument,
+};
 pub(crate) use self::explain::{ExplainArguments, ReasonCodesArguments};
 pub(crate) use self::golden::{
     EnvironmentArgument, GoldenCommand, GoldenPublishArguments, GoldenPushArguments, GoldenRevokeArguments,
@@ -19,7 +24,7 @@ pub(crate) use self::golden::{
 };
 pub(crate) use self::image::{DecryptionArguments, ImageCommand, ImageEncryptArguments, ImagePushArguments};
 pub(crate) use self::keys::{AkCommand, AkShowArguments, SimulatedCommand, SimulatedPkiArguments};
-pub(crate) use self::launch::{EvidenceArguments, ModeArgument, RunArguments, StopArguments};
+pub(crate) use self::launch::{ModeArgument, RunArguments, StopArguments};
 pub(crate) use self::log::{LogCommand, LogExportArguments, LogShowArguments, LogVerifyArguments};
 pub(crate) use self::store::{ImagesArguments, MountArguments, PruneArguments, PullArguments, UmountArguments};
 
@@ -77,7 +82,7 @@ pub(crate) enum Command {
     Stop(StopArguments),
     /// What the agent is and how far its log has come
     Status(AgentArguments),
-    /// Evidence over a challenge: SHA-384("tcl-evidence-v1" || challenge) is quoted
+    /// Evidence: the agent's over a challenge, or what is in files
     Evidence(EvidenceArguments),
     /// The TPM's attestation key
     #[command(subcommand)]

@@ -1,0 +1,133 @@
+//! `evidence`.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand, ValueEnum};
+
+use super::AgentArguments;
+
+#[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+pub(crate) struct EvidenceArguments {
+    #[command(subcommand)]
+    pub(crate) command: Option<EvidenceCommand>,
+    /// 16 to 64 bytes: ask the agent for evidence over SHA-384("tcl-evidence-v1" || challenge)
+    #[arg(long, value_name = "HEX", required = true)]
+    pub(crate) challenge: Option<String>,
+    #[command(flatten)]
+    pub(crate) agent: AgentArguments,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum EvidenceCommand {
+    /// Verify evidence in files, offline: every check with what it expects and what it finds; 77 when one refuses
+    Verify(Box<EvidenceVerifyArguments>),
+    /// Print what evidence in a file says, without verifying any of it
+    Show(EvidenceShowArguments),
+    /// Make a SIMULATED SNP report from readable text, under roots of its own
+    Simulate(EvidenceSimulateArguments),
+}
+
+/// Kinds of evidence, by their names in the KBS protocol.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum TeeArgument {
+    /// AMD SEV-SNP: --report and --vek
+    Snp,
+    /// Azure confidential VM on SEV-SNP: --evidence
+    AzSnpVtpm,
+    /// Azure confidential VM on TDX: --evidence
+    AzTdxVtpm,
+    /// TPM 2.0: --evidence
+    Tpm,
+}
+
+/// Every security input that is left out is named as not checked in the output.
+#[derive(Debug, Args)]
+pub(crate) struct EvidenceVerifyArguments {
+    /// The kind of evidence
+    #[arg(long)]
+    pub(crate) tee: TeeArgument,
+    /// The time to verify at: 2026-01-02 or 2026-01-02T03:04:05Z
+    #[arg(long, value_name = "TIME")]
+    pub(crate) at: String,
+    /// Accept simulated roots and keys; they are named in the output
+    #[arg(long)]
+    pub(crate) allow_simulated: bool,
+    /// Evidence as JSON, as an attester sends it
+    #[arg(long, value_name = "FILE")]
+    pub(crate) evidence: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) snp: SnpArguments,
+    #[command(flatten)]
+    pub(crate) tpm: TpmArguments,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "SEV-SNP")]
+pub(crate) struct SnpArguments {
+    /// The report, 1184 bytes
+    #[arg(long, value_name = "FILE")]
+    pub(crate) report: Option<PathBuf>,
+    /// The VCEK's or VLEK's certificate, DER or PEM
+    #[arg(long, value_name = "FILE")]
+    pub(crate) vek: Option<PathBuf>,
+    /// PEM: the ARK to trust in place of AMD's own, and the ASK or ASVK it issued
+    #[arg(long, value_name = "FILE")]
+    pub(crate) chain: Option<PathBuf>,
+    /// The ARK's revocation list, DER; needs --chain, or the product's own root of AMD
+    #[arg(long, value_name = "FILE")]
+    pub(crate) crl: Option<PathBuf>,
+    /// The report data that was asked for, 64 bytes
+    #[arg(long, value_name = "HEX")]
+    pub(crate) report_data: Option<String>,
+    /// A launch measurement that counts, 48 bytes; may be repeated
+    #[arg(long, value_name = "HEX")]
+    pub(crate) measurement: Vec<String>,
+    /// HOST_DATA, 32 bytes: SHA-256 of the initdata
+    #[arg(long, value_name = "HEX")]
+    pub(crate) host_data: Option<String>,
+    /// The lowest TCB, such as bootloader=4,tee=0,snp=24,microcode=219 (and fmc=1 on Turin)
+    #[arg(long, value_name = "TCB")]
+    pub(crate) minimum_tcb: Option<String>,
+    /// The privilege level that the report must come from
+    #[arg(long, default_value_t = 0)]
+    pub(crate) vmpl: u32,
+    /// A chip that counts, 64 bytes; may be repeated; any otherwise
+    #[arg(long, value_name = "HEX")]
+    pub(crate) chip: Vec<String>,
+    /// CSP_ID of a provider whose VLEK counts; may be repeated; only VCEKs otherwise
+    #[arg(long, value_name = "NAME")]
+    pub(crate) provider: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "TPM and vTPM")]
+pub(crate) struct TpmArguments {
+    /// The nonce that was asked for
+    #[arg(long, value_name = "HEX")]
+    pub(crate) nonce: Option<String>,
+    /// The attestation key to trust, SPKI PEM; on Azure the hardware report vouches for it
+    #[arg(long, value_name = "FILE")]
+    pub(crate) ak: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct EvidenceShowArguments {
+    /// The kind of evidence
+    #[arg(long)]
+    pub(crate) tee: TeeArgument,
+    /// A report as bytes (snp), or evidence as JSON
+    #[arg(value_name = "FILE")]
+    pub(crate) file: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct EvidenceSimulateArguments {
+    /// TOML: product (milan, turin), version, provider, tcb, policy (smt, debug, migrate, single-socket), vmpl, and in
+    /// hex report_data, host_data, measurement, report_id
+    #[arg(value_name = "FILE")]
+    pub(crate) file: PathBuf,
+    /// The folder to make: roots, keys, report.bin, vek.der, chain.pem
+    #[arg(value_name = "DIR")]
+    pub(crate) folder: PathBuf,
+}
