@@ -377,12 +377,14 @@ async fn cycles(scene: &Scene, count: u32) {
         let (out, _, status) = scene.run(&format!("e{number}"), shell("echo out")).await;
         assert_eq!((out.as_str(), status), ("out\n", 0));
     }
-    // The last tasks end on their own.
+    // The last tasks end on their own; a connection that was open before may have been closed.
+    let more = |now: [usize; 5]| now.iter().zip(before).any(|(now, before)| *now > before);
     let begun = Instant::now();
-    while gathered(scene) != before && begun.elapsed() < PATIENCE {
+    while more(gathered(scene)) && begun.elapsed() < PATIENCE {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
-    assert_eq!(gathered(scene), before);
+    let after = gathered(scene);
+    assert!(!more(after), "{after:?} after {before:?}");
 }
 
 #[test]

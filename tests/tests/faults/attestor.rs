@@ -179,13 +179,15 @@ fn receipt_missing() {
 }
 
 #[test]
-fn receipt_missing_from_a_decision() {
-    let without = |bytes: Vec<u8>| {
-        let mut answer: Value = serde_json::from_slice(&bytes).unwrap();
-        answer.as_object_mut().unwrap().remove("receipt");
-        answer.to_string().into_bytes()
-    };
-    spoiled("remote", "/tcl/v1/decide", Action::edit(without), 77, "attestor.protocol");
+fn receipt_missing_from_a_delivery_and_verdict_from_a_decision() {
+    for (path, member) in [("/tcl/v1/events", "receipt"), ("/tcl/v1/decide", "verdict")] {
+        let without = move |bytes: Vec<u8>| {
+            let mut answer: Value = serde_json::from_slice(&bytes).unwrap();
+            assert!(answer.as_object_mut().unwrap().remove(member).is_some());
+            answer.to_string().into_bytes()
+        };
+        spoiled("remote", path, Action::edit(without), 77, "attestor.protocol");
+    }
 }
 
 #[test]
