@@ -175,7 +175,7 @@ fn verify_report_and_chain(
 ) -> Result<SnpClaims, Refusal> {
     let key = signing_key(&report, trace)?;
     let vek = VerifiedVek::verify(certificates, key, policy, now, trace)?;
-    verify_report(report, &vek, report_data, policy, now, trace)
+    verify_signed(report, key, &vek, report_data, policy, now, trace)
 }
 
 /// Checks 1 and 2: which kind of key is to have signed.
@@ -195,7 +195,7 @@ fn signing_key(report: &Report, trace: &mut Trace) -> Result<SigningKey, Refusal
     )
 }
 
-/// Verifies a report under a VEK whose chain was verified before: checks 6 to 16, with dates and revocations
+/// Verifies a report under a VEK whose chain was verified before: checks 1, 2 and 6 to 16, with dates and revocations
 /// as they are at `now`.
 ///
 /// # Errors
@@ -209,6 +209,19 @@ pub fn verify_report(
     trace: &mut Trace,
 ) -> Result<SnpClaims, Refusal> {
     let key = signing_key(&report, trace)?;
+    verify_signed(report, key, vek, report_data, policy, now, trace)
+}
+
+/// Checks 6 to 16 of a report that says it is signed by such a key.
+fn verify_signed(
+    report: Report,
+    key: SigningKey,
+    vek: &VerifiedVek,
+    report_data: &[u8; 64],
+    policy: &SnpPolicy,
+    now: Timestamp,
+    trace: &mut Trace,
+) -> Result<SnpClaims, Refusal> {
     vek.check_current(key, policy, now, trace)?;
     let fields = report.fields();
     let verifies = fields.signature.to_p384().is_some_and(|signature| {
