@@ -20,7 +20,7 @@ use registry::Registry;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use subtle::ConstantTimeEq as _;
-use verifier::{EvidenceClaims, LogState, bind_log, guest_of, verify_evidence};
+use verifier::{EvidenceClaims, Judge, LogState, bind_log, guest_of};
 
 use crate::challenge::{Challenge, Sealer, random};
 use crate::config::Settings;
@@ -46,6 +46,7 @@ pub struct Broker {
     pub(crate) rooms: Rooms,
     clock: Arc<dyn Fn() -> Timestamp + Send + Sync>,
     sealer: Sealer,
+    judge: Judge,
 }
 
 impl std::fmt::Debug for Broker {
@@ -73,7 +74,8 @@ impl Broker {
         clock: Arc<dyn Fn() -> Timestamp + Send + Sync>,
     ) -> Result<Self, BrokerError> {
         let sealer = Sealer::new(&settings.signing)?;
-        Ok(Self { settings, store, registry, rooms: Rooms::new(), clock, sealer })
+        let judge = Judge::new(settings.evidence.clone());
+        Ok(Self { settings, store, registry, rooms: Rooms::new(), clock, sealer, judge })
     }
 
     pub(crate) fn now(&self) -> Timestamp {
@@ -128,7 +130,7 @@ impl Broker {
                 // A guest that is not held yet is named by its first delivery, not here.
                 match self.store.history(log.guest).await? {
                     Some(held) if held.state.count() == log.count => {
-                        Some(bind_log(&claims, &held.state, log, &self.settings.evidence)?)
+                        Some(bind_log(&claims, &held.state, log, self.judge.policy())?)
                     }
                     Some(held) => Some(same_guest(&claims, &held.state, log.guest)?),
                     None => None,
@@ -229,7 +231,7 @@ impl Broker {
                 return Err(BrokerError::from(misfit.refusal).holding(count));
             }
         };
-        bind_log(claims, &grown.state, &delivery.log, &self.settings.evidence)?;
+        bind_log(claims, &grown.state, &delivery.log, self.judge.policy())?;
         if let Some(refusal) = self.never_passed(guest, &grown.passes).await? {
             self.alarm(&refusal, &delivery.log, count, now).await?;
             return Err(BrokerError::from(refusal).holding(count));
@@ -311,7 +313,7 @@ impl Broker {
             return Err(malformed("no additional evidence", "additional evidence".to_owned()));
         }
         let binding = data.digest("").map_err(|_| BrokerError::Internal("runtime data without a canonical form"))?;
-        Ok(verify_evidence(tee, &evidence.primary_evidence, &binding, &self.settings.evidence, now)?)
+        Ok(self.judge.verify(tee, &evidence.primary_evidence, &binding, now)?)
     }
 
     /// Whose session it is. The name in its log binding is the guest's own word; only where its log was held when it

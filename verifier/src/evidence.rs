@@ -114,7 +114,7 @@ pub fn verify_evidence(
 }
 
 /// The whole message may quote the evidence: its start says enough.
-fn malformed(tee: Tee, error: &dyn std::fmt::Display) -> Refusal {
+pub(crate) fn malformed(tee: Tee, error: &dyn std::fmt::Display) -> Refusal {
     let actual: String = error.to_string().chars().take(200).collect();
     Refusal::new(reason::EVIDENCE_MALFORMED, "evidence", format!("the JSON of {} evidence", tee.as_str()), actual)
 }

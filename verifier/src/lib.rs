@@ -3,7 +3,8 @@
 //! - [`golden::authenticate`]: envelopes from untrusted storage -> one [`golden::AuthenticatedGolden`].
 //! - [`appraise::appraise`]: a measured image against it -> [`appraise::Verdict`], the same in the guest
 //!   (local mode) and in the attestor (remote mode).
-//! - [`evidence::verify_evidence`]: hardware or simulated evidence -> [`evidence::EvidenceClaims`].
+//! - [`evidence::verify_evidence`]: hardware or simulated evidence -> [`evidence::EvidenceClaims`]; a [`Judge`] of much
+//!   evidence does the same under one policy and keeps verified chips' keys.
 //! - [`log::LogState`]: the rules over an event log, record by record; [`evidence::bind_log`] ties a log
 //!   to the evidence that was shown with it.
 //!
@@ -19,6 +20,7 @@ pub mod azure;
 mod certificate;
 pub mod evidence;
 pub mod golden;
+mod judge;
 pub mod log;
 mod process;
 pub mod signers;
@@ -32,6 +34,7 @@ pub use appraise::{HighWater, Pass, Policy, Verdict, appraise, process_digest};
 pub use azure::{AzureClaims, AzurePolicy, UserData, check_azure_tdx_vtpm, verify_azure_snp};
 pub use evidence::{EvidenceClaims, EvidencePolicy, bind_log, guest_of, verify_evidence};
 pub use golden::{AuthenticatedGolden, AuthenticatedRevocations, authenticate};
+pub use judge::Judge;
 pub use log::{LogState, check_log};
 pub use signers::{RevocationRule, SignerConfig, SignersError, TrustedSigners};
 pub use snp::{

@@ -33,6 +33,8 @@ pub use policy::{AllowedChips, ExpectedMeasurement, SnpPolicy};
 pub use protocols::snp::TcbVersion;
 pub use root::{Product, RootError, TrustedArk, amd_root, amd_roots};
 
+use std::sync::Arc;
+
 use protocols::environment::Environment;
 use protocols::kbs::{SnpCertificate, SnpEvidence};
 use protocols::reason::{self, Code, Refusal};
@@ -141,6 +143,21 @@ pub fn verify_snp(
     let report = trace.outcome(("report", reason::EVIDENCE_MALFORMED), report, well_formed)?;
     let certificates = evidence.cert_chain.as_deref().unwrap_or_default();
     verify_report_and_chain(report, certificates, report_data, policy, now, trace)
+}
+
+/// As [`verify_snp`], with the VEK that `vek` finds in the certificates for the kind of key that signed.
+pub(crate) fn verify_snp_by(
+    evidence: &SnpEvidence,
+    report_data: &[u8; 64],
+    policy: &SnpPolicy,
+    now: Timestamp,
+    vek: impl FnOnce(&[SnpCertificate], SigningKey) -> Result<Arc<VerifiedVek>, Refusal>,
+) -> Result<SnpClaims, Refusal> {
+    let report = Report::from_json(&evidence.attestation_report)
+        .map_err(|error| refuse(reason::EVIDENCE_MALFORMED, "an SNP attestation report", error.to_string()))?;
+    let key = signing_key(&report, &mut Trace::off())?;
+    let vek = vek(evidence.cert_chain.as_deref().unwrap_or_default(), key)?;
+    verify_report(report, &vek, report_data, policy, now, &mut Trace::off())
 }
 
 /// As [`verify_snp`], for the report's 1184 bytes and the certificates beside it.
