@@ -10,6 +10,7 @@ use crate::digest::Sha256Digest;
 ///
 /// - SNP: the report's REPORT_ID as it is.
 /// - TPM: SHA-256("tcl-guest-tpm-v1" || SHA-256(AK as SPKI DER) || resetCount as u32 big-endian || boot nonce).
+/// - TDX: SHA-256("tcl-guest-tdx-v1" || RTMR0 || RTMR1 || RTMR2 || boot nonce).
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct GuestId([u8; 32]);
 
@@ -27,6 +28,14 @@ impl GuestId {
         let digest =
             Sha256Digest::of_parts(&[b"tcl-guest-tpm-v1", ak_name.as_bytes(), &reset_count.to_be_bytes(), boot_nonce]);
         Self(*digest.as_bytes())
+    }
+
+    /// The identity of a TDX guest: the registers that its firmware and kernel extend, as the log's first record found
+    /// them. They do not change any more when the agent runs.
+    #[must_use]
+    pub fn of_tdx(boot_rtmrs: &[[u8; 48]; 3], boot_nonce: &[u8; 32]) -> Self {
+        let [firmware, loader, kernel] = boot_rtmrs;
+        Self(*Sha256Digest::of_parts(&[b"tcl-guest-tdx-v1", firmware, loader, kernel, boot_nonce]).as_bytes())
     }
 
     /// The bytes.

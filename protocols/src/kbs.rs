@@ -247,6 +247,16 @@ pub struct SnpCertificate {
     pub data: Vec<u8>,
 }
 
+/// Evidence of `tee = "tdx"`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TdxEvidence {
+    /// The firmware's log (CCEL) in standard base64, or null.
+    pub cc_eventlog: Option<String>,
+    /// The quote, see [`crate::tdx`].
+    #[serde(with = "encoding::standard")]
+    pub quote: Vec<u8>,
+}
+
 /// The flattened JWE (RFC 7516 section 7.2.2) that carries a resource; see [`crate::jwe`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Response {

@@ -26,6 +26,8 @@ pub mod resource;
 #[cfg(feature = "rpc")]
 pub mod rpc;
 pub mod snp;
+pub mod tcg_log;
 pub mod tcl;
+pub mod tdx;
 pub mod time;
 pub mod tpm;
