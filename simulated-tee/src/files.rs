@@ -23,13 +23,17 @@ pub(crate) fn random(bytes: &mut [u8]) -> Result<(), SimulatedError> {
     getrandom::fill(bytes).map_err(|error| SimulatedError::Make(error.to_string()))
 }
 
-fn failed(path: PathBuf) -> impl FnOnce(std::io::Error) -> SimulatedError {
+pub(crate) fn failed(path: PathBuf) -> impl FnOnce(std::io::Error) -> SimulatedError {
     move |source| SimulatedError::File { path, source }
 }
 
 /// Fails before seconds are spent on keys that could not be stored.
 pub(crate) fn refuse_existing(dir: &Path) -> Result<(), SimulatedError> {
-    for name in [ARK, ASK, VCEK, KEY] {
+    refuse_names(dir, &[ARK, ASK, VCEK, KEY])
+}
+
+pub(crate) fn refuse_names(dir: &Path, names: &[&str]) -> Result<(), SimulatedError> {
+    for name in names {
         let path = dir.join(name);
         if path.symlink_metadata().is_ok() {
             return Err(failed(path)(std::io::ErrorKind::AlreadyExists.into()));
@@ -49,7 +53,7 @@ pub(crate) fn write(dir: &Path, made: &Made) -> Result<(), SimulatedError> {
     Ok(())
 }
 
-fn write_new(path: &Path, mode: u32, bytes: &[u8]) -> Result<(), SimulatedError> {
+pub(crate) fn write_new(path: &Path, mode: u32, bytes: &[u8]) -> Result<(), SimulatedError> {
     fs::OpenOptions::new()
         .write(true)
         .create_new(true)

@@ -1,6 +1,6 @@
 //! Evidence in the real formats under simulated roots, made per installation and never committed.
 //!
-//! The cryptography is the real one; only the roots are not AMD's. Every certificate carries
+//! The cryptography is the real one; only the roots are neither AMD's nor Intel's. Every certificate carries
 //! `O=SIMULATED`, and production configurations refuse them.
 //!
 //! A directory holds one installation: `ark.pem`, `ask.pem`, `vcek.pem` (X.509) and `vcek.key`
@@ -9,6 +9,7 @@
 mod azure;
 mod certificates;
 mod files;
+pub mod tdx;
 
 use std::path::{Path, PathBuf};
 

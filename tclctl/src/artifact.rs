@@ -67,12 +67,14 @@ pub(crate) fn public_key(path: &Path) -> Result<VerifyingKey, Failure> {
 
 /// Makes simulated roots of one installation.
 pub(crate) fn simulated_pki(arguments: &SimulatedPkiArguments, output: &Output) -> Result<(), Failure> {
-    simulated_tee::Pki::create(&arguments.folder).map_err(|error| Failure::Io(error.to_string()))?;
+    let failed = |error: simulated_tee::SimulatedError| Failure::Io(error.to_string());
+    simulated_tee::Pki::create(&arguments.folder).map_err(failed)?;
+    simulated_tee::tdx::Machine::create(&arguments.folder).map_err(failed)?;
     output.tell(
         || json!({"folder": arguments.folder, "simulated": true}),
         || {
             vec![format!(
-                "{}: SIMULATED ARK, ASK and VCEK; development configurations only",
+                "{}: SIMULATED ARK, ASK and VCEK, SIMULATED TDX platform and its collateral; development configurations only",
                 arguments.folder.display()
             )]
         },
