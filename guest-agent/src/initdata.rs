@@ -11,6 +11,7 @@ use kbs_client::AttestorConfig;
 use protocols::digest::Sha256Digest;
 use protocols::kbs::InitData;
 use protocols::reason::{self, Refusal};
+use protocols::register::{HashAlg, RegisterValue};
 use serde::Deserialize;
 use verifier::SignerConfig;
 
@@ -41,7 +42,7 @@ pub struct BoundInitdata {
 #[derive(Debug)]
 struct Inner {
     initdata: Initdata,
-    digest: Sha256Digest,
+    digest: RegisterValue,
 }
 
 impl BoundInitdata {
@@ -49,12 +50,23 @@ impl BoundInitdata {
     /// digest that the measured configuration names, where it names one.
     ///
     /// # Errors
-    /// `evidence.initdata_algorithm`: platforms hold 32 bytes and nothing is cut; `evidence.initdata`.
-    pub fn bind(initdata: Initdata, attester: &dyn Attester, pinned: Option<Sha256Digest>) -> Result<Self, AgentError> {
+    /// `evidence.initdata_algorithm`: its digest is not as long as the platform's field, and nothing is cut or padded;
+    /// `evidence.initdata`.
+    pub fn bind(
+        initdata: Initdata,
+        attester: &dyn Attester,
+        pinned: Option<RegisterValue>,
+    ) -> Result<Self, AgentError> {
         let refuse = |code, expected: String, actual: String| Refusal::new(code, "initdata", expected, actual);
-        let InitdataDigest::Sha256(digest) = initdata.digest() else {
-            let actual = format!("{:?}", initdata.algorithm()).to_lowercase();
-            return Err(refuse(reason::EVIDENCE_INITDATA_ALGORITHM, "sha256".to_owned(), actual).into());
+        let alg = attester.initdata_alg();
+        let digest = match initdata.digest() {
+            InitdataDigest::Sha256(digest) if alg == HashAlg::Sha256 => RegisterValue::Sha256(digest),
+            InitdataDigest::Sha384(digest) if alg == HashAlg::Sha384 => RegisterValue::Sha384(digest),
+            _ => {
+                let expected = format!("{alg:?}").to_lowercase();
+                let actual = format!("{:?}", initdata.algorithm()).to_lowercase();
+                return Err(refuse(reason::EVIDENCE_INITDATA_ALGORITHM, expected, actual).into());
+            }
         };
         if let Some(pinned) = pinned.filter(|pinned| *pinned != digest) {
             return Err(refuse(reason::EVIDENCE_INITDATA, pinned.to_string(), digest.to_string()).into());
@@ -63,9 +75,9 @@ impl BoundInitdata {
         Ok(Self { inner: Arc::new(Inner { initdata, digest }) })
     }
 
-    /// SHA-256 of the text, as the evidence tells it.
+    /// Digest of the text, as the evidence tells it.
     #[must_use]
-    pub fn digest(&self) -> Sha256Digest {
+    pub fn digest(&self) -> RegisterValue {
         self.inner.digest
     }
 

@@ -1,5 +1,8 @@
 //! The configuration file: parsed whole and strictly before anything starts.
 
+mod hardware;
+mod tdx;
+
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
@@ -15,9 +18,8 @@ use serde::{Deserialize, Serialize};
 use verifier::{EnrolledAk, EvidencePolicy, SignerConfig, TpmPolicy, TrustedSigners};
 use zeroize::Zeroizing;
 
-mod hardware;
-
-pub use hardware::{AmdConfig, ArkConfig, AzureConfig, ProductConfig, SnpConfig, TcbConfig};
+pub use self::hardware::{AmdConfig, ArkConfig, AzureConfig, ProductConfig, SnpConfig, TcbConfig};
+pub use self::tdx::{Demands, RootConfig, TdxConfig};
 
 /// The largest file the configuration may name, in bytes.
 const MAX_FILE: u64 = 1024 * 1024;
@@ -62,6 +64,9 @@ pub struct Config {
     pub snp: SnpConfig,
     /// Azure's confidential VMs; absent: none counts.
     pub azure: Option<AzureConfig>,
+    /// Intel TDX.
+    #[serde(default)]
+    pub tdx: TdxConfig,
 }
 
 /// `[policy]`.
@@ -202,7 +207,9 @@ impl Config {
         let admin = self.admin_token.as_deref().map(admin_token).transpose()?;
         let signers = TrustedSigners::new(self.signers.clone()).map_err(|error| value("signers", error))?;
         let aks = self.tpm.ak.iter().map(|ak| enrolled(ak, environment)).collect::<Result<Vec<_>, _>>()?;
-        let (snp, anchors) = self.snp.policy(environment)?;
+        let (snp, mut anchors) = self.snp.policy(environment)?;
+        let (tdx, tdx_roots) = self.tdx.policy(environment)?;
+        anchors.extend(tdx_roots);
         // Whoever is between could hide a revocation list and show all the rest.
         if environment == Environment::Production && self.registry.uses_plain_http() {
             return Err(value("registry.plain_http", "has no place in production"));
@@ -212,6 +219,7 @@ impl Config {
             tpm: TpmPolicy { aks, pcr: self.tpm.pcr, environment },
             azure: AzureConfig::policy(self.azure.as_ref(), &snp, environment)?,
             snp,
+            tdx,
             registers: self.policy.registers.clone(),
             environment,
         };
@@ -251,6 +259,7 @@ impl Config {
             anchors: Vec<Sha256Digest>,
             snp: &'c SnpConfig,
             azure: &'c Option<AzureConfig>,
+            tdx: &'c Demands,
         }
         let aks = aks.iter().map(|ak| Ak { key: Sha256Digest::of(&ak.spki_der), simulated: ak.simulated }).collect();
         let deciding = Deciding {
@@ -263,6 +272,7 @@ impl Config {
             anchors,
             snp: &self.snp,
             azure: &self.azure,
+            tdx: &self.tdx.require,
         };
         Ok(Sha256Digest::of(&jcs::canonical(&deciding).map_err(|error| value("policy", error))?))
     }

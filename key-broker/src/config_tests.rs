@@ -211,3 +211,71 @@ fn amds_products_and_azure_count_only_where_they_are_named() {
     let text = format!("{milan}crl = \"{}\"\n", crl.display());
     assert!(refused(&text).contains("revocation list"));
 }
+
+/// `[tdx]` with a simulated platform's files.
+fn with_tdx(files: &Files, require: &str) -> String {
+    let directory = files.directory.path();
+    if !directory.join("tdx-root.pem").exists() {
+        simulated_tee::tdx::Machine::create(directory).unwrap();
+    }
+    let directory = directory.display();
+    format!(
+        "{}\n[tdx]\ncollateral = \"{directory}\"\nroot = [{{ path = \"{directory}/tdx-root.pem\", simulated = true }}]\n\
+         [tdx.require]\n{require}\n",
+        files.text()
+    )
+}
+
+#[test]
+fn tdx_is_closed_unless_it_is_configured() {
+    let files = Files::new();
+    let tdx = files.settings(|text| text).unwrap().evidence.tdx;
+    assert!(tdx.roots.is_empty() && tdx.collateral.is_empty());
+    let intel = files.settings(|text| format!("{text}\n[tdx]\nintel_root = true\nrequire.minimum_evaluation = 17\n"));
+    let tdx = intel.unwrap().evidence.tdx;
+    assert_eq!((tdx.roots.len(), tdx.roots[0].simulated(), tdx.minimum_evaluation), (1, false, 17));
+    assert_eq!(tdx.statuses, [verifier::tdx::TcbStatus::UpToDate]);
+    assert!(tdx.advisories.is_empty());
+}
+
+#[test]
+fn tdx_platforms_are_read_from_files() {
+    let files = Files::new();
+    let settings = files.settings(|_| with_tdx(&files, "minimum_evaluation = 1")).unwrap();
+    let tdx = settings.evidence.tdx;
+    assert_eq!((tdx.roots.len(), tdx.collateral.len()), (1, 1));
+    assert!(tdx.roots[0].simulated() && tdx.collateral[0].simulated());
+    assert_eq!(tdx.measurements, verifier::TdxMeasurements::ANY);
+
+    // Everything that is demanded decides.
+    let hex = "0a".repeat(48);
+    let mut digests = vec![settings.policy];
+    for require in [
+        "minimum_evaluation = 2".to_owned(),
+        "minimum_evaluation = 1\ntcb_status = [\"UpToDate\", \"SWHardeningNeeded\"]".to_owned(),
+        "minimum_evaluation = 1\nadvisories = [\"INTEL-SA-00001\"]".to_owned(),
+        format!("minimum_evaluation = 1\nmrtd = [\"{hex}\"]"),
+        format!("minimum_evaluation = 1\nrtmr0 = [\"{hex}\"]"),
+        format!("minimum_evaluation = 1\nrtmr1 = [\"{hex}\"]"),
+        format!("minimum_evaluation = 1\nrtmr2 = [\"{hex}\"]"),
+    ] {
+        let digest = files.settings(|_| with_tdx(&files, &require)).unwrap().policy;
+        assert!(!digests.contains(&digest), "{require}");
+        digests.push(digest);
+    }
+    assert!(!digests.contains(&files.settings(|text| text).unwrap().policy), "the root does too");
+}
+
+#[test]
+fn tdx_tables_that_cannot_be_meant_are_refused() {
+    let files = Files::new();
+    let refused = |require: &str| files.refused(|_| with_tdx(&files, require));
+    assert!(refused("").contains("minimum_evaluation"));
+    assert!(refused("minimum_evaluation = 1\nmrtd = [\"00\"]").contains("tdx.require.mrtd"));
+    assert!(refused("minimum_evaluation = 1\ntcb_status = [\"Fine\"]").contains("Fine"));
+    assert!(refused("minimum_evaluation = 1\nrtmr3 = []").contains("rtmr3"));
+    let production = |text: String| text.replace("\"development\"", "\"production\"").replace("simulated = true\n", "");
+    assert!(files.refused(|_| production(with_tdx(&files, "minimum_evaluation = 1"))).contains("simulated root"));
+    std::fs::write(files.directory.path().join("other.json"), "{}").unwrap();
+    assert!(refused("minimum_evaluation = 1").contains("other.json"));
+}

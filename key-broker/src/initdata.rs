@@ -1,11 +1,12 @@
 //! Initdata shown with evidence: it must be what the evidence is bound to, under an algorithm that fits.
 
-use protocols::digest::Sha256Digest;
+use protocols::digest::{Sha256Digest, Sha384Digest};
 use protocols::kbs::InitData;
 use protocols::reason::{self, Refusal};
+use protocols::register::RegisterValue;
 use protocols::tpm;
 use serde::Deserialize;
-use verifier::EvidenceClaims;
+use verifier::{EvidenceClaims, TpmClaims};
 
 #[derive(Deserialize)]
 struct Document {
@@ -21,17 +22,28 @@ pub(crate) fn check(claims: &EvidenceClaims, init_data: &InitData) -> Result<(),
     }
     let document: Document = toml::from_str(&init_data.body)
         .map_err(|_| refuse(reason::EVIDENCE_INITDATA, "TOML with an algorithm", "something else".to_owned()))?;
-    // Both places hold 32 bytes: a longer digest would have to be cut.
-    if document.algorithm != "sha256" {
-        let actual: String = document.algorithm.chars().take(32).collect();
-        return Err(refuse(reason::EVIDENCE_INITDATA_ALGORITHM, "sha256", actual));
-    }
-    let digest = Sha256Digest::of(init_data.body.as_bytes());
-    let (expected, bound) = match claims {
-        EvidenceClaims::Snp(claims) => (digest, Some(Sha256Digest::new(*claims.host_data()))),
-        EvidenceClaims::Tpm(claims) => (tpm::initdata_pcr(&digest), claims.pcr(tpm::INITDATA_PCR)),
-        EvidenceClaims::Azure(claims) => (tpm::initdata_pcr(&digest), claims.tpm().pcr(tpm::INITDATA_PCR)),
+    let text = init_data.body.as_bytes();
+    let quoted = |claims: &TpmClaims| {
+        let expected = tpm::initdata_pcr(&Sha256Digest::of(text));
+        ("sha256", RegisterValue::Sha256(expected), claims.pcr(tpm::INITDATA_PCR).map(RegisterValue::Sha256))
     };
+    let (algorithm, expected, bound) = match claims {
+        EvidenceClaims::Snp(claims) => {
+            let bound = RegisterValue::Sha256(Sha256Digest::new(*claims.host_data()));
+            ("sha256", RegisterValue::Sha256(Sha256Digest::of(text)), Some(bound))
+        }
+        EvidenceClaims::Tpm(claims) => quoted(claims),
+        EvidenceClaims::Azure(claims) => quoted(claims.tpm()),
+        EvidenceClaims::Tdx(claims) => {
+            let bound = RegisterValue::Sha384(Sha384Digest::new(*claims.mr_config_id()));
+            ("sha384", RegisterValue::Sha384(Sha384Digest::of(text)), Some(bound))
+        }
+    };
+    // Each place holds a digest of one length: another would have to be cut or padded.
+    if document.algorithm != algorithm {
+        let actual: String = document.algorithm.chars().take(32).collect();
+        return Err(refuse(reason::EVIDENCE_INITDATA_ALGORITHM, algorithm, actual));
+    }
     if bound == Some(expected) {
         return Ok(());
     }

@@ -39,7 +39,7 @@ impl Guest {
             reg0: HashAlg::Sha384.zero(),
             agent: "0.1.0".into(),
             agent_h: digest("agent"),
-            initdata: Some(digest(INITDATA)),
+            initdata: Some(digest(INITDATA).into()),
             config: digest("configuration"),
             environment: Environment::Development,
             simulated: true,

@@ -54,8 +54,8 @@ pub struct Init {
     pub agent: String,
     /// SHA-256 of the agent's executable.
     pub agent_h: Sha256Digest,
-    /// Digest of the initdata the guest found, or null where there is none.
-    pub initdata: Option<Sha256Digest>,
+    /// Digest of the initdata the guest found, of the platform's algorithm, or null where there is none.
+    pub initdata: Option<RegisterValue>,
     /// SHA-256 of the configuration's bytes.
     pub config: Sha256Digest,
     /// Production or development.

@@ -261,6 +261,7 @@ codes! {
     EVIDENCE_NONCE "evidence.nonce" Refused "the evidence is bound to the attestor's nonce, the session key and the log head" "the evidence is old or from another session"
     EVIDENCE_SIGNATURE "evidence.signature" Refused "the evidence's signature verifies" "the evidence was altered"
     EVIDENCE_CHAIN "evidence.chain" Refused "the evidence's key chains to a trusted root and is valid now" "configure the platform's endorsements, or do not trust it"
+    EVIDENCE_COLLATERAL "evidence.collateral" Refused "there is collateral for the platform that its vendor signed and that counts now" "fetch the platform's collateral again, or check the clock"
     EVIDENCE_AK "evidence.ak" Refused "the attestation key is enrolled" "enrol the TPM's attestation key with the attestor"
     EVIDENCE_PCR "evidence.pcr" Refused "the quote covers exactly SHA-256 PCRs 0-23 and their digest" "the attester and the attestor are of incompatible releases"
     EVIDENCE_ENDORSEMENT "evidence.endorsement" Refused "the endorsement is of the chip, TCB and kind of key that the evidence names" "give the endorsement that the vendor issued for this chip and TCB"

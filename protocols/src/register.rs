@@ -145,6 +145,18 @@ impl RegisterValue {
     }
 }
 
+impl From<Sha256Digest> for RegisterValue {
+    fn from(digest: Sha256Digest) -> Self {
+        Self::Sha256(digest)
+    }
+}
+
+impl From<Sha384Digest> for RegisterValue {
+    fn from(digest: Sha384Digest) -> Self {
+        Self::Sha384(digest)
+    }
+}
+
 impl std::fmt::Display for RegisterValue {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {

@@ -31,6 +31,8 @@ pub enum Tee {
     Tpm,
     /// Reports signed by a simulated chip.
     SimulatedSnp,
+    /// Quotes of a simulated trust domain.
+    SimulatedTdx,
 }
 
 /// What a test wants different from the usual world.

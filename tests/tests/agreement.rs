@@ -216,3 +216,8 @@ fn both_modes_agree_with_a_tpm() {
 fn both_modes_agree_with_simulated_snp() {
     agree(&World::with(Options { tee: Tee::SimulatedSnp, ..Options::default() }));
 }
+
+#[test]
+fn both_modes_agree_with_simulated_tdx() {
+    agree(&World::with(Options { tee: Tee::SimulatedTdx, ..Options::default() }));
+}

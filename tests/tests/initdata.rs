@@ -8,7 +8,7 @@ use integration_tests::command::run;
 use integration_tests::initdata::{attach, disk, text};
 use integration_tests::kata::{self, Shim};
 use integration_tests::{Options, Tee, World};
-use protocols::digest::Sha256Digest;
+use protocols::digest::{Sha256Digest, Sha384Digest};
 use protocols::keys::{KeyKind, SigningKey};
 use serde_json::json;
 use toml::{Table, Value};
@@ -118,6 +118,32 @@ async fn policy_and_signers_of_a_bound_initdata_are_in_force_in_both_modes() {
     world.kill_agent();
     world.start_agent();
     policy_of_the_initdata_is_in_force(&world).await;
+}
+
+#[test]
+fn a_tds_initdata_is_bound_by_its_sha384_and_by_no_shorter_digest() {
+    let mut world = world(Tee::SimulatedTdx, &["policy", "signers"]);
+    let signers = signers(&world);
+    let files = [("policy.rego", POLICY), ("guest-agent.toml", signers.as_str())];
+    let launch = |text: &str| {
+        launched_with(&world, text);
+        attach(&world.path("dev"), text)
+    };
+    for algorithm in ["sha256", "sha512"] {
+        launch(&text(algorithm, &files));
+        refuses(&world, "evidence.initdata_algorithm");
+    }
+    let good = text("sha384", &files);
+    launch(&good);
+    launched_with(&world, &format!("{good}\n"));
+    refuses(&world, "evidence.initdata");
+    launch(&good);
+    world.start_agent();
+    let image = world.signed("true", "test/initdata-tdx");
+    let _ = world.accepts(&image, &["--mode", "remote"]);
+    world.settle();
+    let log = run(world.tclctl(&["--json", "log", "show"])).ok().json();
+    assert_eq!(log[0]["content"]["initdata"], Sha384Digest::of(good.as_bytes()).to_string(), "{log}");
 }
 
 #[test]

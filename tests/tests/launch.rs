@@ -47,6 +47,20 @@ fn simulated_snp_evidence_carries_launches_in_both_modes() {
 }
 
 #[test]
+fn simulated_tdx_evidence_carries_launches_in_both_modes() {
+    let world = World::with(Options { tee: Tee::SimulatedTdx, ..Options::default() });
+    let image = world.signed("echo out", "app");
+    for mode in ["local", "remote"] {
+        let seen = world.accepts(&image, &["--mode", mode]);
+        assert_eq!(seen.stdout, "out\n");
+        assert!(seen.stderr.contains("SIMULATED"), "{seen:#?}");
+    }
+    let verified = run(world.tclctl(&["log", "verify"])).ok();
+    assert!(verified.stdout.contains("rtmr") && verified.stdout.contains("SIMULATED"), "{verified:#?}");
+    world.nothing_left();
+}
+
+#[test]
 fn standard_input_reaches_the_workload_and_its_output_comes_back_whole() {
     let world = World::new();
     let image = world.signed("cat", "cat");

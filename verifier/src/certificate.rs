@@ -1,9 +1,9 @@
 //! The little of X.509 that endorsement chains need, over the bytes as they were received.
 
 use protocols::encoding;
-use ring::signature::{RSA_PSS_2048_8192_SHA384, UnparsedPublicKey};
+use ring::signature::{ECDSA_P256_SHA256_ASN1, RSA_PSS_2048_8192_SHA384, UnparsedPublicKey};
 use x509_cert::der::asn1::ObjectIdentifier;
-use x509_cert::der::{Decode, Reader, SliceReader};
+use x509_cert::der::{Decode, Encode as _, Reader, SliceReader};
 use x509_cert::ext::pkix::{BasicConstraints, KeyUsage};
 use x509_cert::name::Name;
 use x509_cert::{Certificate as X509, Version};
@@ -11,6 +11,8 @@ use x509_cert::{Certificate as X509, Version};
 const RSA_PSS: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.10");
 const RSA: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.1");
 const EC: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.2.1");
+const ECDSA_SHA256: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.4.3.2");
+const SECP256R1: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.3.1.7");
 const SECP384R1: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.132.0.34");
 const ORGANIZATION: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.4.10");
 const BASIC_CONSTRAINTS: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.29.19");
@@ -98,6 +100,26 @@ impl Certificate {
         self.x509.tbs_certificate().subject()
     }
 
+    /// Checks the signature of `issuer`, a CA with a P-256 key: ECDSA with SHA-256.
+    pub(crate) fn check_p256_signature(&self, issuer: &Self) -> Result<(), &'static str> {
+        if !issuer.is_ca() {
+            return Err("the issuer is not a certificate authority");
+        }
+        if self.x509.signature_algorithm().oid != ECDSA_SHA256 {
+            return Err("not signed with ECDSA and SHA-256");
+        }
+        let key = issuer.point(SECP256R1).ok_or("the issuer's key is not on P-256")?;
+        let signature = self.x509.signature().as_bytes().ok_or("a signature of odd length")?;
+        UnparsedPublicKey::new(&ECDSA_P256_SHA256_ASN1, key)
+            .verify(&self.tbs, signature)
+            .map_err(|_| "the issuer's signature does not verify")
+    }
+
+    /// The issuer's name as DER.
+    pub(crate) fn issuer_der(&self) -> Vec<u8> {
+        self.x509.tbs_certificate().issuer().to_der().unwrap_or_default()
+    }
+
     /// The serial number's bytes, big-endian as DER has them.
     pub(crate) fn serial(&self) -> &[u8] {
         self.x509.tbs_certificate().serial_number().as_bytes()
@@ -111,9 +133,13 @@ impl Certificate {
 
     /// The uncompressed point of a P-384 key.
     pub(crate) fn p384_point(&self) -> Option<&[u8]> {
+        self.point(SECP384R1)
+    }
+
+    fn point(&self, expected: ObjectIdentifier) -> Option<&[u8]> {
         let algorithm = &self.x509.tbs_certificate().subject_public_key_info().algorithm;
         let curve = algorithm.parameters.as_ref()?.decode_as::<ObjectIdentifier>().ok()?;
-        if curve != SECP384R1 {
+        if curve != expected {
             return None;
         }
         self.key(EC)

@@ -5,9 +5,9 @@ use protocols::digest::{Sha256Digest, Sha384Digest};
 use protocols::environment::Environment;
 use protocols::events::Init;
 use protocols::guest::GuestId;
-use protocols::kbs::{self, SnpEvidence, Tee, TpmEvidence};
+use protocols::kbs::{self, SnpEvidence, TdxEvidence, Tee, TpmEvidence};
 use protocols::reason::{self, Refusal};
-use protocols::register::{RegisterKind, RegisterValue};
+use protocols::register::{HashAlg, RegisterKind, RegisterValue};
 use protocols::tcl::LogBinding;
 use protocols::time::Timestamp;
 use protocols::tpm::{INITDATA_PCR, initdata_pcr};
@@ -17,6 +17,7 @@ use serde_json::Value;
 use crate::azure::{AzureClaims, AzurePolicy, verify_azure_snp};
 use crate::log::LogState;
 use crate::snp::{SnpClaims, SnpPolicy, verify_snp};
+use crate::tdx::{TdxClaims, TdxPolicy, verify_tdx};
 use crate::tpm::{TpmClaims, TpmPolicy, verify_tpm};
 use crate::trace::Trace;
 
@@ -29,6 +30,8 @@ pub struct EvidencePolicy {
     pub snp: SnpPolicy,
     /// Azure's VMs.
     pub azure: AzurePolicy,
+    /// TDX quotes.
+    pub tdx: TdxPolicy,
     /// Register kinds that count, exactly.
     pub registers: Vec<RegisterKind>,
     /// The judging side's environment.
@@ -44,6 +47,8 @@ pub enum EvidenceClaims {
     Snp(Box<SnpClaims>),
     /// The quote of an Azure VM's vTPM, and the hardware report that vouches for it.
     Azure(Box<AzureClaims>),
+    /// A TDX quote.
+    Tdx(Box<TdxClaims>),
 }
 
 impl EvidenceClaims {
@@ -54,6 +59,7 @@ impl EvidenceClaims {
             Self::Tpm(claims) => claims.simulated(),
             Self::Snp(claims) => claims.simulated(),
             Self::Azure(claims) => claims.simulated(),
+            Self::Tdx(claims) => claims.simulated(),
         }
     }
 
@@ -64,6 +70,7 @@ impl EvidenceClaims {
             Self::Tpm(_) => RegisterKind::TpmListed,
             Self::Snp(_) => RegisterKind::Software,
             Self::Azure(_) => RegisterKind::VtpmHcl,
+            Self::Tdx(_) => RegisterKind::Rtmr,
         }
     }
 
@@ -72,7 +79,7 @@ impl EvidenceClaims {
         match self {
             Self::Tpm(claims) => Some(claims),
             Self::Azure(claims) => Some(claims.tpm()),
-            Self::Snp(_) => None,
+            Self::Snp(_) | Self::Tdx(_) => None,
         }
     }
 }
@@ -106,8 +113,13 @@ pub fn verify_evidence(
             let claims = verify_azure_snp(&evidence, binding.as_bytes(), &policy.azure, now, &mut Trace::off())?;
             Ok(EvidenceClaims::Azure(Box::new(claims)))
         }
-        Tee::Tdx | Tee::AzTdxVtpm | Tee::Sample => {
-            let expected = "evidence of a TEE that is verified here: snp, tpm, az-snp-vtpm";
+        Tee::Tdx => {
+            let evidence = TdxEvidence::deserialize(evidence).map_err(|error| malformed(tee, &error))?;
+            let claims = verify_tdx(&evidence, &kbs::report_data(binding), &policy.tdx, now, &mut Trace::off())?;
+            Ok(EvidenceClaims::Tdx(Box::new(claims)))
+        }
+        Tee::AzTdxVtpm | Tee::Sample => {
+            let expected = "evidence of a TEE that is verified here: snp, tdx, tpm, az-snp-vtpm";
             Err(Refusal::new(reason::EVIDENCE_POLICY, "evidence", expected, tee.as_str()))
         }
     }
@@ -131,6 +143,7 @@ pub fn guest_of(claims: &EvidenceClaims, init: &Init) -> GuestId {
             GuestId::of_tpm(tpm.ak_spki(), tpm.reset_count(), &init.boot_nonce)
         }
         EvidenceClaims::Snp(snp) => GuestId::new(*snp.report_id()),
+        EvidenceClaims::Tdx(tdx) => GuestId::of_tdx(&tdx.boot_rtmrs(), &init.boot_nonce),
     }
 }
 
@@ -143,9 +156,9 @@ pub fn guest_of(claims: &EvidenceClaims, init: &Init) -> GuestId {
 /// |---|---|---|
 /// | 1 | `policy.register` | `Init`'s register kind is one this evidence can stand behind, the binding's, and one that policy names; a TPM's log is in the one PCR that policy names |
 /// | 2 | `policy.environment` | `Init` calls the platform simulated exactly when the evidence is; in production neither it nor a development guest |
-/// | 3 | `evidence.initdata` | `Init` names the initdata that the evidence is bound to, and none where HOST_DATA is zero |
+/// | 3 | `evidence.initdata` | `Init` names the initdata that the evidence is bound to, and none where HOST_DATA or MRCONFIGID is zero |
 /// | 4 | `evidence.guest` | the guest that follows from the evidence and `Init` is the binding's |
-/// | 5 | `log.replay` | count, algorithm and head of the binding are the log's; a TPM's quoted PCR is the head too |
+/// | 5 | `log.replay` | count, algorithm and head of the binding are the log's; a TPM's quoted PCR or a TD's RTMR3 is the head too |
 ///
 /// # Errors
 /// The table's codes.
@@ -171,6 +184,9 @@ pub fn bind_log(
         return Err(Refusal::new(reason::LOG_REPLAY, "event log", expected, actual));
     }
     log.ends_at(&binding.head)?;
+    if let EvidenceClaims::Tdx(tdx) = claims {
+        log.ends_at(&RegisterValue::Sha384(Sha384Digest::new(*tdx.rtmr3())))?;
+    }
     if let Some(tpm) = claims.quoted() {
         let Some(quoted) = tpm.pcr(log.mr()) else {
             let subject = format!("register {}", log.mr());
@@ -230,14 +246,22 @@ fn check_environment(claims: &EvidenceClaims, init: &Init, policy: &EvidencePoli
 /// What the log says of the initdata must not differ from what the platform says. A TPM without initdata has
 /// no place of its own for "none": PCR 8 may hold other things.
 fn check_initdata(claims: &EvidenceClaims, init: &Init) -> Result<(), Refusal> {
-    let none = Sha256Digest::new([0; 32]);
     let (expected, bound) = match (claims, claims.quoted(), init.initdata) {
         (EvidenceClaims::Snp(snp), _, initdata) => {
-            (initdata.unwrap_or(none), Some(Sha256Digest::new(*snp.host_data())))
+            let bound = RegisterValue::Sha256(Sha256Digest::new(*snp.host_data()));
+            (initdata.unwrap_or(HashAlg::Sha256.zero()), Some(bound))
         }
-        (_, Some(tpm), Some(initdata)) => (initdata_pcr(&initdata), tpm.pcr(INITDATA_PCR)),
+        (EvidenceClaims::Tdx(tdx), _, initdata) => {
+            let bound = RegisterValue::Sha384(Sha384Digest::new(*tdx.mr_config_id()));
+            (initdata.unwrap_or(HashAlg::Sha384.zero()), Some(bound))
+        }
         (_, _, None) => return Ok(()),
-        (_, None, Some(initdata)) => (initdata, None),
+        (_, Some(tpm), Some(RegisterValue::Sha256(initdata))) => {
+            let bound = tpm.pcr(INITDATA_PCR).map(RegisterValue::Sha256);
+            (RegisterValue::Sha256(initdata_pcr(&initdata)), bound)
+        }
+        // A TPM's bank takes SHA-256 digests only: none of its PCRs can hold another.
+        (_, _, Some(initdata)) => (initdata, None),
     };
     if bound == Some(expected) {
         return Ok(());

@@ -25,6 +25,7 @@ pub mod log;
 mod process;
 pub mod signers;
 pub mod snp;
+pub mod tdx;
 #[cfg(test)]
 mod testing;
 pub mod tpm;
@@ -40,6 +41,7 @@ pub use signers::{RevocationRule, SignerConfig, SignersError, TrustedSigners};
 pub use snp::{
     AllowedChips, ExpectedMeasurement, RootError, SnpClaims, SnpPolicy, TcbVersion, TrustedArk, amd_roots, verify_snp,
 };
+pub use tdx::{TdxClaims, TdxCollateral, TdxMeasurements, TdxPolicy, TdxRoot, verify_tdx};
 pub use tpm::{EnrolledAk, TpmClaims, TpmPolicy, verify_tpm};
 pub use trace::{Check, Trace};
 

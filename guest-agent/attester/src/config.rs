@@ -7,7 +7,7 @@ use std::sync::Arc;
 use protocols::environment::Environment;
 use serde::Deserialize;
 
-use crate::{Attester, AttesterError, SimulatedSnpAttester, TpmAttester};
+use crate::{Attester, AttesterError, SimulatedSnpAttester, SimulatedTdxAttester, TdxAttester, TpmAttester};
 
 /// The PCR extended by default; it resets only with the platform.
 pub const DEFAULT_PCR: u32 = 14;
@@ -82,11 +82,20 @@ pub enum AttesterConfig {
         #[serde(default = "default_pcr")]
         pcr: u32,
     },
+    /// A TDX guest: RTMR3 and configfs-tsm. Linux 6.16 or later.
+    Tdx {},
     /// SNP reports signed by a simulated chip. Development only.
     SimulatedSnp {
         /// Directory of the installation's simulated roots.
         pki: PathBuf,
         /// A file whose SHA-256 becomes HOST_DATA; absent: HOST_DATA is zero.
+        initdata: Option<PathBuf>,
+    },
+    /// TDX quotes signed by a simulated platform. Development only.
+    SimulatedTdx {
+        /// Directory of the installation's simulated platform.
+        pki: PathBuf,
+        /// A file whose SHA-384 becomes MRCONFIGID; absent: MRCONFIGID is zero.
         initdata: Option<PathBuf>,
     },
 }
@@ -101,7 +110,8 @@ impl AttesterConfig {
     pub const fn simulated(&self) -> bool {
         match self {
             Self::Tpm { device, .. } => device.simulated(),
-            Self::SimulatedSnp { .. } => true,
+            Self::Tdx {} => false,
+            Self::SimulatedSnp { .. } | Self::SimulatedTdx { .. } => true,
         }
     }
 }
@@ -121,8 +131,12 @@ pub fn open(
     }
     Ok(match config {
         AttesterConfig::Tpm { device, pcr } => Arc::new(TpmAttester::open(device.clone(), *pcr)?),
+        AttesterConfig::Tdx {} => Arc::new(TdxAttester::open()?),
         AttesterConfig::SimulatedSnp { pki, initdata } => {
             Arc::new(SimulatedSnpAttester::open(pki, initdata.as_deref(), state_dir)?)
+        }
+        AttesterConfig::SimulatedTdx { pki, initdata } => {
+            Arc::new(SimulatedTdxAttester::open(pki, initdata.as_deref(), state_dir)?)
         }
     })
 }
@@ -146,6 +160,12 @@ mod tests {
         let tcp = parse("kind = \"tpm\"\ndevice = \"tcp:127.0.0.1:2321\"").unwrap();
         assert_eq!(tcp, AttesterConfig::Tpm { device: TpmAddress::Tcp("127.0.0.1:2321".to_owned()), pcr: 14 });
         assert!(tcp.simulated());
+        let tdx = parse("kind = \"tdx\"").unwrap();
+        assert_eq!(tdx, AttesterConfig::Tdx {});
+        assert!(!tdx.simulated());
+        let simulated = parse("kind = \"simulated-tdx\"\npki = \"/pki\"").unwrap();
+        assert_eq!(simulated, AttesterConfig::SimulatedTdx { pki: "/pki".into(), initdata: None });
+        assert!(simulated.simulated());
         let snp = parse("kind = \"simulated-snp\"\npki = \"/pki\"\ninitdata = \"/i.toml\"").unwrap();
         let expected = AttesterConfig::SimulatedSnp { pki: "/pki".into(), initdata: Some("/i.toml".into()) };
         assert_eq!(snp, expected);
@@ -162,6 +182,7 @@ mod tests {
             "kind = \"tpm\"\ndevice = \"/dev/tpm0\"\npki = \"/pki\"",
             "kind = \"tpm\"\ndevice = \"/dev/tpm0\"\npcr = -1",
             "kind = \"tpm\"\ndevice = \"/dev/tpm0\"\npcr = \"14\"",
+            "kind = \"tdx\"\npcr = 14",
             "kind = \"simulated-snp\"",
             "kind = \"simulated-snp\"\npki = \"/pki\"\npcr = 14",
         ] {

@@ -1,6 +1,5 @@
 //! What can go wrong, each with its stable reason code.
 
-use protocols::digest::Sha256Digest;
 use protocols::event_log::LogError;
 use protocols::reason::{self, Code, Refusal};
 use protocols::register::RegisterValue;
@@ -102,8 +101,8 @@ pub enum AttesterError {
 }
 
 impl AttesterError {
-    pub(crate) fn initdata(expected: Option<Sha256Digest>, actual: Option<Sha256Digest>) -> Self {
-        let shown = |digest: Option<Sha256Digest>| digest.map_or_else(|| "none".to_owned(), |d| d.to_string());
+    pub(crate) fn initdata(expected: Option<RegisterValue>, actual: Option<RegisterValue>) -> Self {
+        let shown = |digest: Option<RegisterValue>| digest.map_or_else(|| "none".to_owned(), |d| d.to_string());
         Self::Initdata { expected: shown(expected), actual: shown(actual) }
     }
 

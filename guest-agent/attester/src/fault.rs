@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use protocols::digest::{Sha256Digest, Sha384Digest};
 use protocols::guest::GuestId;
 use protocols::kbs::Tee;
-use protocols::register::RegisterValue;
+use protocols::register::{HashAlg, RegisterValue};
 
 use crate::event_log::LogIo;
 use crate::{Attester, AttesterError, RegisterInfo};
@@ -108,11 +108,15 @@ impl<A: Attester> Attester for FaultyAttester<A> {
         self.inner.boot_pcr(index)
     }
 
-    fn initdata_bound(&self) -> Option<Sha256Digest> {
+    fn initdata_alg(&self) -> HashAlg {
+        self.inner.initdata_alg()
+    }
+
+    fn initdata_bound(&self) -> Option<RegisterValue> {
         self.inner.initdata_bound()
     }
 
-    fn bind_initdata(&self, digest: &Sha256Digest) -> Result<(), AttesterError> {
+    fn bind_initdata(&self, digest: &RegisterValue) -> Result<(), AttesterError> {
         self.inner.bind_initdata(digest)
     }
 }

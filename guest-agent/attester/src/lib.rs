@@ -9,7 +9,9 @@ mod error;
 pub mod event_log;
 pub mod fault;
 mod snp;
+pub mod tdx;
 mod tpm;
+pub mod tsm;
 
 use std::fmt::Debug;
 
@@ -22,6 +24,7 @@ pub use config::{AttesterConfig, DEFAULT_PCR, TpmAddress, open};
 pub use error::{AttesterError, Poison};
 pub use event_log::{Appended, EventLog, InitFacts, Opened};
 pub use snp::SimulatedSnpAttester;
+pub use tdx::{SimulatedTdxAttester, TdxAttester};
 pub use tpm::TpmAttester;
 
 /// The measurement register of a platform.
@@ -82,16 +85,19 @@ pub trait Attester: Send + Sync + Debug {
     /// [`AttesterError::RegisterUnavailable`].
     fn boot_pcr(&self, index: u32) -> Result<Option<Sha256Digest>, AttesterError>;
 
+    /// The algorithm whose digest the platform binds whole: nothing is cut or padded.
+    fn initdata_alg(&self) -> HashAlg;
+
     /// The initdata digest that the platform was started with and binds into its evidence, where it binds one.
-    fn initdata_bound(&self) -> Option<Sha256Digest>;
+    fn initdata_bound(&self) -> Option<RegisterValue>;
 
     /// Sees to it that all evidence from now on tells this initdata: a platform that was started with a digest
     /// compares it, a TPM is extended in [`protocols::tpm::INITDATA_PCR`], once.
     ///
     /// # Errors
-    /// [`AttesterError::Initdata`] when the evidence tells something else; [`AttesterError::RegisterUnavailable`],
+    /// [`AttesterError::Initdata`] when the evidence tells something else, or is of another algorithm; [`AttesterError::RegisterUnavailable`],
     /// [`AttesterError::RegisterExtend`].
-    fn bind_initdata(&self, digest: &Sha256Digest) -> Result<(), AttesterError>;
+    fn bind_initdata(&self, digest: &RegisterValue) -> Result<(), AttesterError>;
 }
 
 impl<T: Attester + ?Sized> Attester for std::sync::Arc<T> {
@@ -127,11 +133,15 @@ impl<T: Attester + ?Sized> Attester for std::sync::Arc<T> {
         (**self).boot_pcr(index)
     }
 
-    fn initdata_bound(&self) -> Option<Sha256Digest> {
+    fn initdata_alg(&self) -> HashAlg {
+        (**self).initdata_alg()
+    }
+
+    fn initdata_bound(&self) -> Option<RegisterValue> {
         (**self).initdata_bound()
     }
 
-    fn bind_initdata(&self, digest: &Sha256Digest) -> Result<(), AttesterError> {
+    fn bind_initdata(&self, digest: &RegisterValue) -> Result<(), AttesterError> {
         (**self).bind_initdata(digest)
     }
 }

@@ -115,11 +115,16 @@ impl Attester for SimulatedSnpAttester {
         Ok(None)
     }
 
-    fn initdata_bound(&self) -> Option<Sha256Digest> {
-        self.initdata
+    fn initdata_alg(&self) -> HashAlg {
+        HashAlg::Sha256
     }
 
-    fn bind_initdata(&self, digest: &Sha256Digest) -> Result<(), AttesterError> {
-        if self.initdata == Some(*digest) { Ok(()) } else { Err(AttesterError::initdata(self.initdata, Some(*digest))) }
+    fn initdata_bound(&self) -> Option<RegisterValue> {
+        self.initdata.map(RegisterValue::Sha256)
+    }
+
+    fn bind_initdata(&self, digest: &RegisterValue) -> Result<(), AttesterError> {
+        let bound = self.initdata_bound();
+        if bound == Some(*digest) { Ok(()) } else { Err(AttesterError::initdata(bound, Some(*digest))) }
     }
 }

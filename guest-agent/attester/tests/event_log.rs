@@ -79,7 +79,7 @@ fn agrees(log: &EventLog) {
 #[test]
 fn a_fresh_log_begins_with_init() {
     let run = Run::new();
-    let facts = InitFacts { initdata: Some(Sha256Digest::of(b"initdata")), ..facts() };
+    let facts = InitFacts { initdata: Some(Sha256Digest::of(b"initdata").into()), ..facts() };
     let (log, opened) = EventLog::open(&run.log_dir(), Arc::new(run.attester()), &facts).unwrap();
     assert_eq!(opened, Opened::Fresh);
     let Event::Init(init) = Event::of(&log.records()[0], 0).unwrap() else { panic!("Init comes first") };
@@ -90,7 +90,7 @@ fn a_fresh_log_begins_with_init() {
     assert_eq!(log.guest().unwrap(), log.attester().guest(&init.boot_nonce).unwrap());
     agrees(&log);
     drop(log);
-    for initdata in [None, Some(Sha256Digest::of(b"other"))] {
+    for initdata in [None, Some(Sha256Digest::of(b"other").into())] {
         let facts = InitFacts { initdata, ..facts.clone() };
         let refused = EventLog::open(&run.log_dir(), Arc::new(run.attester()), &facts).unwrap_err();
         assert_eq!(refused.code().as_str(), "evidence.initdata", "a history has one initdata");

@@ -56,11 +56,11 @@ fn initdata_is_bound_by_its_whole_digest() {
     std::fs::write(&initdata, "algorithm = \"sha256\"\n").unwrap();
     let attester = SimulatedSnpAttester::open(pki(), Some(&initdata), dir.path()).unwrap();
     let digest = Sha256Digest::of(b"algorithm = \"sha256\"\n");
-    assert_eq!(attester.initdata_bound(), Some(digest));
-    attester.bind_initdata(&digest).unwrap();
-    let other = attester.bind_initdata(&Sha256Digest::of(b"other")).unwrap_err();
+    assert_eq!(attester.initdata_bound(), Some(digest.into()));
+    attester.bind_initdata(&digest.into()).unwrap();
+    let other = attester.bind_initdata(&Sha256Digest::of(b"other").into()).unwrap_err();
     assert_eq!(other.code().as_str(), "evidence.initdata");
-    assert!(simulated(dir.path()).bind_initdata(&digest).is_err(), "a chip that was launched with none");
+    assert!(simulated(dir.path()).bind_initdata(&digest.into()).is_err(), "a chip that was launched with none");
     assert_eq!(report(&attester, &Sha384Digest::of(b"")).0.fields().host_data, *digest.as_bytes());
 
     let missing = SimulatedSnpAttester::open(pki(), Some(&dir.path().join("none")), dir.path()).unwrap_err();

@@ -354,16 +354,16 @@ fn initdata_is_measured_once_into_a_register_of_its_own() {
     let attester = swtpm.attester();
     let (digest, other) = (Sha256Digest::of(b"initdata"), Sha256Digest::of(b"other"));
     assert_eq!(attester.initdata_bound(), None, "a TPM is launched with none");
-    attester.bind_initdata(&digest).unwrap();
+    attester.bind_initdata(&digest.into()).unwrap();
     let expected = RegisterValue::Sha256(tpm::initdata_pcr(&digest));
     assert_eq!(swtpm.pcrread(8), expected);
     assert_eq!(swtpm.pcrread(14), HashAlg::Sha256.zero());
     // An agent that is started again finds it measured; another initdata is not measured on top.
-    swtpm.attester().bind_initdata(&digest).unwrap();
-    let refused = attester.bind_initdata(&other).unwrap_err();
+    swtpm.attester().bind_initdata(&digest.into()).unwrap();
+    let refused = attester.bind_initdata(&other.into()).unwrap_err();
     assert_eq!(refused.code(), reason::EVIDENCE_INITDATA);
     assert_eq!(swtpm.pcrread(8), expected);
 
     let own = TpmAttester::open(swtpm.address.clone(), tpm::INITDATA_PCR).unwrap();
-    assert!(matches!(own.bind_initdata(&digest), Err(AttesterError::Config { .. })), "the log's own register");
+    assert!(matches!(own.bind_initdata(&digest.into()), Err(AttesterError::Config { .. })), "the log's own register");
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use ::boot::{BootError, KernelParameters};
-use protocols::digest::Sha256Digest;
+use protocols::register::RegisterValue;
 use serde::Deserialize;
 
 use super::file::field;
@@ -47,7 +47,7 @@ pub struct InitdataRules {
     /// Whether the guest starts without one.
     pub required: bool,
     /// The one digest that counts.
-    pub digest: Option<Sha256Digest>,
+    pub digest: Option<RegisterValue>,
     /// Where disks are looked for.
     #[serde(default = "devices")]
     pub devices: PathBuf,

@@ -227,8 +227,8 @@ impl Decider {
     }
 }
 
-fn same_boot_state(what: String, expected: Sha256Digest, found: Option<Sha256Digest>) -> Result<(), AgentError> {
-    if found == Some(expected) {
+fn same_boot_state<D: PartialEq + ToString>(what: String, expected: D, found: Option<D>) -> Result<(), AgentError> {
+    if found.as_ref() == Some(&expected) {
         return Ok(());
     }
     let actual = found.map_or_else(|| "none on this platform".to_owned(), |digest| digest.to_string());

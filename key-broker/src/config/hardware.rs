@@ -172,7 +172,7 @@ fn with_crl(
     root.with_crl(&der).map_err(|error| value("snp crl", format!("{}: {error}", path.display())))
 }
 
-fn measurements(
+pub(super) fn measurements(
     listed: Option<&[String]>,
     environment: Environment,
     field: &'static str,

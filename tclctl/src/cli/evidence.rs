@@ -37,6 +37,8 @@ pub(crate) enum TeeArgument {
     AzSnpVtpm,
     /// Azure confidential VM on TDX: --evidence
     AzTdxVtpm,
+    /// Intel TDX: --quote and --collateral
+    Tdx,
     /// TPM 2.0: --evidence
     Tpm,
 }
@@ -59,7 +61,50 @@ pub(crate) struct EvidenceVerifyArguments {
     #[command(flatten)]
     pub(crate) snp: SnpArguments,
     #[command(flatten)]
+    pub(crate) tdx: TdxArguments,
+    #[command(flatten)]
     pub(crate) tpm: TpmArguments,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Intel TDX")]
+pub(crate) struct TdxArguments {
+    /// The quote; zero bytes behind it are cut
+    #[arg(long, value_name = "FILE")]
+    pub(crate) quote: Option<PathBuf>,
+    /// The platform's collateral as JSON
+    #[arg(long, value_name = "FILE")]
+    pub(crate) collateral: Option<PathBuf>,
+    /// PEM: the root to trust in place of Intel's own
+    #[arg(long, value_name = "FILE")]
+    pub(crate) root: Option<PathBuf>,
+    /// A TCB status that counts; may be repeated; UpToDate otherwise
+    #[arg(long, value_name = "STATUS")]
+    pub(crate) tcb_status: Vec<String>,
+    /// An advisory that may be open; may be repeated
+    #[arg(long, value_name = "ID")]
+    pub(crate) advisory: Vec<String>,
+    /// The lowest evaluation data number of the collateral
+    #[arg(long, value_name = "NUMBER")]
+    pub(crate) minimum_evaluation: Option<u32>,
+    /// An MRTD that counts, 48 bytes; may be repeated
+    #[arg(long, value_name = "HEX")]
+    pub(crate) mrtd: Vec<String>,
+    /// An RTMR0 that counts, 48 bytes; may be repeated
+    #[arg(long, value_name = "HEX")]
+    pub(crate) rtmr0: Vec<String>,
+    /// An RTMR1 that counts, 48 bytes; may be repeated
+    #[arg(long, value_name = "HEX")]
+    pub(crate) rtmr1: Vec<String>,
+    /// An RTMR2 that counts, 48 bytes; may be repeated
+    #[arg(long, value_name = "HEX")]
+    pub(crate) rtmr2: Vec<String>,
+    /// MRCONFIGID, 48 bytes: SHA-384 of the initdata
+    #[arg(long, value_name = "HEX")]
+    pub(crate) mrconfigid: Option<String>,
+    /// The firmware's log (CCEL), which must lead to RTMR0 to RTMR2
+    #[arg(long, value_name = "FILE")]
+    pub(crate) ccel: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]

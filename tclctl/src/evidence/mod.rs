@@ -3,6 +3,7 @@
 mod azure;
 mod simulate;
 mod snp;
+mod tdx;
 mod tpm;
 
 pub(crate) use simulate::simulate;
@@ -47,6 +48,7 @@ pub(crate) fn verify(arguments: &EvidenceVerifyArguments, output: &Output) -> Re
     let now = time(&arguments.at)?;
     let (name, appraisal) = match arguments.tee {
         TeeArgument::Snp => ("snp", snp::verify(arguments, now)?),
+        TeeArgument::Tdx => ("tdx", tdx::verify(arguments, now)?),
         TeeArgument::Tpm => ("tpm", tpm::verify(arguments)?),
         TeeArgument::AzSnpVtpm => ("az-snp-vtpm", azure::verify_snp(arguments, now)?),
         TeeArgument::AzTdxVtpm => ("az-tdx-vtpm", azure::verify_tdx(arguments)?),
@@ -99,6 +101,7 @@ fn row(check: &Check) -> Vec<String> {
 pub(crate) fn show(arguments: &EvidenceShowArguments, output: &Output) -> Result<(), Failure> {
     let value = match arguments.tee {
         TeeArgument::Snp => snp::show(&bytes(&arguments.file)?)?,
+        TeeArgument::Tdx => tdx::show(&bytes(&arguments.file)?)?,
         TeeArgument::Tpm => tpm::show(&parsed(&arguments.file)?)?,
         TeeArgument::AzSnpVtpm | TeeArgument::AzTdxVtpm => azure::show(&parsed(&arguments.file)?)?,
     };

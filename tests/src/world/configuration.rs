@@ -5,7 +5,7 @@ use std::fs;
 use protocols::keys::SigningKey;
 use toml::{Table, Value};
 
-use super::{ISSUER, Options, World};
+use super::{ISSUER, Options, Tee, World};
 use crate::command::{run, tclctl};
 use crate::process::program;
 
@@ -31,7 +31,7 @@ token_seconds = 300
 [registry]
 plain_http = ["{1}"]
 [policy]
-registers = ["tpm-listed", "software"]
+registers = ["tpm-listed", "software", "rtmr"]
 "#,
             self.folder.display(),
             self.registry_address()
@@ -48,6 +48,13 @@ registers = ["tpm-listed", "software"]
             None => {
                 let pki = self.path("pki").display().to_string();
                 let _ = run(tclctl(&["simulated", "pki", &pki])).ok();
+                if options.tee == Tee::SimulatedTdx {
+                    let tdx = format!(
+                        "collateral = '{pki}'\nroot = [{{ path = '{pki}/tdx-root.pem', simulated = true }}]\n\
+                         [require]\nminimum_evaluation = 17"
+                    );
+                    table.insert("tdx".into(), Value::Table(tdx.parse().unwrap()));
+                }
                 let ark = self.path("pki/ark.pem");
                 let root: Table =
                     format!("root = [{{ path = '{}', simulated = true }}]", ark.display()).parse().unwrap();
@@ -72,7 +79,10 @@ registers = ["tpm-listed", "software"]
                 format!("kind = \"tpm\"\ndevice = \"unix:{}\"\npcr = 14", self.path("relay.sock").display())
             }
             Some(tpm) => format!("kind = \"tpm\"\ndevice = \"{}\"\npcr = 14", tpm.device()),
-            None => format!("kind = \"simulated-snp\"\npki = \"{}\"", self.path("pki").display()),
+            None => {
+                let kind = if options.tee == Tee::SimulatedTdx { "simulated-tdx" } else { "simulated-snp" };
+                format!("kind = \"{kind}\"\npki = \"{}\"", self.path("pki").display())
+            }
         };
         let mut table: Table = format!(
             r#"environment = "development"

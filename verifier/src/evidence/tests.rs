@@ -6,6 +6,7 @@ use super::*;
 use crate::azure::UserData;
 use crate::log::check_log;
 use crate::snp::testing::{self as snp, REPORT_ID};
+use crate::tdx::testing as tdx;
 use crate::testing::{NOW, init, launch};
 use crate::tpm::EnrolledAk;
 use crate::tpm::testing::{Quote, key, spki};
@@ -21,7 +22,8 @@ fn policy(environment: Environment) -> EvidencePolicy {
             snp: SnpPolicy { roots: vec![snp::root(simulated)], environment, ..snp::policy() },
             user_data: UserData::Nonce,
         },
-        registers: vec![RegisterKind::TpmListed, RegisterKind::Software, RegisterKind::VtpmHcl],
+        tdx: TdxPolicy { environment, ..tdx::Scene::new(tdx::Body::V4).policy() },
+        registers: vec![RegisterKind::TpmListed, RegisterKind::Software, RegisterKind::VtpmHcl, RegisterKind::Rtmr],
         environment,
     }
 }
@@ -80,7 +82,7 @@ fn tpm_with(environment: Environment, change: impl FnOnce(&mut Init), quoted: im
 
 fn snp<F: FnOnce(&mut Init)>(environment: Environment, change: F) -> Shown {
     let simulated = environment == Environment::Development;
-    let initdata = Some(Sha256Digest::new(snp::fields().host_data));
+    let initdata = Some(Sha256Digest::new(snp::fields().host_data).into());
     let mut first = Init { initdata, environment, simulated, ..init() };
     change(&mut first);
     let log = check_log(&records(MR_RTMR3, HashAlg::Sha384, first)).unwrap();
@@ -98,6 +100,69 @@ fn snp<F: FnOnce(&mut Init)>(environment: Environment, change: F) -> Shown {
         kind: RegisterKind::Software,
     };
     Shown { claims, log, binding, policy }
+}
+
+/// A simulated TD, since there is no other, in development.
+fn tdx(change: impl FnOnce(&mut Init), quoted: impl FnOnce(&mut tdx::Params)) -> Shown {
+    let mut first = Init { register_kind: RegisterKind::Rtmr, ..init() };
+    change(&mut first);
+    let log = check_log(&records(MR_RTMR3, HashAlg::Sha384, first)).unwrap();
+    let mut scene = tdx::Scene::new(tdx::Body::V5Report15);
+    scene.params.report.report_data = kbs::report_data(&binding_digest());
+    let RegisterValue::Sha384(head) = log.head() else { unreachable!() };
+    scene.params.report.rtmr[3] = *head.as_bytes();
+    quoted(&mut scene.params);
+    let policy = policy(Environment::Development);
+    let evidence = serde_json::to_value(TdxEvidence { cc_eventlog: None, quote: scene.shown() }).unwrap();
+    let claims = verify_evidence(Tee::Tdx, &evidence, &binding_digest(), &policy, tdx::NOW).unwrap();
+    let binding = LogBinding {
+        alg: HashAlg::Sha384,
+        count: log.count(),
+        guest: GuestId::of_tdx(&[[0x10; 48], [0x11; 48], [0x12; 48]], &log.init().boot_nonce),
+        head: log.head(),
+        kind: RegisterKind::Rtmr,
+    };
+    Shown { claims, log, binding, policy }
+}
+
+#[test]
+fn a_td_and_its_log_give_the_guest() {
+    let same = |_: &mut tdx::Params| {};
+    let shown = tdx(|_| {}, same);
+    assert_eq!(bind_log(&shown.claims, &shown.log, &shown.binding, &shown.policy), Ok(shown.binding.guest));
+    assert!(shown.claims.simulated());
+    // The register is in the quote, and the log must lead to it.
+    assert_eq!(tdx(|_| {}, |params| params.report.rtmr[3][0] ^= 1).bind(), "log.replay");
+    let other = tdx(|init| init.agent = "another".into(), same);
+    let mut rewritten = tdx(|_| {}, same);
+    (rewritten.log, rewritten.binding) = (other.log, other.binding);
+    assert_eq!(rewritten.bind(), "log.replay");
+    let mut unnamed = tdx(|_| {}, same);
+    unnamed.policy.registers = vec![RegisterKind::Software, RegisterKind::TpmListed];
+    assert_eq!(unnamed.bind(), "policy.register");
+    let software = |init: &mut Init| init.register_kind = RegisterKind::Software;
+    assert_eq!(tdx(software, same).bind(), "policy.register", "a weaker kind than the platform has");
+    assert_eq!(tdx(|init| init.simulated = false, same).bind(), "policy.environment");
+    let mut other_boot = tdx(|_| {}, same);
+    other_boot.binding.guest = GuestId::of_tdx(&[[0x10; 48], [0x11; 48], [0x12; 48]], &[8; 32]);
+    assert_eq!(other_boot.bind(), "evidence.guest");
+}
+
+#[test]
+fn a_tds_initdata_is_mrconfigid_whole() {
+    let digest = Sha384Digest::of(b"initdata");
+    let bound = |params: &mut tdx::Params| params.report.mr_config_id = *digest.as_bytes();
+    let named = |init: &mut Init| init.initdata = Some(digest.into());
+    assert_eq!(tdx(named, bound).bind(), "pass");
+    assert_eq!(tdx(named, |_| {}).bind(), "evidence.initdata");
+    assert_eq!(tdx(|_| {}, bound).bind(), "evidence.initdata");
+    // A shorter digest is not padded.
+    let short = Sha256Digest::of(b"initdata");
+    let padded = |params: &mut tdx::Params| {
+        params.report.mr_config_id = [0; 48];
+        params.report.mr_config_id[..32].copy_from_slice(short.as_bytes());
+    };
+    assert_eq!(tdx(|init| init.initdata = Some(short.into()), padded).bind(), "evidence.initdata");
 }
 
 #[test]
@@ -176,13 +241,16 @@ fn a_second_log_of_one_boot_in_another_pcr_is_refused() {
 
 #[test]
 fn the_first_record_names_the_initdata_that_the_evidence_is_bound_to() {
-    let other = Some(Sha256Digest::of(b"initdata"));
+    let other = Some(Sha256Digest::of(b"initdata").into());
     assert_eq!(snp(Environment::Production, |init| init.initdata = other).bind(), "evidence.initdata");
     assert_eq!(snp(Environment::Production, |init| init.initdata = None).bind(), "evidence.initdata");
     assert_eq!(tpm(Environment::Production, |init| init.initdata = other).bind(), "evidence.initdata");
     let pcr = Sha256Digest::of_parts(&[&[0; 32], Sha256Digest::of(b"initdata").as_bytes()]);
     let bound = tpm_with(Environment::Production, |init| init.initdata = other, |quote| quote.set_pcr(8, pcr));
     assert_eq!(bound.bind(), "pass");
+    let longer = Some(Sha384Digest::of(b"initdata").into());
+    assert_eq!(snp(Environment::Production, |init| init.initdata = longer).bind(), "evidence.initdata");
+    assert_eq!(tpm(Environment::Production, |init| init.initdata = longer).bind(), "evidence.initdata");
 }
 
 /// Whose log it is is told before anything of the log's content: nobody learns of another guest's.
@@ -240,10 +308,10 @@ fn evidence_of_other_tees_or_shapes_is_refused() {
     let run = |tee, evidence: &Value| {
         verify_evidence(tee, evidence, &binding_digest(), &policy, NOW).unwrap_err().code.as_str()
     };
-    for tee in [Tee::Sample, Tee::Tdx, Tee::AzTdxVtpm] {
+    for tee in [Tee::Sample, Tee::AzTdxVtpm] {
         assert_eq!(run(tee, &serde_json::json!({})), "evidence.policy", "{}", tee.as_str());
     }
-    for tee in [Tee::Tpm, Tee::Snp, Tee::AzSnpVtpm] {
+    for tee in [Tee::Tpm, Tee::Snp, Tee::AzSnpVtpm, Tee::Tdx] {
         for evidence in [serde_json::json!({}), serde_json::json!([]), Value::Null, serde_json::json!("x".repeat(1000))]
         {
             assert_eq!(run(tee, &evidence), "evidence.malformed", "{}", tee.as_str());

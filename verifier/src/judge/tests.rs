@@ -16,6 +16,7 @@ fn judge() -> Judge {
         tpm: TpmPolicy { aks: Vec::new(), pcr: 14, environment },
         azure: AzurePolicy { snp: snp.clone(), user_data: UserData::Nonce },
         snp,
+        tdx: crate::tdx::testing::policy(),
         registers: vec![RegisterKind::Software],
         environment,
     })

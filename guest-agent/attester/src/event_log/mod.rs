@@ -41,8 +41,8 @@ pub struct InitFacts {
     pub agent: String,
     /// SHA-256 of the agent's executable.
     pub agent_h: Sha256Digest,
-    /// Digest of the initdata the guest found, or `None` where there is none.
-    pub initdata: Option<Sha256Digest>,
+    /// Digest of the initdata the guest found, of the platform's algorithm, or `None` where there is none.
+    pub initdata: Option<RegisterValue>,
     /// SHA-256 of the configuration's bytes.
     pub config: Sha256Digest,
     /// Production or development.

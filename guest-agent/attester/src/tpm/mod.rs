@@ -173,11 +173,21 @@ impl Attester for TpmAttester {
         self.read_pcr(index).map(Some)
     }
 
-    fn initdata_bound(&self) -> Option<Sha256Digest> {
+    fn initdata_alg(&self) -> HashAlg {
+        HashAlg::Sha256
+    }
+
+    fn initdata_bound(&self) -> Option<RegisterValue> {
         None
     }
 
-    fn bind_initdata(&self, digest: &Sha256Digest) -> Result<(), AttesterError> {
+    fn bind_initdata(&self, digest: &RegisterValue) -> Result<(), AttesterError> {
+        let RegisterValue::Sha256(digest) = digest else {
+            return Err(AttesterError::Initdata {
+                expected: "a SHA-256 digest".to_owned(),
+                actual: digest.to_string(),
+            });
+        };
         if self.pcr == INITDATA_PCR {
             let detail = format!("PCR {INITDATA_PCR} is the initdata's: the log's register must be another one");
             return Err(AttesterError::Config { detail });
