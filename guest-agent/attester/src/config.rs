@@ -7,7 +7,10 @@ use std::sync::Arc;
 use protocols::environment::Environment;
 use serde::Deserialize;
 
-use crate::{Attester, AttesterError, SimulatedSnpAttester, SimulatedTdxAttester, TdxAttester, TpmAttester};
+use crate::sev::SevPaths;
+use crate::{
+    Attester, AttesterError, SevAttester, SimulatedSnpAttester, SimulatedTdxAttester, TdxAttester, TpmAttester,
+};
 
 /// The PCR extended by default; it resets only with the platform.
 pub const DEFAULT_PCR: u32 = 14;
@@ -84,6 +87,12 @@ pub enum AttesterConfig {
     },
     /// A TDX guest: RTMR3 and configfs-tsm. Linux 6.16 or later.
     Tdx {},
+    /// An SNP guest: configfs-tsm (Linux 6.7) or /dev/sev-guest, and a register in software.
+    Snp {
+        /// The privilege level that reports are asked for at; 0 where no paravisor or SVSM is beneath the guest.
+        #[serde(default)]
+        vmpl: u32,
+    },
     /// SNP reports signed by a simulated chip. Development only.
     SimulatedSnp {
         /// Directory of the installation's simulated roots.
@@ -110,7 +119,7 @@ impl AttesterConfig {
     pub const fn simulated(&self) -> bool {
         match self {
             Self::Tpm { device, .. } => device.simulated(),
-            Self::Tdx {} => false,
+            Self::Snp { .. } | Self::Tdx {} => false,
             Self::SimulatedSnp { .. } | Self::SimulatedTdx { .. } => true,
         }
     }
@@ -132,6 +141,7 @@ pub fn open(
     Ok(match config {
         AttesterConfig::Tpm { device, pcr } => Arc::new(TpmAttester::open(device.clone(), *pcr)?),
         AttesterConfig::Tdx {} => Arc::new(TdxAttester::open()?),
+        AttesterConfig::Snp { vmpl } => Arc::new(SevAttester::open(SevPaths::default().source()?, *vmpl, state_dir)?),
         AttesterConfig::SimulatedSnp { pki, initdata } => {
             Arc::new(SimulatedSnpAttester::open(pki, initdata.as_deref(), state_dir)?)
         }
@@ -166,6 +176,9 @@ mod tests {
         let simulated = parse("kind = \"simulated-tdx\"\npki = \"/pki\"").unwrap();
         assert_eq!(simulated, AttesterConfig::SimulatedTdx { pki: "/pki".into(), initdata: None });
         assert!(simulated.simulated());
+        let real = parse("kind = \"snp\"").unwrap();
+        assert_eq!((real.simulated(), real), (false, AttesterConfig::Snp { vmpl: 0 }));
+        assert_eq!(parse("kind = \"snp\"\nvmpl = 2").unwrap(), AttesterConfig::Snp { vmpl: 2 });
         let snp = parse("kind = \"simulated-snp\"\npki = \"/pki\"\ninitdata = \"/i.toml\"").unwrap();
         let expected = AttesterConfig::SimulatedSnp { pki: "/pki".into(), initdata: Some("/i.toml".into()) };
         assert_eq!(snp, expected);
@@ -176,7 +189,8 @@ mod tests {
     fn anything_else_is_refused() {
         for text in [
             "",
-            "kind = \"snp\"",
+            "kind = \"snp\"\npcr = 14",
+            "kind = \"snp\"\nvmpl = -1",
             "kind = \"tpm\"",
             "device = \"/dev/tpm0\"",
             "kind = \"tpm\"\ndevice = \"/dev/tpm0\"\npki = \"/pki\"",

@@ -4,20 +4,17 @@
 //! bytes) and `register` (48 bytes, the SHA-384 chain).
 
 use std::path::Path;
-use std::sync::{Mutex, PoisonError};
 
 use protocols::digest::{Sha256Digest, Sha384Digest};
-use protocols::event_log::MR_RTMR3;
 use protocols::guest::GuestId;
 use protocols::kbs::{self, SnpEvidence, Tee};
-use protocols::register::{HashAlg, RegisterKind, RegisterValue};
+use protocols::register::{HashAlg, RegisterValue};
 use simulated_tee::{Params, Pki};
 
-use crate::event_log::{DirIo, LogIo as _};
+use crate::software::SoftwareRegister;
 use crate::{Attester, AttesterError, RegisterInfo};
 
 const REPORT_ID: &str = "report-id";
-const REGISTER: &str = "register";
 
 /// Simulated SNP. Real formats and real cryptography under roots that production refuses.
 #[derive(Debug)]
@@ -25,8 +22,7 @@ pub struct SimulatedSnpAttester {
     pki: Pki,
     initdata: Option<Sha256Digest>,
     report_id: [u8; 32],
-    /// Locked while the register is read and written.
-    state: Mutex<DirIo>,
+    register: SoftwareRegister,
 }
 
 impl SimulatedSnpAttester {
@@ -43,32 +39,9 @@ impl SimulatedSnpAttester {
                 Err(error) => Err(AttesterError::Config { detail: format!("{}: {error}", path.display()) }),
             })
             .transpose()?;
-        let state = DirIo::open(&state_dir.join("simulated-snp")).map_err(unavailable)?;
-        let report_id = match state.read(REPORT_ID).map_err(unavailable)? {
-            Some(bytes) => bytes.try_into().map_err(|_| malformed(REPORT_ID))?,
-            None => {
-                let mut id = [0; 32];
-                getrandom::fill(&mut id).map_err(|error| malformed(&error.to_string()))?;
-                state.replace(REPORT_ID, &id).map_err(unavailable)?;
-                id
-            }
-        };
-        Ok(Self { pki, initdata, report_id, state: Mutex::new(state) })
-    }
-}
-
-fn unavailable(error: std::io::Error) -> AttesterError {
-    AttesterError::RegisterUnavailable { detail: format!("simulated state: {error}") }
-}
-
-fn malformed(what: &str) -> AttesterError {
-    AttesterError::RegisterUnavailable { detail: format!("simulated state is malformed: {what}") }
-}
-
-fn read(state: &DirIo) -> Result<RegisterValue, AttesterError> {
-    match state.read(REGISTER).map_err(unavailable)? {
-        Some(bytes) => RegisterValue::from_bytes(HashAlg::Sha384, &bytes).ok_or_else(|| malformed(REGISTER)),
-        None => Ok(HashAlg::Sha384.zero()),
+        let register = SoftwareRegister::open(&state_dir.join("simulated-snp"))?;
+        let report_id = register.drawn_once(REPORT_ID)?;
+        Ok(Self { pki, initdata, report_id, register })
     }
 }
 
@@ -78,7 +51,7 @@ impl Attester for SimulatedSnpAttester {
     }
 
     fn register(&self) -> RegisterInfo {
-        RegisterInfo { kind: RegisterKind::Software, mr: MR_RTMR3, alg: HashAlg::Sha384, simulated: true }
+        SoftwareRegister::info(true)
     }
 
     fn register_start(&self) -> Result<RegisterValue, AttesterError> {
@@ -86,16 +59,11 @@ impl Attester for SimulatedSnpAttester {
     }
 
     fn read_register(&self) -> Result<RegisterValue, AttesterError> {
-        read(&self.state.lock().unwrap_or_else(PoisonError::into_inner))
+        self.register.read()
     }
 
     fn extend(&self, digest: &RegisterValue) -> Result<(), AttesterError> {
-        let refused = |detail: String| AttesterError::RegisterExtend { detail };
-        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        let after = read(&state)?
-            .extend(digest)
-            .ok_or_else(|| refused("the digest is not of the register's algorithm".to_owned()))?;
-        state.replace(REGISTER, after.as_bytes()).map_err(|error| refused(format!("simulated state: {error}")))
+        self.register.extend(digest)
     }
 
     fn evidence(&self, binding: &Sha384Digest) -> Result<serde_json::Value, AttesterError> {
