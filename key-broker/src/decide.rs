@@ -112,7 +112,7 @@ impl Broker {
         let guest = self.guest(session)?;
         if asked.guest != guest {
             let expected = guest.to_string();
-            return Err(BrokerError::refused(reason::EVIDENCE_GUEST, "question", expected, &asked.guest.to_string()));
+            return Err(BrokerError::refused(reason::EVIDENCE_GUEST, "question", expected, asked.guest.to_string()));
         }
         let held = self.store.history(guest).await?;
         let state = held.ok_or(BrokerError::Internal("a session of a guest of whom nothing is held"))?.state;
