@@ -355,8 +355,8 @@ fn a_container_that_runs_out_of_memory_is_told() {
     });
 }
 
-/// What an agent must not gather: open descriptors, children, mounts, control groups, files of commands.
-fn gathered(scene: &Scene) -> [usize; 5] {
+/// What an agent must not gather: open descriptors, children, mounts, control groups, files of commands, tasks.
+fn gathered(scene: &Scene) -> [usize; 6] {
     let count = |path: &str| std::fs::read_dir(path).map_or(0, Iterator::count);
     let children: BTreeSet<String> = std::fs::read_dir("/proc/self/task")
         .unwrap()
@@ -367,7 +367,9 @@ fn gathered(scene: &Scene) -> [usize; 5] {
     let files =
         count(state.join("bundles").join(ID).to_str().unwrap()) + count(state.join("runtime-logs").to_str().unwrap());
     let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap().lines().count();
-    [count("/proc/self/fd"), children.len(), mounts, count(freezer(ID).rsplit_once('/').unwrap().0), files]
+    let groups = count(freezer(ID).rsplit_once('/').unwrap().0);
+    let tasks = tokio::runtime::Handle::current().metrics().num_alive_tasks();
+    [count("/proc/self/fd"), children.len(), mounts, groups, files, tasks]
 }
 
 async fn cycles(scene: &Scene, count: u32) {
@@ -378,7 +380,7 @@ async fn cycles(scene: &Scene, count: u32) {
         assert_eq!((out.as_str(), status), ("out\n", 0));
     }
     // The last tasks end on their own; a connection that was open before may have been closed.
-    let more = |now: [usize; 5]| now.iter().zip(before).any(|(now, before)| *now > before);
+    let more = |now: [usize; 6]| now.iter().zip(before).any(|(now, before)| *now > before);
     let begun = Instant::now();
     while more(gathered(scene)) && begun.elapsed() < PATIENCE {
         tokio::time::sleep(Duration::from_millis(50)).await;

@@ -66,11 +66,16 @@ impl Agent {
                     Some(init) => init.wait(&children).await.unwrap_or(UNKNOWN_STATUS),
                     None => status,
                 });
-                // Only the table keeps what has ended: forgotten, its descriptors are closed at once.
+                // Only the table keeps what has ended: forgotten, its descriptors are closed at once, and this ends.
+                let forgotten = entry.forgotten();
                 let (entry, container) = (into_weak(entry), into_weak(container));
-                tokio::time::sleep(FORGET_AFTER).await;
-                if let (Some(entry), Some(container)) = (entry.upgrade(), container.upgrade()) {
-                    container.processes.forget(&entry);
+                tokio::select! {
+                    () = forgotten => {}
+                    () = tokio::time::sleep(FORGET_AFTER) => {
+                        if let (Some(entry), Some(container)) = (entry.upgrade(), container.upgrade()) {
+                            container.processes.forget(&entry);
+                        }
+                    }
                 }
             });
             Ok(())

@@ -169,6 +169,8 @@ impl Processes {
 
 #[cfg(test)]
 mod tests {
+    use futures_util::FutureExt as _;
+
     use super::*;
 
     fn id(text: &str) -> ProcessId {
@@ -185,6 +187,18 @@ mod tests {
         let second = table.begin(id("e")).unwrap();
         table.forget(&first);
         assert!(Arc::ptr_eq(&table.get(&id("e")).unwrap(), &second), "an old handle forgets nothing");
+    }
+
+    #[tokio::test]
+    async fn what_nobody_holds_is_forgotten() {
+        let table = Processes::default();
+        let process = table.begin(id("e")).unwrap();
+        let mut forgotten = Box::pin(process.forgotten());
+        process.end(0);
+        table.forget(&process);
+        assert!((&mut forgotten).now_or_never().is_none(), "a reader still holds it");
+        drop(process);
+        forgotten.await;
     }
 
     #[test]

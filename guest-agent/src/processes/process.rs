@@ -65,6 +65,12 @@ impl Process {
         self.phase.send_replace(Phase::Failed);
     }
 
+    /// Waits until nobody holds the entry any more.
+    pub(crate) fn forgotten(&self) -> impl Future<Output = ()> + use<> {
+        let mut phase = self.phase.subscribe();
+        async move { while phase.changed().await.is_ok() {} }
+    }
+
     /// How far it has come.
     pub(crate) fn phase(&self) -> Phase {
         *self.phase.borrow()
