@@ -113,7 +113,12 @@ fn real_azure_evidence_passes_and_another_nonce_does_not() {
     refused(&seen, "evidence.nonce", "nonce");
 
     let tdx = ["--evidence", "az-tdx-vtpm/evidence-v1.json", "--nonce", &challenge];
-    passed(&verify("az-tdx-vtpm", &tdx), &["TD quote", "user data", "PCR values"]);
+    // What the vTPM says passes, and is worth nothing before the TD quote is verified: here is no collateral for it.
+    let seen = verify("az-tdx-vtpm", &tdx);
+    refused(&seen, "evidence.collateral", "TD collateral");
+    assert!(seen.stdout.lines().any(|line| line.starts_with("passed") && line.contains("PCR digest")), "{seen:#?}");
+    let other = [&tdx[..], &["--collateral", "tdx/tdx_quote_collateral.json"]].concat();
+    refused(&verify("az-tdx-vtpm", &other), "evidence.collateral", "collateral");
     refused(
         &verify("az-tdx-vtpm", &["--evidence", "az-tdx-vtpm/evidence-v1.json", "--nonce", "00"]),
         "evidence.nonce",

@@ -101,6 +101,11 @@ pub enum AttesterError {
 }
 
 impl AttesterError {
+    /// What a platform was started with must be this initdata.
+    pub(crate) fn same_initdata(bound: Option<RegisterValue>, digest: &RegisterValue) -> Result<(), Self> {
+        if bound == Some(*digest) { Ok(()) } else { Err(Self::initdata(bound, Some(*digest))) }
+    }
+
     pub(crate) fn initdata(expected: Option<RegisterValue>, actual: Option<RegisterValue>) -> Self {
         let shown = |digest: Option<RegisterValue>| digest.map_or_else(|| "none".to_owned(), |d| d.to_string());
         Self::Initdata { expected: shown(expected), actual: shown(actual) }

@@ -92,7 +92,6 @@ impl Attester for SimulatedSnpAttester {
     }
 
     fn bind_initdata(&self, digest: &RegisterValue) -> Result<(), AttesterError> {
-        let bound = self.initdata_bound();
-        if bound == Some(*digest) { Ok(()) } else { Err(AttesterError::initdata(bound, Some(*digest))) }
+        AttesterError::same_initdata(self.initdata_bound(), digest)
     }
 }

@@ -2,13 +2,16 @@
 
 use protocols::azure::{AzureSnpEvidence, AzureTdxEvidence};
 use protocols::hcl::{Hardware, HclReport};
+use protocols::kbs::TdxEvidence;
 use protocols::reason::{self, Refusal};
 use protocols::snp::Report;
+use protocols::tdx::{Quote, trim};
 use protocols::time::Timestamp;
 use serde_json::{Map, Value, json};
-use verifier::{AzurePolicy, Trace, UserData, check_azure_tdx_vtpm, verify_azure_snp};
+use verifier::{AzurePolicy, TdxClaims, Trace, UserData, check_azure_tdx_vtpm, verify_azure_snp};
 
-use super::{Appraisal, Passed, needed, parsed, snp, tpm};
+use super::snp::Unchecked;
+use super::{Appraisal, Passed, needed, parsed, snp, tdx, tpm};
 use crate::cli::EvidenceVerifyArguments;
 use crate::outcome::Failure;
 
@@ -38,21 +41,48 @@ pub(super) fn verify_snp(arguments: &EvidenceVerifyArguments, now: Timestamp) ->
     Ok(Appraisal { trace, unchecked, result: passed })
 }
 
-pub(super) fn verify_tdx(arguments: &EvidenceVerifyArguments) -> Result<Appraisal, Failure> {
+pub(super) fn verify_tdx(arguments: &EvidenceVerifyArguments, now: Timestamp) -> Result<Appraisal, Failure> {
     let value: Value = parsed(needed(arguments.evidence.as_ref(), "--evidence")?)?;
     let evidence = AzureTdxEvidence::from_json(&value).map_err(malformed)?;
-    let mut unchecked = vec![("TD quote", "verify it with the TDX collateral: its signature, TCB and measurements")];
+    let mut unchecked = Unchecked::new();
     let nonce = tpm::nonce(arguments, &evidence.quote.message, &mut unchecked)?;
     let mut trace = Trace::on();
     let user_data = user_data(evidence.version, &mut unchecked);
-    let result = check_azure_tdx_vtpm(&evidence, &nonce, user_data, &mut trace);
+    let result = match check_azure_tdx_vtpm(&evidence, &nonce, user_data, &mut trace) {
+        Ok(pcrs) => td_quote(arguments, &evidence, now, &mut unchecked, &mut trace)?.map(|quote| (pcrs, quote)),
+        Err(refusal) => Err(refusal),
+    };
     unchecked.push(("PCR values", "compare them with what the VM should have booted"));
-    let passed = result.map(|pcrs| {
+    let passed = result.map(|(pcrs, quote)| {
         let pcrs: Map<String, Value> =
             pcrs.iter().enumerate().map(|(number, pcr)| (number.to_string(), json!(pcr.hex()))).collect();
-        Passed { simulated: false, claims: Map::from_iter([("pcrs".to_owned(), Value::Object(pcrs))]) }
+        let hardware = Value::Object(tdx::claims(&quote));
+        let claims = [("pcrs".to_owned(), Value::Object(pcrs)), ("hardware".to_owned(), hardware)];
+        Passed { simulated: quote.simulated(), claims: Map::from_iter(claims) }
     });
     Ok(Appraisal { trace, unchecked, result: passed })
+}
+
+/// Verifies the TD quote over the runtime claims. Without collateral nothing vouches for the vTPM's key: anybody could
+/// have written the rest.
+fn td_quote(
+    arguments: &EvidenceVerifyArguments,
+    evidence: &AzureTdxEvidence,
+    now: Timestamp,
+    unchecked: &mut Unchecked,
+    trace: &mut Trace,
+) -> Result<Result<TdxClaims, Refusal>, Failure> {
+    const GIVEN: &str = "--collateral FILE, for the TD quote";
+    let given = if arguments.tdx.collateral.is_some() { GIVEN } else { "none" };
+    if let Err(refusal) = trace.compare(("TD collateral", reason::EVIDENCE_COLLATERAL), GIVEN, given) {
+        return Ok(Err(refusal));
+    }
+    let quote = trim(&evidence.td_quote).unwrap_or(&evidence.td_quote).to_vec();
+    let own = Quote::parse(&quote).ok().map(|quote| quote.report);
+    let policy = tdx::policy(arguments, own.as_ref(), unchecked)?;
+    let report_data = HclReport::parse(&evidence.hcl_report).map_err(malformed)?.report_data();
+    let evidence = TdxEvidence { cc_eventlog: None, quote };
+    Ok(verifier::verify_tdx(&evidence, &report_data, &policy, now, trace))
 }
 
 fn user_data(version: u32, unchecked: &mut Vec<(&'static str, &'static str)>) -> UserData {

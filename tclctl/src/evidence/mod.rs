@@ -51,7 +51,7 @@ pub(crate) fn verify(arguments: &EvidenceVerifyArguments, output: &Output) -> Re
         TeeArgument::Tdx => ("tdx", tdx::verify(arguments, now)?),
         TeeArgument::Tpm => ("tpm", tpm::verify(arguments)?),
         TeeArgument::AzSnpVtpm => ("az-snp-vtpm", azure::verify_snp(arguments, now)?),
-        TeeArgument::AzTdxVtpm => ("az-tdx-vtpm", azure::verify_tdx(arguments)?),
+        TeeArgument::AzTdxVtpm => ("az-tdx-vtpm", azure::verify_tdx(arguments, now)?),
     };
     let Appraisal { trace, unchecked, result } = appraisal;
     let skipped = |check: &&Check| check.passed && unchecked.iter().any(|(name, _)| *name == check.name);

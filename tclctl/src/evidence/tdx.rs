@@ -51,7 +51,7 @@ pub(super) fn verify(arguments: &EvidenceVerifyArguments, now: Timestamp) -> Res
 }
 
 /// The policy that the options make; `own` stands in for expectations that were not given.
-fn policy(
+pub(super) fn policy(
     arguments: &EvidenceVerifyArguments,
     own: Option<&TdReport>,
     unchecked: &mut Unchecked,
@@ -111,7 +111,7 @@ fn policy(
     })
 }
 
-fn claims(claims: &TdxClaims) -> Map<String, Value> {
+pub(super) fn claims(claims: &TdxClaims) -> Map<String, Value> {
     let mut out = report(claims.report());
     out.insert("tcb_status".to_owned(), json!(claims.tcb_status()));
     out.insert("advisories".to_owned(), json!(claims.advisories()));

@@ -108,11 +108,6 @@ const fn unavailable(detail: String) -> AttesterError {
     AttesterError::EvidenceUnavailable { detail }
 }
 
-/// Compares an initdata's digest with MRCONFIGID.
-fn compare_initdata(bound: Option<RegisterValue>, digest: &RegisterValue) -> Result<(), AttesterError> {
-    if bound == Some(*digest) { Ok(()) } else { Err(AttesterError::initdata(bound, Some(*digest))) }
-}
-
 impl<F: TsmFs, M: Measurements> Attester for TdxAttester<F, M> {
     fn tee(&self) -> Tee {
         Tee::Tdx
@@ -175,6 +170,6 @@ impl<F: TsmFs, M: Measurements> Attester for TdxAttester<F, M> {
     }
 
     fn bind_initdata(&self, digest: &RegisterValue) -> Result<(), AttesterError> {
-        compare_initdata(self.initdata_bound(), digest)
+        AttesterError::same_initdata(self.initdata_bound(), digest)
     }
 }

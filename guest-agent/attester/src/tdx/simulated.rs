@@ -11,7 +11,7 @@ use protocols::kbs::{self, TdxEvidence, Tee};
 use protocols::register::{HashAlg, RegisterKind, RegisterValue};
 use simulated_tee::tdx::{Body, Machine, Params};
 
-use super::{compare_initdata, unavailable};
+use super::unavailable;
 use crate::event_log::{DirIo, LogIo as _};
 use crate::{Attester, AttesterError, RegisterInfo};
 
@@ -110,6 +110,6 @@ impl Attester for SimulatedTdxAttester {
     }
 
     fn bind_initdata(&self, digest: &RegisterValue) -> Result<(), AttesterError> {
-        compare_initdata(self.initdata_bound(), digest)
+        AttesterError::same_initdata(self.initdata_bound(), digest)
     }
 }
