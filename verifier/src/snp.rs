@@ -38,7 +38,7 @@ use std::sync::Arc;
 use protocols::environment::Environment;
 use protocols::kbs::{SnpCertificate, SnpEvidence};
 use protocols::reason::{self, Code, Refusal};
-use protocols::snp::{Fields, Report, SIG_ALGO_ECDSA_P384_SHA384, SigningKey};
+use protocols::snp::{Fields, Report, SIG_ALGO_ECDSA_P384_SHA384, SigningKey, SnpError};
 use protocols::time::Timestamp;
 use ring::signature::{ECDSA_P384_SHA384_FIXED, UnparsedPublicKey};
 use subtle::ConstantTimeEq as _;
@@ -138,9 +138,7 @@ pub fn verify_snp(
     now: Timestamp,
     trace: &mut Trace,
 ) -> Result<SnpClaims, Refusal> {
-    let report = Report::from_json(&evidence.attestation_report)
-        .map_err(|error| refuse(reason::EVIDENCE_MALFORMED, "an SNP attestation report", error.to_string()));
-    let report = trace.outcome(("report", reason::EVIDENCE_MALFORMED), report, well_formed)?;
+    let report = read(Report::from_json(&evidence.attestation_report), trace)?;
     let certificates = evidence.cert_chain.as_deref().unwrap_or_default();
     verify_report_and_chain(report, certificates, report_data, policy, now, trace)
 }
@@ -153,11 +151,11 @@ pub(crate) fn verify_snp_by(
     now: Timestamp,
     vek: impl FnOnce(&[SnpCertificate], SigningKey) -> Result<Arc<VerifiedVek>, Refusal>,
 ) -> Result<SnpClaims, Refusal> {
-    let report = Report::from_json(&evidence.attestation_report)
-        .map_err(|error| refuse(reason::EVIDENCE_MALFORMED, "an SNP attestation report", error.to_string()))?;
-    let key = signing_key(&report, &mut Trace::off())?;
+    let mut unseen = Trace::off();
+    let report = read(Report::from_json(&evidence.attestation_report), &mut unseen)?;
+    let key = signing_key(&report, &mut unseen)?;
     let vek = vek(evidence.cert_chain.as_deref().unwrap_or_default(), key)?;
-    verify_report(report, &vek, report_data, policy, now, &mut Trace::off())
+    verify_signed(report, key, &vek, report_data, policy, now, &mut unseen)
 }
 
 /// As [`verify_snp`], for the report's 1184 bytes and the certificates beside it.
@@ -172,14 +170,16 @@ pub fn verify_snp_bytes(
     now: Timestamp,
     trace: &mut Trace,
 ) -> Result<SnpClaims, Refusal> {
-    let report = Report::parse(report)
-        .map_err(|error| refuse(reason::EVIDENCE_MALFORMED, "an SNP attestation report", error.to_string()));
-    let report = trace.outcome(("report", reason::EVIDENCE_MALFORMED), report, well_formed)?;
+    let report = read(Report::parse(report), trace)?;
     verify_report_and_chain(report, certificates, report_data, policy, now, trace)
 }
 
-fn well_formed(report: &Report) -> (String, String) {
-    ("an SNP attestation report".to_owned(), format!("version {}", report.fields().version))
+fn read(report: Result<Report, SnpError>, trace: &mut Trace) -> Result<Report, Refusal> {
+    const EXPECTED: &str = "an SNP attestation report";
+    let report = report.map_err(|error| refuse(reason::EVIDENCE_MALFORMED, EXPECTED, error.to_string()));
+    trace.outcome(("report", reason::EVIDENCE_MALFORMED), report, |report| {
+        (EXPECTED.to_owned(), format!("version {}", report.fields().version))
+    })
 }
 
 fn verify_report_and_chain(
