@@ -8,9 +8,7 @@ use protocols::environment::Environment;
 use serde::Deserialize;
 
 use crate::sev::SevPaths;
-use crate::{
-    Attester, AttesterError, SevAttester, SimulatedSnpAttester, SimulatedTdxAttester, TdxAttester, TpmAttester,
-};
+use crate::{Attester, AttesterError, SevAttester, TdxAttester, TpmAttester};
 
 /// The PCR extended by default; it resets only with the platform.
 pub const DEFAULT_PCR: u32 = 14;
@@ -143,10 +141,10 @@ pub fn open(
         AttesterConfig::Tdx {} => Arc::new(TdxAttester::open()?),
         AttesterConfig::Snp { vmpl } => Arc::new(SevAttester::open(SevPaths::default().source()?, *vmpl, state_dir)?),
         AttesterConfig::SimulatedSnp { pki, initdata } => {
-            Arc::new(SimulatedSnpAttester::open(pki, initdata.as_deref(), state_dir)?)
+            Arc::new(SevAttester::simulated(pki, initdata.as_deref(), state_dir)?)
         }
         AttesterConfig::SimulatedTdx { pki, initdata } => {
-            Arc::new(SimulatedTdxAttester::open(pki, initdata.as_deref(), state_dir)?)
+            Arc::new(TdxAttester::simulated(pki, initdata.as_deref(), state_dir)?)
         }
     })
 }

@@ -106,6 +106,11 @@ impl AttesterError {
         if bound == Some(*digest) { Ok(()) } else { Err(Self::initdata(bound, Some(*digest))) }
     }
 
+    /// The bytes of a file that configuration names.
+    pub(crate) fn configured(path: &std::path::Path) -> Result<Vec<u8>, Self> {
+        std::fs::read(path).map_err(|error| Self::Config { detail: format!("{}: {error}", path.display()) })
+    }
+
     pub(crate) fn initdata(expected: Option<RegisterValue>, actual: Option<RegisterValue>) -> Self {
         let shown = |digest: Option<RegisterValue>| digest.map_or_else(|| "none".to_owned(), |d| d.to_string());
         Self::Initdata { expected: shown(expected), actual: shown(actual) }

@@ -9,7 +9,6 @@ mod error;
 pub mod event_log;
 pub mod fault;
 pub mod sev;
-mod snp;
 mod software;
 pub mod tdx;
 mod tpm;
@@ -26,8 +25,7 @@ pub use config::{AttesterConfig, DEFAULT_PCR, TpmAddress, open};
 pub use error::{AttesterError, Poison};
 pub use event_log::{Appended, EventLog, InitFacts, Opened};
 pub use sev::SevAttester;
-pub use snp::SimulatedSnpAttester;
-pub use tdx::{SimulatedTdxAttester, TdxAttester};
+pub use tdx::TdxAttester;
 pub use tpm::TpmAttester;
 
 /// The measurement register of a platform.

@@ -1,6 +1,7 @@
 //! An SEV-SNP guest: reports through configfs-tsm or, on older kernels, `/dev/sev-guest`; a register kept in
 //! software, because the hardware has none.
 
+mod simulated;
 mod source;
 
 use std::path::{Path, PathBuf};
@@ -65,13 +66,14 @@ pub struct SevAttester {
 
 impl SevAttester {
     /// Asks for a first report, at `vmpl`, to learn the guest's identity and HOST_DATA. The register lies in
-    /// `<state dir>/snp`, which lasts as long as the boot.
+    /// `<state dir>/snp` (`simulated-snp` where the source is), which lasts as long as the boot.
     ///
     /// # Errors
     /// [`AttesterError::EvidenceUnavailable`] where the platform gives no report,
     /// [`AttesterError::RegisterUnavailable`] where the state cannot be read.
     pub fn open(source: Box<dyn ReportSource>, vmpl: u32, state_dir: &Path) -> Result<Self, AttesterError> {
-        let register = SoftwareRegister::open(&state_dir.join("snp"))?;
+        let state = if source.simulated() { simulated::STATE } else { "snp" };
+        let register = SoftwareRegister::open(&state_dir.join(state))?;
         // Of no use to anybody else: nothing here is secret, and no binding is of this form.
         let (report, _) = ask(source.as_ref(), &[0; 64], vmpl)?;
         let fields = report.fields();
@@ -107,7 +109,7 @@ impl Attester for SevAttester {
     }
 
     fn register(&self) -> RegisterInfo {
-        SoftwareRegister::info(false)
+        SoftwareRegister::info(self.source.simulated())
     }
 
     fn register_start(&self) -> Result<RegisterValue, AttesterError> {

@@ -40,18 +40,6 @@ impl SoftwareRegister {
             .ok_or_else(|| refused("the digest is not of the register's algorithm".to_owned()))?;
         state.replace(REGISTER, after.as_bytes()).map_err(|error| refused(format!("software register: {error}")))
     }
-
-    /// 32 bytes that are drawn once and kept beside the register.
-    pub(crate) fn drawn_once(&self, name: &str) -> Result<[u8; 32], AttesterError> {
-        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(bytes) = state.read(name).map_err(|error| unavailable(&error))? {
-            return bytes.try_into().map_err(|_| malformed(name));
-        }
-        let mut drawn = [0; 32];
-        getrandom::fill(&mut drawn).map_err(|error| malformed(&error.to_string()))?;
-        state.replace(name, &drawn).map_err(|error| unavailable(&error))?;
-        Ok(drawn)
-    }
 }
 
 fn read(state: &DirIo) -> Result<RegisterValue, AttesterError> {

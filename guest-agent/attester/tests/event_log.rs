@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use attester::event_log::DirIo;
 use attester::fault::{Fault, FaultyAttester, FaultyIo};
-use attester::{Attester, AttesterError, EventLog, InitFacts, Opened, Poison, SimulatedSnpAttester};
+use attester::{Attester, AttesterError, EventLog, InitFacts, Opened, Poison, SevAttester};
 use common::{By, Swtpm, facts, simulated};
 use protocols::digest::{Sha256Digest, Sha384Digest};
 use protocols::environment::Environment;
@@ -38,7 +38,7 @@ impl Run {
         Self { dir: tempfile::tempdir().unwrap() }
     }
 
-    fn attester(&self) -> SimulatedSnpAttester {
+    fn attester(&self) -> SevAttester {
         simulated(self.dir.path())
     }
 

@@ -3,7 +3,7 @@
 
 mod common;
 
-use attester::{Attester as _, AttesterConfig, AttesterError, SimulatedSnpAttester};
+use attester::{Attester as _, AttesterConfig, AttesterError, SevAttester};
 use common::{pki, simulated};
 use protocols::digest::{Sha256Digest, Sha384Digest};
 use protocols::environment::Environment;
@@ -14,7 +14,7 @@ use protocols::register::{HashAlg, RegisterKind};
 use protocols::snp::{POLICY_DEBUG, POLICY_MIGRATE_MA, Report};
 use simulated_tee::Pki;
 
-fn report(attester: &SimulatedSnpAttester, binding: &Sha384Digest) -> (Report, Vec<(String, Vec<u8>)>) {
+fn report(attester: &SevAttester, binding: &Sha384Digest) -> (Report, Vec<(String, Vec<u8>)>) {
     let evidence: SnpEvidence = serde_json::from_value(attester.evidence(binding).unwrap()).unwrap();
     let chain = evidence.cert_chain.unwrap().into_iter().map(|entry| (entry.cert_type, entry.data)).collect();
     (Report::from_json(&evidence.attestation_report).unwrap(), chain)
@@ -54,7 +54,7 @@ fn initdata_is_bound_by_its_whole_digest() {
     let dir = tempfile::tempdir().unwrap();
     let initdata = dir.path().join("initdata.toml");
     std::fs::write(&initdata, "algorithm = \"sha256\"\n").unwrap();
-    let attester = SimulatedSnpAttester::open(pki(), Some(&initdata), dir.path()).unwrap();
+    let attester = SevAttester::simulated(pki(), Some(&initdata), dir.path()).unwrap();
     let digest = Sha256Digest::of(b"algorithm = \"sha256\"\n");
     assert_eq!(attester.initdata_bound(), Some(digest.into()));
     attester.bind_initdata(&digest.into()).unwrap();
@@ -63,7 +63,7 @@ fn initdata_is_bound_by_its_whole_digest() {
     assert!(simulated(dir.path()).bind_initdata(&digest.into()).is_err(), "a chip that was launched with none");
     assert_eq!(report(&attester, &Sha384Digest::of(b"")).0.fields().host_data, *digest.as_bytes());
 
-    let missing = SimulatedSnpAttester::open(pki(), Some(&dir.path().join("none")), dir.path()).unwrap_err();
+    let missing = SevAttester::simulated(pki(), Some(&dir.path().join("none")), dir.path()).unwrap_err();
     assert!(matches!(missing, AttesterError::Config { .. }), "missing initdata is never no initdata: {missing}");
 }
 
@@ -95,7 +95,7 @@ fn a_register_of_another_size_is_no_register() {
     assert_eq!(attester.read_register().unwrap_err().code(), reason::REGISTER_UNAVAILABLE);
     assert!(attester.extend(&HashAlg::Sha384.zero()).is_err());
     std::fs::write(dir.path().join("simulated-snp/report-id"), [0; 31]).unwrap();
-    let refused = SimulatedSnpAttester::open(pki(), None, dir.path()).unwrap_err();
+    let refused = SevAttester::simulated(pki(), None, dir.path()).unwrap_err();
     assert_eq!(refused.code(), reason::REGISTER_UNAVAILABLE);
 }
 

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use attester::tdx::{FakeMeasurements, Measurements as _, Sysfs, TdxAttester};
 use attester::tsm::fake::{FakeConfigfs, Trouble};
 use attester::tsm::{PROVIDER_SNP, PROVIDER_TDX, Tsm};
-use attester::{Attester as _, AttesterConfig, AttesterError, SimulatedTdxAttester, open};
+use attester::{Attester as _, AttesterConfig, AttesterError, open};
 use protocols::digest::{Sha256Digest, Sha384Digest};
 use protocols::environment::Environment;
 use protocols::guest::GuestId;
@@ -223,7 +223,7 @@ fn the_simulated_platform_quotes_its_own_register() {
     simulated_tee::tdx::Machine::create(&pki).unwrap();
     let initdata = dir.path().join("initdata.toml");
     std::fs::write(&initdata, "algorithm = \"sha384\"\n").unwrap();
-    let attester = SimulatedTdxAttester::open(&pki, Some(&initdata), &state).unwrap();
+    let attester = TdxAttester::simulated(&pki, Some(&initdata), &state).unwrap();
     let info = attester.register();
     assert_eq!((attester.tee(), info.kind, info.mr, info.simulated), (Tee::Tdx, RegisterKind::Rtmr, 4, true));
     let record = RegisterValue::Sha384(Sha384Digest::of(b"record"));
@@ -231,7 +231,7 @@ fn the_simulated_platform_quotes_its_own_register() {
     assert!(attester.extend(&RegisterValue::Sha256(Sha256Digest::of(b"record"))).is_err());
 
     // The same boot in another process.
-    let attester = SimulatedTdxAttester::open(&pki, Some(&initdata), &state).unwrap();
+    let attester = TdxAttester::simulated(&pki, Some(&initdata), &state).unwrap();
     let register = attester.read_register().unwrap();
     assert_eq!(Some(register), HashAlg::Sha384.zero().extend(&record));
     let binding = Sha384Digest::of(b"binding");

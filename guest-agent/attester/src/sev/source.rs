@@ -17,6 +17,9 @@ pub struct Reported {
 
 /// Where reports come from. Blocking.
 pub trait ReportSource: Debug + Send + Sync {
+    /// Whether no hardware stands behind it.
+    fn simulated(&self) -> bool;
+
     /// A report over 64 bytes at a privilege level (VMPL).
     ///
     /// # Errors
@@ -25,6 +28,10 @@ pub trait ReportSource: Debug + Send + Sync {
 }
 
 impl<F: TsmFs> ReportSource for Tsm<F> {
+    fn simulated(&self) -> bool {
+        false
+    }
+
     fn report(&self, data: &[u8; 64], vmpl: u32) -> Result<Reported, AttesterError> {
         let report = Self::report(self, PROVIDER_SNP, data, Ask { privlevel: Some(vmpl), auxblob: true })?;
         Ok(Reported { report: report.outblob, certificates: report.auxblob.unwrap_or_default() })
@@ -46,6 +53,10 @@ impl GuestDevice {
 }
 
 impl ReportSource for GuestDevice {
+    fn simulated(&self) -> bool {
+        false
+    }
+
     fn report(&self, data: &[u8; 64], vmpl: u32) -> Result<Reported, AttesterError> {
         let answer = sys::sev_guest::extended_report(&self.path, data, vmpl).map_err(|error| {
             AttesterError::EvidenceUnavailable { detail: format!("{}: {error}", self.path.display()) }

@@ -11,8 +11,16 @@ use protocols::digest::Sha384Digest;
 /// Where the kernel shows the registers.
 pub const ROOT: &str = "/sys/devices/virtual/misc/tdx_guest/measurements";
 
+pub(super) const RTMR3: &str = "rtmr3:sha384";
+pub(super) const MRCONFIGID: &str = "mrconfigid";
+/// RTMR0 to RTMR2.
+pub(super) const RTMR: [&str; 3] = ["rtmr0:sha384", "rtmr1:sha384", "rtmr2:sha384"];
+
 /// Registers by their files' names: `mrtd:sha384`, `rtmr0:sha384` to `rtmr3:sha384`, `mrconfigid`.
 pub trait Measurements: Debug + Send + Sync {
+    /// Whether no hardware stands behind them.
+    fn simulated(&self) -> bool;
+
     /// Whether there are any.
     fn is_present(&self) -> bool;
 
@@ -44,6 +52,10 @@ impl Sysfs {
 }
 
 impl Measurements for Sysfs {
+    fn simulated(&self) -> bool {
+        false
+    }
+
     fn is_present(&self) -> bool {
         self.root.is_dir()
     }
@@ -90,6 +102,10 @@ impl FakeMeasurements {
 }
 
 impl Measurements for FakeMeasurements {
+    fn simulated(&self) -> bool {
+        self.real.simulated()
+    }
+
     fn is_present(&self) -> bool {
         self.real.is_present()
     }

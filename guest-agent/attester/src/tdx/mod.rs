@@ -19,16 +19,15 @@ use protocols::tcg_log::{MAX_LOG, TcgLog};
 use protocols::tdx::{Quote, trim};
 
 pub use measurements::{FakeMeasurements, Measurements, ROOT as MEASUREMENTS, Sysfs};
-pub use simulated::SimulatedTdxAttester;
+pub use simulated::SimulatedTd;
+
+use measurements::{MRCONFIGID, RTMR, RTMR3};
 
 use crate::tsm::{self, Ask, Configfs, PROVIDER_TDX, Tsm, TsmFs};
 use crate::{Attester, AttesterError, RegisterInfo};
 
 /// The firmware's log as the kernel hands it on.
 pub const CCEL: &str = "/sys/firmware/acpi/tables/data/CCEL";
-const RTMR3: &str = "rtmr3:sha384";
-const BOOT_RTMRS: [&str; 3] = ["rtmr0:sha384", "rtmr1:sha384", "rtmr2:sha384"];
-const MRCONFIGID: &str = "mrconfigid";
 
 /// A TDX guest.
 #[derive(Debug)]
@@ -114,7 +113,12 @@ impl<F: TsmFs, M: Measurements> Attester for TdxAttester<F, M> {
     }
 
     fn register(&self) -> RegisterInfo {
-        RegisterInfo { kind: RegisterKind::Rtmr, mr: MR_RTMR3, alg: HashAlg::Sha384, simulated: false }
+        RegisterInfo {
+            kind: RegisterKind::Rtmr,
+            mr: MR_RTMR3,
+            alg: HashAlg::Sha384,
+            simulated: self.registers.simulated(),
+        }
     }
 
     fn register_start(&self) -> Result<RegisterValue, AttesterError> {
@@ -153,7 +157,7 @@ impl<F: TsmFs, M: Measurements> Attester for TdxAttester<F, M> {
     }
 
     fn guest(&self, boot_nonce: &[u8; 32]) -> Result<GuestId, AttesterError> {
-        let [firmware, loader, kernel] = BOOT_RTMRS;
+        let [firmware, loader, kernel] = RTMR;
         Ok(GuestId::of_tdx(&[self.read(firmware)?, self.read(loader)?, self.read(kernel)?], boot_nonce))
     }
 

@@ -8,7 +8,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use attester::{InitFacts, SimulatedSnpAttester, TpmAddress, TpmAttester};
+use attester::{InitFacts, SevAttester, TpmAddress, TpmAttester};
 use protocols::digest::Sha256Digest;
 use protocols::environment::Environment;
 use protocols::register::RegisterValue;
@@ -190,8 +190,8 @@ pub fn pki() -> &'static Path {
     })
 }
 
-pub fn simulated(state: &Path) -> SimulatedSnpAttester {
-    SimulatedSnpAttester::open(pki(), None, state).unwrap()
+pub fn simulated(state: &Path) -> SevAttester {
+    SevAttester::simulated(pki(), None, state).unwrap()
 }
 
 pub fn facts() -> InitFacts {
