@@ -206,7 +206,10 @@ const ROWS: &[(&str, &str, Change)] = &[
         c.fields.reported_tcb.microcode -= 1;
         c.endorse(8, TCB.microcode - 1);
     }),
-    ("a higher minimum", "evidence.tcb", |c| c.minimum.snp += 1),
+    ("a higher minimum of the boot loader", "evidence.tcb", |c| c.minimum.bootloader += 1),
+    ("a higher minimum of the PSP system", "evidence.tcb", |c| c.minimum.tee += 1),
+    ("a higher minimum of the SNP firmware", "evidence.tcb", |c| c.minimum.snp += 1),
+    ("a higher minimum of the microcode", "evidence.tcb", |c| c.minimum.microcode += 1),
     ("a chip that is not listed", "evidence.chip", |c| c.policy.chips = AllowedChips::Listed(vec![[0xC2; 64]])),
     ("no chip listed", "evidence.chip", |c| c.policy.chips = AllowedChips::Listed(vec![])),
     ("first byte of the measurement", "evidence.measurement", |c| c.fields.measurement[0] ^= 1),
@@ -241,6 +244,7 @@ const VLEK_ROWS: &[(&str, &str, Change)] = &[
 ];
 
 const TURIN_ROWS: &[(&str, &str, Change)] = &[
+    ("a higher minimum of the FMC", "evidence.tcb", |c| c.minimum.fmc = Some(5)),
     ("endorsed FMC", "evidence.endorsement", |c| c.endorse(9, 5)),
     ("reported FMC", "evidence.endorsement", |c| c.fields.reported_tcb.fmc = Some(5)),
     ("current FMC", "evidence.tcb", |c| c.fields.current_tcb.fmc = Some(3)),
