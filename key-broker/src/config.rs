@@ -47,6 +47,9 @@ pub struct Config {
     pub challenge_seconds: u64,
     /// Seconds a session lasts, 1 to 86400.
     pub token_seconds: u64,
+    /// Seconds for which what a registry says of golden values and revocations is used again, 0 to 3600: the longest a
+    /// revocation takes to be noticed here. 0 asks for every decision.
+    pub revocation_seconds: u64,
     /// File with the administrator's bearer token; absent: administration is refused.
     pub admin_token: Option<PathBuf>,
     /// The attestor's own signers, never those a guest names.
@@ -148,6 +151,8 @@ pub struct Settings {
     pub challenge_seconds: u64,
     /// Seconds a session lasts.
     pub token_seconds: u64,
+    /// Seconds for which a registry's answer is used again.
+    pub revocation_seconds: u64,
     /// SHA-256 of the administrator's token; `None`: administration is refused.
     pub admin: Option<Sha256Digest>,
     /// The attestor's own signers.
@@ -197,6 +202,9 @@ impl Config {
         if !(1..=86_400).contains(&self.token_seconds) {
             return Err(value("token_seconds", "must be from 1 to 86400"));
         }
+        if self.revocation_seconds > 3600 {
+            return Err(value("revocation_seconds", "must be from 0 to 3600"));
+        }
         if self.policy.registers.is_empty() {
             return Err(value("policy.registers", "names no kind of register, so nothing could ever attest"));
         }
@@ -229,6 +237,7 @@ impl Config {
             signing,
             challenge_seconds: self.challenge_seconds,
             token_seconds: self.token_seconds,
+            revocation_seconds: self.revocation_seconds,
             admin,
             signers,
             evidence,

@@ -32,6 +32,7 @@ store = "{directory}/broker.redb"
 signing_key = "{directory}/signing.pem"
 challenge_seconds = 120
 token_seconds = 300
+revocation_seconds = 0
 admin_token = "{directory}/admin.token"
 
 [[signers]]
@@ -94,7 +95,7 @@ fn what_is_left_out_is_not_trusted() {
     let path = files.directory.path().join("admin.token").display().to_string();
     let no_admin = files.settings(|text| text.replace(&format!("admin_token = \"{path}\"\n"), "")).unwrap();
     assert!(no_admin.admin.is_none());
-    for field in ["signing_key", "listen", "store", "challenge_seconds", "token_seconds"] {
+    for field in ["signing_key", "listen", "store", "challenge_seconds", "token_seconds", "revocation_seconds"] {
         let without =
             |text: String| text.lines().filter(|line| !line.starts_with(field)).collect::<Vec<_>>().join("\n");
         assert!(files.refused(without).contains(field), "{field}");
@@ -140,6 +141,8 @@ fn unknown_fields_and_unusable_values_are_named() {
     assert!(
         files.refused(|text| text.replace("token_seconds = 300", "token_seconds = 86401")).contains("token_seconds")
     );
+    let late = |text: String| text.replace("revocation_seconds = 0", "revocation_seconds = 3601");
+    assert!(files.refused(late).contains("revocation_seconds"));
     assert!(files.refused(|text| text.replace("tpm-listed", "tpm")).contains("tpm"));
     assert!(files.refused(|text| text.replace("[[tpm.ak]]", "[tpm]\npcr = 16\n[[tpm.ak]]")).contains("tpm.pcr"));
     let measured = |text: String| text + "\n[snp]\nmeasurements = [\"00\"]\n";

@@ -4,6 +4,7 @@ use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::{Parser, Subcommand};
@@ -63,7 +64,8 @@ fn main() -> anyhow::Result<()> {
 
 async fn run(settings: key_broker::config::Settings) -> anyhow::Result<()> {
     let store = Arc::new(EmbeddedStore::open(&settings.store)?);
-    let registry = Arc::new(SparingRegistry::new(HttpRegistry::new(settings.registry.clone())?));
+    let reuse = Duration::from_secs(settings.revocation_seconds);
+    let registry = Arc::new(SparingRegistry::new(HttpRegistry::new(settings.registry.clone())?).reusing(reuse));
     let listener = TcpListener::bind(settings.listen).await.with_context(|| settings.listen.to_string())?;
     if !settings.listen.ip().is_loopback() {
         tracing::warn!("listening beyond loopback without TLS: put a TLS front before it");

@@ -26,7 +26,7 @@ fn configuration(directory: &Path) -> String {
     let file = directory.join("broker.toml");
     let text = format!(
         "environment = \"development\"\nlisten = \"127.0.0.1:0\"\nstore = \"{0}/broker.redb\"\n\
-         signing_key = \"{key}\"\nchallenge_seconds = 60\ntoken_seconds = 60\n\
+         signing_key = \"{key}\"\nchallenge_seconds = 60\ntoken_seconds = 60\nrevocation_seconds = 0\n\
          [[signers]]\nissuer = \"a\"\nkey = \"\"\"{public}\"\"\"\nmin_version = 1\nrevocations = \"optional\"\n\
          [policy]\nregisters = [\"software\"]\n",
         directory.display()

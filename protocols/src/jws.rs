@@ -3,9 +3,10 @@
 //! ECDSA gives every signature a twin, (r, -s), that anyone can compute. Receipts are chained by the hash of the
 //! whole token, so only the one with the lower s is written and read: nobody on the way can change that hash.
 
-use p256::ecdsa::signature::Signer as _;
-use ring::signature::{ECDSA_P256_SHA256_FIXED, UnparsedPublicKey};
+use ring::rand::SystemRandom;
+use ring::signature::{ECDSA_P256_SHA256_FIXED, ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, UnparsedPublicKey};
 use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
 
 use crate::encoding::{b64url, un_b64url};
 
@@ -46,9 +47,19 @@ pub fn sign<T: Serialize>(
     let header = serde_json::to_vec(&header).map_err(|_| JwsError::Malformed("header"))?;
     let claims = serde_json::to_vec(claims).map_err(|_| JwsError::Malformed("claims"))?;
     let input = format!("{}.{}", b64url(&header), b64url(&claims));
-    let signature: p256::ecdsa::Signature = key.sign(input.as_bytes());
-    let signature = signature.normalize_s();
-    Ok(format!("{input}.{}", b64url(&signature.to_bytes())))
+    let signature = signature(input.as_bytes(), key).ok_or(JwsError::Malformed("key"))?;
+    Ok(format!("{input}.{}", b64url(&signature.normalize_s().to_bytes())))
+}
+
+/// As for verifying, `ring` takes a fifth of the time, with its check of the key; its nonce mixes key and message with
+/// what the system's random generator gives.
+fn signature(message: &[u8], key: &p256::ecdsa::SigningKey) -> Option<p256::ecdsa::Signature> {
+    let random = SystemRandom::new();
+    let secret = Zeroizing::new(key.to_bytes());
+    let public = key.verifying_key().to_sec1_point(false);
+    let algorithm = &ECDSA_P256_SHA256_FIXED_SIGNING;
+    let pair = EcdsaKeyPair::from_private_key_and_public_key(algorithm, &secret, public.as_bytes(), &random).ok()?;
+    p256::ecdsa::Signature::from_slice(pair.sign(&random, message).ok()?.as_ref()).ok()
 }
 
 /// Checks header, type and signature, and gives the claims.

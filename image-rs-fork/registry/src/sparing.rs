@@ -2,13 +2,14 @@
 //! asked for once.
 //!
 //! What is kept is bytes whose digest was compared, for the repository they came from, never a judgement. What a name
-//! stands for (tags, lists of referrers) is asked for every time: an answer is shared only with those who asked before its
-//! request began.
+//! stands for (tags, lists of referrers) is asked for every time, and an answer shared only with those who asked before
+//! its request began; unless the caller sets a time for which it may be used again. A failure is never used again, nor is
+//! that nothing refers to a subject: what is missed is often pushed a moment later.
 
 use std::collections::HashMap;
 use std::hash::Hash;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -23,6 +24,8 @@ use crate::storage::{BlobStream, ManifestBytes, Registry};
 const MAX_DOCUMENT: usize = 128 * 1024;
 /// The most bytes kept; the least recently used make room.
 const MAX_KEPT: usize = 1024 * 1024;
+/// The most answers to names kept for a second use.
+const MAX_NAMES: usize = 1024;
 
 /// Asks `R`, and keeps what has a digest.
 #[derive(Debug)]
@@ -40,6 +43,14 @@ impl<R: Registry> SparingRegistry<R> {
         Self { inner, kept: Mutex::default(), tags: Shared::default(), referrers: Shared::default() }
     }
 
+    /// Uses what names stand for again for `time` after it was asked for.
+    #[must_use]
+    pub fn reusing(mut self, time: Duration) -> Self {
+        self.tags.reuse = time;
+        self.referrers.reuse = time;
+        self
+    }
+
     fn kept(&self) -> MutexGuard<'_, Kept> {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -51,7 +62,8 @@ impl<R: Registry> Registry for SparingRegistry<R> {
         let digest = match target {
             Target::Tag(tag) => {
                 let asked = self.inner.manifest(repository, target);
-                return self.tags.ask((repository.clone(), tag.clone()), asked).await;
+                let lasts = |answer: &Result<_, _>| matches!(answer, Ok(_) | Err(RegistryError::NotFound { .. }));
+                return self.tags.ask((repository.clone(), tag.clone()), asked, lasts).await;
             }
             Target::Digest(digest) => *digest,
         };
@@ -82,7 +94,8 @@ impl<R: Registry> Registry for SparingRegistry<R> {
         artifact_type: &str,
     ) -> Result<Vec<Descriptor>, RegistryError> {
         let asked = self.inner.referrers(repository, subject, artifact_type);
-        self.referrers.ask((repository.clone(), *subject, artifact_type.to_owned()), asked).await
+        let lasts = |answer: &Result<Vec<_>, _>| answer.as_ref().is_ok_and(|found| !found.is_empty());
+        self.referrers.ask((repository.clone(), *subject, artifact_type.to_owned()), asked, lasts).await
     }
 
     fn lookaside(&self, repository: &Repository) -> Option<String> {
@@ -161,23 +174,34 @@ impl Kept {
 /// The last answer to one question, and when its request began. Locked while a request is under way.
 type Turn<V> = tokio::sync::Mutex<Option<(Instant, Result<V, RegistryError>)>>;
 
-/// Questions that are being asked.
+/// Questions that are being asked, and answers that may be used again.
 #[derive(Debug)]
 struct Shared<K, V> {
     turns: Mutex<HashMap<K, Arc<Turn<V>>>>,
+    answered: Mutex<HashMap<K, (Instant, Result<V, RegistryError>)>>,
+    reuse: Duration,
 }
 
 impl<K, V> Default for Shared<K, V> {
     fn default() -> Self {
-        Self { turns: Mutex::default() }
+        Self { turns: Mutex::default(), answered: Mutex::default(), reuse: Duration::ZERO }
     }
 }
 
 impl<K: Eq + Hash + Clone, V: Clone> Shared<K, V> {
-    /// The answer to `question`, which is asked unless somebody has begun to ask it since this call.
-    async fn ask(&self, key: K, question: impl Future<Output = Result<V, RegistryError>>) -> Result<V, RegistryError> {
+    /// The answer to `question`, which is asked unless somebody has begun to ask it since this call, or so shortly
+    /// before that the answer may be used again, if it `lasts`.
+    async fn ask(
+        &self,
+        key: K,
+        question: impl Future<Output = Result<V, RegistryError>>,
+        lasts: impl FnOnce(&Result<V, RegistryError>) -> bool,
+    ) -> Result<V, RegistryError> {
         let called = Instant::now();
-        let place = Place::take(&self.turns, key);
+        if let Some(answer) = self.answered(&key, called) {
+            return answer;
+        }
+        let place = Place::take(&self.turns, key.clone());
         let mut last = place.turn.lock().await;
         if let Some((began, answer)) = &*last
             && *began >= called
@@ -187,7 +211,26 @@ impl<K: Eq + Hash + Clone, V: Clone> Shared<K, V> {
         let began = Instant::now();
         let answer = question.await;
         *last = Some((began, answer.clone()));
+        if !self.reuse.is_zero() && lasts(&answer) {
+            self.remember(key, began, answer.clone());
+        }
         answer
+    }
+
+    fn answered(&self, key: &K, now: Instant) -> Option<Result<V, RegistryError>> {
+        let answered = self.answered.lock().unwrap_or_else(PoisonError::into_inner);
+        let (began, answer) = answered.get(key)?;
+        (now.saturating_duration_since(*began) < self.reuse).then(|| answer.clone())
+    }
+
+    fn remember(&self, key: K, began: Instant, answer: Result<V, RegistryError>) {
+        let mut answered = self.answered.lock().unwrap_or_else(PoisonError::into_inner);
+        if answered.len() >= MAX_NAMES {
+            answered.retain(|_, (began, _)| began.elapsed() < self.reuse);
+        }
+        if answered.len() < MAX_NAMES || answered.contains_key(&key) {
+            answered.insert(key, (began, answer));
+        }
     }
 }
 

@@ -89,6 +89,7 @@ store = "{directory}/broker.redb"
 signing_key = "{directory}/signing.pem"
 challenge_seconds = 120
 token_seconds = 300
+revocation_seconds = 0
 admin_token = "{directory}/admin.token"
 
 [[signers]]

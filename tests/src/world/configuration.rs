@@ -28,6 +28,7 @@ signing_key = "{0}/attestor.pem"
 admin_token = "{0}/admin.token"
 challenge_seconds = 120
 token_seconds = 300
+revocation_seconds = 0
 [registry]
 plain_http = ["{1}"]
 [policy]

@@ -64,10 +64,13 @@ impl Settings {
 
     fn world(&self) -> World {
         let mut options = Options { tee: self.tee, state_kib: TMPFS_KIB, images_kib: TMPFS_KIB, ..Options::default() };
+        // As in the documented configuration.
+        options.broker = |broker| _ = broker.insert("revocation_seconds".into(), 5.into());
         if self.store_in_memory {
             options.broker = |broker| {
                 let path = format!("/dev/shm/tcl-bench-{}.redb", std::process::id());
                 broker.insert("store".into(), path.into());
+                broker.insert("revocation_seconds".into(), 5.into());
             };
         }
         kata::world(options)

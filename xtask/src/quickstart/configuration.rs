@@ -33,6 +33,7 @@ signing_key = "{folder}/attestor.pem"
 admin_token = "{folder}/admin.token"
 challenge_seconds = 120
 token_seconds = 300
+revocation_seconds = 5
 
 [[signers]]
 issuer = "release@example.com"

@@ -123,6 +123,38 @@ async fn what_a_name_stands_for_is_asked_every_time() {
 }
 
 #[tokio::test]
+async fn an_answer_is_used_again_for_as_long_as_was_set() {
+    let registry = Counting::new(b"").reusing(Duration::from_secs(3600));
+    for _ in 0..3 {
+        assert_eq!(registry.manifest(&repository("a"), &tag()).await.unwrap().bytes, "1");
+    }
+    assert_eq!(registry.manifest(&repository("b"), &tag()).await.unwrap().bytes, "2", "of that repository alone");
+    let before = Instant::now().checked_sub(Duration::from_secs(3600)).unwrap();
+    registry.tags.answered.lock().unwrap().values_mut().for_each(|(began, _)| *began = before);
+    assert_eq!(registry.manifest(&repository("a"), &tag()).await.unwrap().bytes, "3", "its time is over");
+    // Nothing was there: asked again.
+    for number in 4..6 {
+        let answer = registry.referrers(&repository("a"), &Sha256Digest::of(b""), "a/b").await.unwrap_err();
+        assert!(matches!(answer, RegistryError::NotFound { host, .. } if host == number.to_string()));
+    }
+    assert!(registry.referrers.answered.lock().unwrap().is_empty());
+}
+
+#[test]
+fn answers_kept_for_a_second_use_are_bounded() {
+    let shared = Shared { reuse: Duration::from_secs(3600), ..Shared::default() };
+    let failed = || Err::<(), _>(RegistryError::Config { reason: String::new() });
+    let now = Instant::now();
+    (0..MAX_NAMES + 9).for_each(|key| shared.remember(key, now, failed()));
+    assert_eq!(shared.answered.lock().unwrap().len(), MAX_NAMES);
+    assert!(shared.answered(&MAX_NAMES, now).is_none() && shared.answered(&0, now).is_some());
+    let before = now.checked_sub(Duration::from_secs(3600)).unwrap();
+    shared.answered.lock().unwrap().values_mut().for_each(|(began, _)| *began = before);
+    shared.remember(MAX_NAMES, now, failed());
+    assert_eq!(shared.answered.lock().unwrap().len(), 1, "what may not be used any more made room");
+}
+
+#[tokio::test]
 async fn those_who_ask_during_a_request_share_the_next_one() {
     let registry = Arc::new(Counting::new(b""));
     registry.inner.gate.forget_permits(1000);
