@@ -3,7 +3,7 @@
 use std::sync::{Arc, PoisonError, RwLock};
 
 use protocols::digest::{Sha256Digest, Sha384Digest};
-use protocols::jwe;
+use protocols::jwe::{self, SecretKey};
 use protocols::kbs::{Attestation, InitData, RuntimeData, Tee, TeeEvidence};
 use protocols::resource::ResourcePath;
 use protocols::tcl::{
@@ -230,7 +230,8 @@ impl Session {
         let credential = self.token().text;
         let answer = self.inner.shell.send(Method::GET, &url, Credential::Bearer(&credential), Body::None).await?;
         let response = json_of(&judge(Step::Resource(path.as_str()), answer)?, "encrypted resource")?;
-        jwe::decrypt(&self.keys.secret, &response).map_err(|error| ClientError::protocol(error.to_string()))
+        jwe::decrypt(&SecretKey::P256(self.keys.secret.clone()), &response)
+            .map_err(|error| ClientError::protocol(error.to_string()))
     }
 
     /// Fetches the golden values stored for a manifest as a resource; `None` when there are none. Nothing in

@@ -6,7 +6,7 @@ use p256::ecdsa::VerifyingKey;
 use protocols::digest::Sha256Digest;
 use protocols::encoding::un_b64;
 use protocols::guest::GuestId;
-use protocols::jwe;
+use protocols::jwe::{self, PublicKey};
 use protocols::jws::{self, JwsError};
 use protocols::kbs::{self, Attestation, RuntimeData, Tee, TeeEvidence};
 use protocols::reason::{self, Refusal};
@@ -111,10 +111,13 @@ impl Broker {
             let actual = "another nonce in the runtime data";
             return Err(BrokerError::refused(reason::EVIDENCE_NONCE, "evidence", "this challenge's nonce", actual));
         }
-        jwe::public_key(&runtime_data.tee_pubkey)
-            .map_err(|error| malformed("a P-256 key for ECDH-ES+A256KW", error.to_string()))?;
+        let key = PublicKey::of(&runtime_data.tee_pubkey)
+            .map_err(|error| malformed("a key that resources can be encrypted to", error.to_string()))?;
         if runtime_data.log.is_some() != challenge.tcl {
             return Err(malformed("the log's head exactly where the handshake said so", "otherwise".to_owned()));
+        }
+        if challenge.tcl && key.p256().is_none() {
+            return Err(malformed("a P-256 key, which signs this protocol's requests", "another".to_owned()));
         }
         let claims = self.evidence(challenge.tee, &tee_evidence, &runtime_data, now)?;
         if let Some(init_data) = &init_data {

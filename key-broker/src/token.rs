@@ -3,7 +3,7 @@
 use p256::ecdsa::{SigningKey, VerifyingKey};
 use protocols::environment::Environment;
 use protocols::guest::GuestId;
-use protocols::jwe;
+use protocols::jwe::PublicKey;
 use protocols::jws;
 use protocols::kbs::{RuntimeData, Tee, TeePubKey};
 use protocols::tcl::LogBinding;
@@ -102,7 +102,8 @@ impl Session {
 
     /// The session's key for checking what it signs.
     pub(crate) fn key(&self) -> Result<VerifyingKey, BrokerError> {
-        let key = jwe::public_key(&self.tee_pubkey).map_err(|_| BrokerError::session("a token without a P-256 key"))?;
+        let key = PublicKey::of(&self.tee_pubkey).map_err(|_| BrokerError::session("a token without a session key"))?;
+        let key = key.p256().ok_or_else(|| BrokerError::session("a session whose key is not on P-256"))?;
         Ok(VerifyingKey::from(key))
     }
 
@@ -114,6 +115,8 @@ impl Session {
 
 #[cfg(test)]
 mod tests {
+    use protocols::jwe;
+
     use super::*;
 
     fn session() -> Session {

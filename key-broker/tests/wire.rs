@@ -7,7 +7,7 @@ mod support;
 use std::time::Duration;
 
 use protocols::encoding::{b64, un_b64};
-use protocols::jwe;
+use protocols::jwe::{self, SecretKey};
 use protocols::kbs::{Attestation, Response, RuntimeData};
 use protocols::tcl::LogBinding;
 use serde_json::{Value, json};
@@ -53,8 +53,8 @@ async fn challenge(world: &World) -> (String, String) {
 }
 
 /// A stock client's attestation with a TPM's evidence, written member by member.
-fn attestation(guest: &Guest, nonce: &str, key: &p256::SecretKey) -> String {
-    let jwk = serde_json::to_value(jwe::jwk(&key.public_key())).unwrap();
+fn attestation(guest: &Guest, nonce: &str, key: &SecretKey) -> String {
+    let jwk = serde_json::to_value(key.public_key().jwk()).unwrap();
     let hashed = json!({ "additional-evidence": "", "nonce": nonce, "tee-pubkey": jwk });
     let digest = protocols::digest::Sha384Digest::of(&protocols::jcs::canonical(&hashed).unwrap());
     json!({
@@ -68,8 +68,28 @@ fn attestation(guest: &Guest, nonce: &str, key: &p256::SecretKey) -> String {
     .to_string()
 }
 
+/// The session keys that CoCo's clients choose among.
+fn keys() -> [SecretKey; 3] {
+    let pem = |text| SecretKey::from_pem(text).unwrap();
+    [
+        p256(),
+        pem(include_str!("../../protocols/tests/data/jwe/p521-1.pem")),
+        pem(include_str!("../../protocols/tests/data/jwe/rsa-2.pem")),
+    ]
+}
+
+fn p256() -> SecretKey {
+    SecretKey::P256(jwe::generate().unwrap())
+}
+
 #[tokio::test]
 async fn a_stock_client_attests_and_reads_a_resource_by_cookie_or_token() {
+    for key in keys() {
+        attests_and_reads(key).await;
+    }
+}
+
+async fn attests_and_reads(key: SecretKey) {
     let world = World::new().await;
     let admin = format!("Bearer {ADMIN}");
     let path = "/kbs/v0/resource/default/key/one";
@@ -81,7 +101,6 @@ async fn a_stock_client_attests_and_reads_a_resource_by_cookie_or_token() {
     let nonce = body["nonce"].as_str().unwrap();
     assert_eq!(un_b64(nonce).unwrap().len(), 32);
 
-    let key = jwe::generate().unwrap();
     let guest = Guest::boot(&world.tpm, 1);
     let attest = attestation(&guest, nonce, &key);
     let (status, session, body) = post(&world, "/kbs/v0/attest", cookie.as_deref(), &attest).await;
@@ -108,11 +127,15 @@ async fn a_stock_client_attests_and_reads_a_resource_by_cookie_or_token() {
 
 /// Attests with our own protocol, whatever guest `log` names.
 async fn attest_as(world: &World, guest: &Guest, log: &LogBinding) -> (u16, Value) {
+    attest_with(world, guest, log, &p256()).await
+}
+
+async fn attest_with(world: &World, guest: &Guest, log: &LogBinding, key: &SecretKey) -> (u16, Value) {
     let ours = r#"{"version":"0.4.0","tee":"tpm","extra-params":{"tcl":{"version":1}}}"#;
     let (_, cookie, body) = post(world, "/kbs/v0/auth", None, ours).await;
     let runtime_data = RuntimeData {
         nonce: body["nonce"].as_str().unwrap().to_owned(),
-        tee_pubkey: jwe::jwk(&jwe::generate().unwrap().public_key()),
+        tee_pubkey: key.public_key().jwk(),
         log: Some(log.clone()),
     };
     let tee_evidence = guest.evidence(&runtime_data.digest("").unwrap());
@@ -133,6 +156,10 @@ async fn receipts_are_read_by_their_guest_alone() {
     let mut victim = Guest::boot(&world.tpm, 1);
     let rogue = Guest::boot(&SoftTpm { reset_count: 6, ..world.tpm.clone() }, 2);
     let as_victim = LogBinding { guest: victim.id(), count: 99, ..rogue.binding() };
+    // Whoever signs no requests has no session of this protocol.
+    let [_, p521, _] = keys();
+    let (status, body) = attest_with(&world, &victim, &victim.binding(), &p521).await;
+    assert_eq!((status, &body["reason"]), (401, &json!("evidence.malformed")), "{body}");
     let (status, early) = attest_as(&world, &rogue, &as_victim).await;
     assert_eq!(status, 200, "{early}");
 
@@ -153,7 +180,7 @@ async fn receipts_are_read_by_their_guest_alone() {
 async fn the_token_says_what_was_attested() {
     let world = World::new().await;
     let (nonce, cookie) = challenge(&world).await;
-    let key = jwe::generate().unwrap();
+    let key = p256();
     let attest = attestation(&Guest::boot(&world.tpm, 1), &nonce, &key);
     let (_, _, body) = post(&world, "/kbs/v0/attest", Some(&cookie), &attest).await;
     let token = body["token"].as_str().unwrap();
@@ -163,7 +190,7 @@ async fn the_token_says_what_was_attested() {
     assert_eq!(claims["environment"], "development");
     assert_eq!(claims["simulated"], true);
     assert_eq!(claims["nonce"], nonce.as_str());
-    assert_eq!(claims["tee-pubkey"], serde_json::to_value(jwe::jwk(&key.public_key())).unwrap());
+    assert_eq!(claims["tee-pubkey"], serde_json::to_value(key.public_key().jwk()).unwrap());
     assert_eq!(claims["submods"]["cpu0"]["ear.status"], "affirming");
     assert_eq!(claims["exp"].as_u64().unwrap() - claims["iat"].as_u64().unwrap(), 300);
 }
@@ -172,7 +199,7 @@ async fn the_token_says_what_was_attested() {
 async fn a_replayed_challenge_is_refused_even_after_a_restart() {
     let mut world = World::new().await;
     let (nonce, cookie) = challenge(&world).await;
-    let attest = attestation(&Guest::boot(&world.tpm, 1), &nonce, &jwe::generate().unwrap());
+    let attest = attestation(&Guest::boot(&world.tpm, 1), &nonce, &p256());
     assert_eq!(post(&world, "/kbs/v0/attest", Some(&cookie), &attest).await.0, 200);
     for _ in 0..2 {
         let (status, _, body) = post(&world, "/kbs/v0/attest", Some(&cookie), &attest).await;
@@ -210,7 +237,7 @@ async fn malformed_handshakes_are_refused_with_the_status_real_clients_know_and_
     }
 
     let guest = Guest::boot(&world.tpm, 1);
-    let key = jwe::generate().unwrap();
+    let key = p256();
     let (nonce, cookie) = challenge(&world).await;
     let good: Value = serde_json::from_str(&attestation(&guest, &nonce, &key)).unwrap();
     let with = |pointer: &str, value: Value| {
@@ -291,7 +318,7 @@ async fn our_endpoints_refuse_strangers_and_garbage_with_codes() {
     let world = World::new().await;
     let guest = Guest::boot(&world.tpm, 1);
     let (nonce, cookie) = challenge(&world).await;
-    let attest = attestation(&guest, &nonce, &jwe::generate().unwrap());
+    let attest = attestation(&guest, &nonce, &p256());
     let (_, _, body) = post(&world, "/kbs/v0/attest", Some(&cookie), &attest).await;
     let bearer = format!("Bearer {}", body["token"].as_str().unwrap());
     let other = p256::ecdsa::SigningKey::from_slice(&[3; 32]).unwrap();

@@ -36,6 +36,7 @@ const NEEDED: &[(&str, &str)] = &[
     ("gzip", "gzip"),
     ("zstd", "zstd"),
     ("python3", "python3"),
+    ("/usr/lib/python3/dist-packages/jwcrypto/jwe.py", "python3-jwcrypto"),
 ];
 
 /// The emulator of the guests.

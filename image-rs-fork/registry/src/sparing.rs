@@ -171,14 +171,17 @@ impl Kept {
     }
 }
 
-/// The last answer to one question, and when its request began. Locked while a request is under way.
-type Turn<V> = tokio::sync::Mutex<Option<(Instant, Result<V, RegistryError>)>>;
+/// An answer, and when its request began.
+type Answer<V> = (Instant, Result<V, RegistryError>);
+
+/// The last answer to one question. Locked while a request is under way.
+type Turn<V> = tokio::sync::Mutex<Option<Answer<V>>>;
 
 /// Questions that are being asked, and answers that may be used again.
 #[derive(Debug)]
 struct Shared<K, V> {
     turns: Mutex<HashMap<K, Arc<Turn<V>>>>,
-    answered: Mutex<HashMap<K, (Instant, Result<V, RegistryError>)>>,
+    answered: Mutex<HashMap<K, Answer<V>>>,
     reuse: Duration,
 }
 

@@ -1,12 +1,9 @@
 //! Private and public keys of recipients: RSA from 2,048 bits, and P-256, P-384, P-521.
 
-use aes_gcm::aead::KeyInit as _;
-use aes_kw::KwAes256;
 use p256::elliptic_curve::sec1::{FromSec1Point, ModulusSize, ToSec1Point};
-use p256::elliptic_curve::{AffinePoint, CurveArithmetic, FieldBytesSize, Generate as _, PublicKey, SecretKey, ecdh};
+use p256::elliptic_curve::{AffinePoint, CurveArithmetic, FieldBytesSize, PublicKey, SecretKey};
 use p256::pkcs8::{DecodePrivateKey as _, DecodePublicKey as _};
-use protocols::encoding::{b64url, un_b64url};
-use protocols::jwe::concat_kdf;
+use protocols::jwe::ecdh::{self, Agreed};
 use rsa::pkcs1::{DecodeRsaPrivateKey as _, DecodeRsaPublicKey as _};
 use rsa::traits::PublicKeyParts as _;
 use sha1::Sha1;
@@ -18,8 +15,6 @@ use super::{ContentKey, EncryptionError};
 
 /// The shortest RSA modulus, in bytes.
 const MIN_RSA: usize = 256;
-/// A 32-byte key under AES key wrap (RFC 3394).
-const WRAPPED: usize = 40;
 
 /// A private key that opens JWE; erased when dropped.
 pub struct DecryptionKey(Private);
@@ -98,15 +93,12 @@ impl DecryptionKey {
             (Private::Rsa(key), Algorithm::RsaOaep256) => content_key(key.oaep_decrypt::<Sha256>(wrapped)),
             (key, Algorithm::Ecdh { epk, apu, apv }) => {
                 let shared = match (key, epk.crv.as_str()) {
-                    (Private::P256(key), "P-256") => agreed(key, epk),
-                    (Private::P384(key), "P-384") => agreed(key, epk),
-                    (Private::P521(key), "P-521") => agreed(key, epk),
-                    _ => None,
-                }?;
-                let mut unwrapped = Zeroizing::new([0; 32]);
-                let wrapped: &[u8; WRAPPED] = wrapped.try_into().ok()?;
-                wrapping(&shared, apu, apv).unwrap_key(wrapped, unwrapped.as_mut_slice()).ok()?;
-                Some(unwrapped)
+                    (Private::P256(key), "P-256") => ecdh::agreed(key, &ecdh::point(&epk.x, &epk.y)?),
+                    (Private::P384(key), "P-384") => ecdh::agreed(key, &ecdh::point(&epk.x, &epk.y)?),
+                    (Private::P521(key), "P-521") => ecdh::agreed(key, &ecdh::point(&epk.x, &epk.y)?),
+                    _ => return None,
+                };
+                ecdh::unwrap(&shared, apu, apv, wrapped)
             }
             _ => None,
         }
@@ -147,22 +139,14 @@ impl RecipientKey {
             Public::P384(key) => ephemeral(key, "P-384")?,
             Public::P521(key) => ephemeral(key, "P-521")?,
         };
-        let mut wrapped = vec![0; WRAPPED];
-        wrapping(&shared, b"", b"")
-            .wrap_key(content_key.as_slice(), &mut wrapped)
-            .map_err(|_| EncryptionError::Cipher)?;
-        Ok((Header::of(ECDH_ES, Some(epk)), wrapped))
+        let wrapped = ecdh::wrap(&shared, b"", b"", content_key).ok_or(EncryptionError::Cipher)?;
+        Ok((Header::of(ECDH_ES, Some(epk)), wrapped.to_vec()))
     }
 }
 
 fn content_key(unwrapped: rsa::Result<Vec<u8>>) -> Option<ContentKey> {
     let unwrapped = Zeroizing::new(unwrapped.ok()?);
     unwrapped.as_slice().try_into().ok().map(Zeroizing::new)
-}
-
-fn wrapping(shared: &[u8], apu: &[u8], apv: &[u8]) -> KwAes256 {
-    let key = Zeroizing::new(concat_kdf(shared, ECDH_ES, apu, apv, 256));
-    KwAes256::new((&*key).into())
 }
 
 fn ec_private<C>(pem: &str) -> Option<SecretKey<C>>
@@ -174,34 +158,14 @@ where
     SecretKey::from_pkcs8_pem(pem).ok().or_else(|| SecretKey::from_sec1_pem(pem).ok())
 }
 
-/// What the holder of `key` and of the ephemeral key agree on.
-fn agreed<C>(key: &SecretKey<C>, epk: &PublicPoint) -> Option<Zeroizing<Vec<u8>>>
-where
-    C: CurveArithmetic,
-    AffinePoint<C>: FromSec1Point<C> + ToSec1Point<C>,
-    FieldBytesSize<C>: ModulusSize,
-{
-    let (x, y) = (un_b64url(&epk.x).ok()?, un_b64url(&epk.y).ok()?);
-    if x.len() != y.len() {
-        return None;
-    }
-    // Of another length, or off the curve, it is no point.
-    let public = PublicKey::<C>::from_sec1_bytes(&[&[4], x.as_slice(), &y].concat()).ok()?;
-    let shared = ecdh::diffie_hellman(key.to_nonzero_scalar(), public.as_affine());
-    Some(Zeroizing::new(shared.raw_secret_bytes().to_vec()))
-}
-
 /// A fresh key, and what it and `to` agree on.
-fn ephemeral<C>(to: &PublicKey<C>, curve: &str) -> Result<(Zeroizing<Vec<u8>>, PublicPoint), EncryptionError>
+fn ephemeral<C>(to: &PublicKey<C>, crv: &str) -> Result<(Agreed, PublicPoint), EncryptionError>
 where
     C: CurveArithmetic,
     AffinePoint<C>: FromSec1Point<C> + ToSec1Point<C>,
     FieldBytesSize<C>: ModulusSize,
 {
-    let key = SecretKey::<C>::try_generate().map_err(|_| EncryptionError::Random)?;
-    let shared = ecdh::diffie_hellman(key.to_nonzero_scalar(), to.as_affine());
-    let point = key.public_key().to_sec1_point(false);
-    let (x, y) = (point.x().ok_or(EncryptionError::Cipher)?, point.y().ok_or(EncryptionError::Cipher)?);
-    let epk = PublicPoint { kty: "EC".to_owned(), crv: curve.to_owned(), x: b64url(x), y: b64url(y) };
-    Ok((Zeroizing::new(shared.raw_secret_bytes().to_vec()), epk))
+    let key = ecdh::generate::<C>().ok_or(EncryptionError::Random)?;
+    let (x, y) = ecdh::coordinates(&key.public_key());
+    Ok((ecdh::agreed(&key, to), PublicPoint { kty: "EC".to_owned(), crv: crv.to_owned(), x, y }))
 }
