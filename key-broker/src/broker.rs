@@ -159,7 +159,8 @@ impl Broker {
 
     /// The attested session of a bearer token.
     pub(crate) fn session(&self, token: Option<&str>) -> Result<Session, BrokerError> {
-        Session::verify(token.ok_or_else(|| BrokerError::session("no token"))?, self.key(), self.now())
+        let token = token.ok_or_else(|| BrokerError::session("no token"))?;
+        Session::verify(token, self.key(), self.settings.evidence.environment, self.now())
     }
 
     /// Answers POST `/tcl/v1/events`.

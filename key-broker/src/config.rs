@@ -125,6 +125,14 @@ pub enum ConfigError {
     /// Not the expected TOML.
     #[error("{0}")]
     Syntax(#[from] toml::de::Error),
+    /// Something simulated in a configuration for production.
+    #[error("{field}: {what} has no place in production (policy.environment)")]
+    Environment {
+        /// The field.
+        field: &'static str,
+        /// What it names.
+        what: String,
+    },
     /// A value cannot be used.
     #[error("{field}: {what}")]
     Value {
@@ -133,6 +141,19 @@ pub enum ConfigError {
         /// Why.
         what: String,
     },
+}
+
+/// What is simulated, by configuration or by its own mark, counts in development only.
+fn real(
+    simulated: bool,
+    environment: Environment,
+    field: &'static str,
+    what: impl ToString,
+) -> Result<(), ConfigError> {
+    if simulated && environment == Environment::Production {
+        return Err(ConfigError::Environment { field, what: what.to_string() });
+    }
+    Ok(())
 }
 
 fn value(field: &'static str, what: impl ToString) -> ConfigError {
@@ -288,9 +309,7 @@ impl Config {
 }
 
 fn enrolled(config: &AkConfig, environment: Environment) -> Result<EnrolledAk, ConfigError> {
-    if config.simulated && environment == Environment::Production {
-        return Err(value("tpm.ak", "a simulated TPM's key has no place in production"));
-    }
+    real(config.simulated, environment, "tpm.ak", "a simulated TPM's key")?;
     let spki = SubjectPublicKeyInfoDer::from_pem_slice(config.key.as_bytes())
         .map_err(|_| value("tpm.ak", "not an SPKI PEM public key"))?;
     Ok(EnrolledAk { spki_der: spki.as_ref().to_vec(), simulated: config.simulated })

@@ -114,7 +114,6 @@ fn production_is_the_default_and_trusts_nothing_simulated() {
     let production = |text: String| {
         text.replace("environment = \"development\"\n", "").replace("plain_http = [\"127.0.0.1:5000\"]\n", "")
     };
-    assert!(files.refused(production).contains("tpm.ak"));
     let plain = |text: String| {
         production(text)
             .replace("simulated = true", "simulated = false")
@@ -125,9 +124,39 @@ fn production_is_the_default_and_trusts_nothing_simulated() {
     assert_eq!(real.evidence.environment, Environment::Production);
     assert_eq!(real.evidence.snp.measurements, ExpectedMeasurement::Listed(Vec::new()));
     assert_eq!(real.pause, Some(Vec::new()));
-    let root = "\n[[snp.root]]\npath = \"/nowhere\"\nsimulated = true\n";
-    let with_root = |text: String| production(text).replace("simulated = true", "simulated = false") + root;
-    assert!(files.refused(with_root).contains("snp.root"));
+}
+
+/// Everything in a configuration that can be simulated, told by the file or by its own mark alone.
+#[test]
+fn production_starts_with_nothing_simulated() {
+    let files = Files::new();
+    let directory = files.directory.path();
+    simulated_tee::tdx::Machine::create(directory).unwrap();
+    simulated_tee::Pki::create(directory).unwrap();
+    let path = directory.display();
+    let snp = format!("[[snp.root]]\npath = \"{path}/ark.pem\"\n");
+    let tdx = format!("[tdx]\nroot = [{{ path = \"{path}/tdx-root.pem\" }}]\n[tdx.require]\nminimum_evaluation = 1\n");
+    let rows = [
+        ("tpm.ak", String::new(), "simulated = true"),
+        ("snp.root", format!("{snp}simulated = true\n"), "simulated = false"),
+        ("snp.root", snp, "simulated = false"),
+        ("tdx.root", tdx.replace(" }]", ", simulated = true }]"), "simulated = false"),
+        ("tdx.root", tdx, "simulated = false"),
+        (
+            "tdx.collateral",
+            format!("[tdx]\nintel_root = true\ncollateral = \"{path}\"\nrequire.minimum_evaluation = 1\n"),
+            "simulated = false",
+        ),
+    ];
+    for (expected, more, ak) in rows {
+        let text = format!("{}\n{more}", files.text().replace("simulated = true", ak));
+        let text = text.replace("plain_http = [\"127.0.0.1:5000\"]\n", "");
+        Config::parse(&text).unwrap().settings().unwrap();
+        let refused =
+            Config::parse(&text.replace("\"development\"", "\"production\"")).unwrap().settings().unwrap_err();
+        assert!(matches!(refused, ConfigError::Environment { field, .. } if field == expected), "{more}: {refused}");
+        assert!(refused.to_string().contains("(policy.environment)"), "{refused}");
+    }
 }
 
 #[test]

@@ -6,6 +6,7 @@ use protocols::guest::GuestId;
 use protocols::jwe::PublicKey;
 use protocols::jws;
 use protocols::kbs::{RuntimeData, Tee, TeePubKey};
+use protocols::reason;
 use protocols::tcl::LogBinding;
 use protocols::time::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -87,8 +88,14 @@ impl Session {
         jws::sign(TYP, None, self, key).map_err(|_| BrokerError::Internal("a token has no JSON form"))
     }
 
-    /// Checks a token of ours that has not expired.
-    pub(crate) fn verify(token: &str, key: &VerifyingKey, now: Timestamp) -> Result<Self, BrokerError> {
+    /// Checks a token of ours that has not expired. An attestor that became one for production, with the key it had,
+    /// takes none of its earlier ones.
+    pub(crate) fn verify(
+        token: &str,
+        key: &VerifyingKey,
+        environment: Environment,
+        now: Timestamp,
+    ) -> Result<Self, BrokerError> {
         let session: Self =
             jws::verify(TYP, token, key).map_err(|_| BrokerError::session("a token of another attestor"))?;
         if session.iss != ISSUER {
@@ -96,6 +103,11 @@ impl Session {
         }
         if now.0 >= session.exp {
             return Err(BrokerError::session("a token that has expired"));
+        }
+        let of_development = session.simulated || session.environment != Environment::Production;
+        if environment == Environment::Production && of_development {
+            let actual = if session.simulated { "of a SIMULATED platform" } else { "of development" };
+            return Err(BrokerError::refused(reason::POLICY_ENVIRONMENT, "token", "one of production", actual));
         }
         Ok(session)
     }
@@ -137,9 +149,27 @@ mod tests {
         let key = SigningKey::from_slice(&[1; 32]).unwrap();
         let other = SigningKey::from_slice(&[2; 32]).unwrap();
         let token = session().sign(&key).unwrap();
-        assert!(Session::verify(&token, key.verifying_key(), Timestamp(1299)).is_ok());
-        assert!(Session::verify(&token, key.verifying_key(), Timestamp(1300)).is_err());
-        assert!(Session::verify(&token, other.verifying_key(), Timestamp(1299)).is_err());
+        assert!(Session::verify(&token, key.verifying_key(), Environment::Development, Timestamp(1299)).is_ok());
+        assert!(Session::verify(&token, key.verifying_key(), Environment::Development, Timestamp(1300)).is_err());
+        assert!(Session::verify(&token, other.verifying_key(), Environment::Development, Timestamp(1299)).is_err());
+    }
+
+    #[test]
+    fn production_takes_no_token_of_development_or_of_a_simulated_platform() {
+        let key = SigningKey::from_slice(&[1; 32]).unwrap();
+        for (environment, simulated, word) in [
+            (Environment::Production, false, "pass"),
+            (Environment::Production, true, "policy.environment"),
+            (Environment::Development, false, "policy.environment"),
+            (Environment::Development, true, "policy.environment"),
+        ] {
+            let token = Session { environment, simulated, ..session() }.sign(&key).unwrap();
+            let verify = |by| Session::verify(&token, key.verifying_key(), by, Timestamp(1001));
+            let result = verify(Environment::Production);
+            let code = result.as_ref().map_or_else(|error| error.refusal().code.as_str(), |_| "pass");
+            assert_eq!(code, word, "{environment} {simulated}");
+            verify(Environment::Development).unwrap();
+        }
     }
 
     /// Everything signed by the pinned key has its own type: a receipt or verdict is no token.
@@ -147,8 +177,8 @@ mod tests {
     fn another_type_of_token_or_another_issuer_is_no_session() {
         let key = SigningKey::from_slice(&[1; 32]).unwrap();
         let verdict = jws::sign(protocols::tcl::VERDICT_TYP, None, &session(), &key).unwrap();
-        assert!(Session::verify(&verdict, key.verifying_key(), Timestamp(1001)).is_err());
+        assert!(Session::verify(&verdict, key.verifying_key(), Environment::Development, Timestamp(1001)).is_err());
         let foreign = Session { iss: "someone".into(), ..session() }.sign(&key).unwrap();
-        assert!(Session::verify(&foreign, key.verifying_key(), Timestamp(1001)).is_err());
+        assert!(Session::verify(&foreign, key.verifying_key(), Environment::Development, Timestamp(1001)).is_err());
     }
 }

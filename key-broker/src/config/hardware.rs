@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use verifier::snp::{Product, TcbVersion, amd_root};
 use verifier::{AllowedChips, AzurePolicy, ExpectedMeasurement, SnpPolicy, TrustedArk, UserData};
 
-use super::{ConfigError, read, read_bytes, value};
+use super::{ConfigError, read, read_bytes, real, value};
 
 /// `[snp]`.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -113,13 +113,11 @@ impl SnpConfig {
         }
         let minimum = self.minimum_tcb.map_or_else(TcbVersion::default, Into::into);
         for config in &self.root {
-            if config.simulated && environment == Environment::Production {
-                return Err(value("snp.root", "a simulated root has no place in production"));
-            }
             let pem = read(&config.path)?;
             anchors.push(Sha256Digest::of(pem.as_bytes()));
             let root =
                 TrustedArk::from_pem(&pem, config.simulated, minimum).map_err(|error| value("snp.root", error))?;
+            real(root.simulated(), environment, "snp.root", "a simulated root")?;
             roots.push(with_crl(root, config.crl.as_ref(), &mut anchors)?);
         }
         let chips = match &self.chips {

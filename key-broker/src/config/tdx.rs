@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use verifier::tdx::{TcbStatus, TdxCollateral, TdxRoot};
 use verifier::{TdxMeasurements, TdxPolicy};
 
-use super::{ConfigError, read, value};
+use super::{ConfigError, read, real, value};
 
 /// The most collateral files.
 const MAX_COLLATERAL: usize = 256;
@@ -67,11 +67,10 @@ impl TdxConfig {
             roots.push(TdxRoot::intel().map_err(|error| value("tdx.intel_root", error))?);
         }
         for config in &self.root {
-            if config.simulated && environment == Environment::Production {
-                return Err(value("tdx.root", "a simulated root has no place in production"));
-            }
             let pem = read(&config.path)?;
-            roots.push(TdxRoot::from_pem(&pem, config.simulated).map_err(|error| value("tdx.root", error))?);
+            let root = TdxRoot::from_pem(&pem, config.simulated).map_err(|error| value("tdx.root", error))?;
+            real(root.simulated(), environment, "tdx.root", "a simulated root")?;
+            roots.push(root);
         }
         let demands = &self.require;
         if !roots.is_empty() && demands.minimum_evaluation.is_none() {
@@ -82,7 +81,7 @@ impl TdxConfig {
             |field, listed: &Option<Vec<String>>| super::hardware::measurements(listed.as_deref(), environment, field);
         let policy = TdxPolicy {
             roots,
-            collateral: self.collateral()?,
+            collateral: self.collateral(environment)?,
             statuses: demands.tcb_status.clone().unwrap_or_else(|| vec![TcbStatus::UpToDate]),
             advisories: demands.advisories.clone(),
             minimum_evaluation: demands.minimum_evaluation.unwrap_or(u32::MAX),
@@ -99,7 +98,7 @@ impl TdxConfig {
         Ok((policy, digests))
     }
 
-    fn collateral(&self) -> Result<Vec<TdxCollateral>, ConfigError> {
+    fn collateral(&self, environment: Environment) -> Result<Vec<TdxCollateral>, ConfigError> {
         let Some(directory) = &self.collateral else { return Ok(Vec::new()) };
         let named = |error| ConfigError::File { path: directory.clone(), error };
         let mut found = Vec::new();
@@ -113,6 +112,8 @@ impl TdxConfig {
             }
             let collateral = TdxCollateral::parse(read(&path)?.as_bytes())
                 .map_err(|error| value("tdx.collateral", format!("{}: {error}", path.display())))?;
+            let named = || format!("simulated collateral, {},", path.display());
+            real(collateral.simulated(), environment, "tdx.collateral", named())?;
             found.push(collateral);
         }
         Ok(found)

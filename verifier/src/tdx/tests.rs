@@ -335,6 +335,18 @@ fn the_simulated_are_refused_by_their_mark_and_by_their_root() {
     let named = TdxPolicy { roots: vec![intel], environment: Environment::Production, ..real_policy() };
     assert_eq!(word(verify_tdx(&real(), &real_data(), &named, THEN, &mut Trace::off())), "policy.environment");
     assert!(TdxRoot::from_der(&platform().root_der(), false).unwrap().simulated());
+    // The collateral alone, for a real quote under Intel's root.
+    let mut platform = platform().clone();
+    platform.pck.fmspc = [0xB0, 0xC0, 0x6F, 0, 0, 0];
+    let facts = simulated_tee::tdx::CollateralFacts::new(&platform, THEN);
+    let mut simulated: serde_json::Value = serde_json::from_str(&platform.collateral(&facts)).unwrap();
+    let intels: serde_json::Value = serde_json::from_slice(COLLATERAL).unwrap();
+    simulated["pck_crl"] = intels["pck_crl"].clone();
+    let collateral = vec![TdxCollateral::parse(simulated.to_string().as_bytes()).unwrap()];
+    let named = TdxPolicy { collateral, ..real_policy() };
+    assert_eq!(word(verify_tdx(&real(), &real_data(), &named, THEN, &mut Trace::off())), "policy.environment");
+    let development = TdxPolicy { environment: Environment::Development, ..named };
+    assert_eq!(word(verify_tdx(&real(), &real_data(), &development, THEN, &mut Trace::off())), "evidence.collateral");
 }
 
 #[test]
