@@ -25,14 +25,30 @@ const ALLOWED: &[(&str, &[&str])] = &[
         "guest-agent",
         &["image-rs-fork", "attester", "boot", "agent-policy", "sandbox", "kbs-client", "verifier", "sys", "protocols"],
     ),
+    ("endorsements", &["verifier", "protocols"]),
     ("key-broker", &["verifier", "registry", "protocols"]),
-    ("tclctl", &["image-rs-fork", "registry", "attester", "verifier", "kbs-client", "simulated-tee", "protocols"]),
+    (
+        "tclctl",
+        &[
+            "image-rs-fork",
+            "registry",
+            "attester",
+            "endorsements",
+            "verifier",
+            "kbs-client",
+            "simulated-tee",
+            "protocols",
+        ],
+    ),
     ("xtask", &[]),
 ];
 
 /// Tests of a crate may also use these, which makes no edge in what is shipped.
-const ALLOWED_IN_TESTS: &[(&str, &[&str])] =
-    &[("verifier", &["simulated-tee"]), ("key-broker", &["simulated-tee", "kbs-client"])];
+const ALLOWED_IN_TESTS: &[(&str, &[&str])] = &[
+    ("verifier", &["simulated-tee"]),
+    ("endorsements", &["simulated-tee"]),
+    ("key-broker", &["simulated-tee", "kbs-client"]),
+];
 
 fn metadata() -> Metadata {
     MetadataCommand::new().manifest_path(Path::new(env!("CARGO_MANIFEST_DIR")).join("../Cargo.toml")).exec().unwrap()

@@ -9,6 +9,7 @@
 //! | 3 | `evidence.debug`, `.migration`, `.policy` | the TD: nothing of "under debug", not migratable, no reserved attribute, `SEPT_VE_DISABLE`, no service TD. Before any signature, since none could mend it |
 //! | 4 | `evidence.chain` | the PCK certificate can be read, and its chain ends in a pinned root |
 //! | 5 | `evidence.collateral` | there is collateral for the platform, and `now` is within all of it |
+//! | 5 | `policy.environment` | in production: none of its signers is simulated |
 //! | 6 | `evidence.collateral` | the root stands behind TCB info, QE identity and both revocation lists |
 //! | 7 | `evidence.chain`, `.revoked` | PCK <- intermediate <- root, valid and not revoked; the quoting enclave is Intel's |
 //! | 8 | `evidence.signature` | the PCK signed the enclave's report, which binds the attestation key, which signed the quote |
@@ -216,6 +217,13 @@ pub fn verify_tdx(
             (format!("collateral that counts at {now}"), format!("one that counts from {from} to {to}"))
         },
     )?;
+    let told = policy.environment == Environment::Production && collateral.simulated();
+    trace.require(
+        (SUBJECT, "collateral's environment", reason::POLICY_ENVIRONMENT),
+        !told,
+        || format!("collateral for {}", policy.environment),
+        || (if told { "SIMULATED collateral" } else { "what may be shown there" }).to_owned(),
+    )?;
     let verified = QuoteVerifier::new(root.der().to_vec())
         .verify(&evidence.quote, collateral.inner(), now.0)
         .map_err(|error| explain(&format!("{error:#}"), collateral, root, now));
@@ -244,6 +252,13 @@ pub fn verify_tdx(
         simulated: simulated || collateral.simulated(),
         quote,
     })
+}
+
+/// The kind of platform (FMSPC) that a PCK certificate, DER, is for. Nothing of it is verified: it names the collateral
+/// to look for.
+#[must_use]
+pub fn fmspc(pck: &[u8]) -> Option<[u8; 6]> {
+    parse_pck_extension(pck).ok().map(|extension| extension.fmspc)
 }
 
 /// Check 2.
