@@ -2,9 +2,11 @@
 
 use std::sync::Arc;
 
+use appraisal::{Appraisal, Question};
 use p256::ecdsa::VerifyingKey;
 use protocols::digest::Sha256Digest;
 use protocols::encoding::un_b64;
+use protocols::events::Init;
 use protocols::guest::GuestId;
 use protocols::jwe::{self, PublicKey};
 use protocols::jws::{self, JwsError};
@@ -123,7 +125,7 @@ impl Broker {
         if let Some(init_data) = &init_data {
             initdata::check(&claims, init_data)?;
         }
-        let guest = match &runtime_data.log {
+        let (guest, init) = match &runtime_data.log {
             Some(log) => {
                 let kinds = &self.settings.evidence.registers;
                 if !kinds.contains(&log.kind) {
@@ -132,15 +134,20 @@ impl Broker {
                 }
                 // A guest that is not held yet is named by its first delivery, not here.
                 match self.store.history(log.guest).await? {
-                    Some(held) if held.state.count() == log.count => {
-                        Some(bind_log(&claims, &held.state, log, self.judge.policy())?)
+                    Some(held) => {
+                        let guest = if held.state.count() == log.count {
+                            bind_log(&claims, &held.state, log, self.judge.policy())?
+                        } else {
+                            same_guest(&claims, &held.state, log.guest)?
+                        };
+                        (Some(guest), Some(held.state.init().clone()))
                     }
-                    Some(held) => Some(same_guest(&claims, &held.state, log.guest)?),
-                    None => None,
+                    None => (None, None),
                 }
             }
-            None => None,
+            None => (None, None),
         };
+        let appraisal = self.appraise(challenge.tee, &claims, init.as_ref())?;
         if !self.store.use_challenge(challenge.nonce, challenge.expires, now).await? {
             return Err(BrokerError::session("a challenge that was used before"));
         }
@@ -152,8 +159,15 @@ impl Broker {
             guest,
             data: runtime_data,
         };
-        let session = Session::new(new, now, self.settings.token_seconds);
-        tracing::info!(session = session.jti, tee = session.tee.as_str(), simulated = session.simulated, "attested");
+        let session = Session::new(new, &appraisal, now, self.settings.token_seconds);
+        let status = appraisal.status().as_str();
+        tracing::info!(
+            session = session.jti,
+            tee = session.tee.as_str(),
+            simulated = session.simulated,
+            status,
+            "attested"
+        );
         session.sign(&self.settings.signing)
     }
 
@@ -166,21 +180,30 @@ impl Broker {
     /// Answers POST `/tcl/v1/events`.
     pub(crate) async fn events(&self, session: &Session, body: &str) -> Result<EventsResponse, BrokerError> {
         let EventsRequest { nonce, delivery } = signed(EVENTS_TYP, body, session)?;
-        let receipt = self.deliver(session, &nonce, &delivery).await?;
+        let (receipt, appraisal) = self.deliver(session, &nonce, &delivery).await?;
         // What was held nowhere when the session was made is held now, and its evidence was this session's.
-        let token = session.of(delivery.log.guest).map(|session| session.sign(&self.settings.signing)).transpose()?;
+        let token = session
+            .of(delivery.log.guest, &appraisal)
+            .map(|session| session.sign(&self.settings.signing))
+            .transpose()?;
         Ok(EventsResponse { receipt, token })
     }
 
-    /// Takes a delivery: fresh evidence over its head, then its records against the stored history, then a durable
-    /// commit. Gives the receipt.
-    async fn deliver(&self, session: &Session, nonce: &str, delivery: &Delivery) -> Result<String, BrokerError> {
+    /// Takes a delivery: fresh evidence over its head, then its records against the stored history, then the appraisal
+    /// policy, then a durable commit. Gives the receipt.
+    async fn deliver(
+        &self,
+        session: &Session,
+        nonce: &str,
+        delivery: &Delivery,
+    ) -> Result<(String, Appraisal), BrokerError> {
         let now = self.now();
         let claims = self.fresh(session, nonce, delivery, now)?;
         for _ in 0..ATTEMPTS {
             let (grown, held) = self.grow(&claims, delivery, now).await?;
+            let appraisal = self.appraise(session.tee, &claims, Some(grown.state.init()))?;
             if let Some(receipt) = self.commit(nonce, grown, held, &delivery.log, now).await? {
-                return Ok(receipt);
+                return Ok((receipt, appraisal));
             }
         }
         Err(BrokerError::Internal("a history that changes under every request"))
@@ -318,6 +341,20 @@ impl Broker {
         }
         let binding = data.digest("").map_err(|_| BrokerError::Internal("runtime data without a canonical form"))?;
         Ok(self.judge.verify(tee, &evidence.primary_evidence, &binding, now)?)
+    }
+
+    /// Asks the appraisal policy about evidence that was verified.
+    fn appraise(&self, tee: Tee, claims: &EvidenceClaims, init: Option<&Init>) -> Result<Appraisal, BrokerError> {
+        let evidence = &self.settings.evidence;
+        let question = Question {
+            tee,
+            claims,
+            init,
+            registers: &evidence.registers,
+            references: &self.settings.references,
+            environment: evidence.environment,
+        };
+        Ok(self.settings.appraisal.appraise(&question)?)
     }
 
     /// Whose session it is. The name in its log binding is the guest's own word; only where its log was held when it

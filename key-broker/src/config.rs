@@ -1,11 +1,13 @@
 //! The configuration file: parsed whole and strictly before anything starts.
 
+mod appraise;
 mod hardware;
 mod tdx;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use appraisal::{AppraisalPolicy, References};
 use protocols::digest::Sha256Digest;
 use protocols::environment::Environment;
 use protocols::jcs;
@@ -18,6 +20,7 @@ use serde::{Deserialize, Serialize};
 use verifier::{EnrolledAk, EvidencePolicy, SignerConfig, TpmPolicy, TrustedSigners};
 use zeroize::Zeroizing;
 
+pub use self::appraise::{AppraisalConfig, ReferenceConfig};
 pub use self::hardware::{AmdConfig, ArkConfig, AzureConfig, ProductConfig, SnpConfig, TcbConfig};
 pub use self::tdx::{Demands, RootConfig, TdxConfig};
 
@@ -70,6 +73,12 @@ pub struct Config {
     /// Intel TDX.
     #[serde(default)]
     pub tdx: TdxConfig,
+    /// How verified evidence is graded.
+    #[serde(default)]
+    pub appraisal: AppraisalConfig,
+    /// What evidence is expected to have measured, beside the measurements listed per platform.
+    #[serde(default)]
+    pub reference: ReferenceConfig,
 }
 
 /// `[policy]`.
@@ -180,6 +189,10 @@ pub struct Settings {
     pub signers: TrustedSigners,
     /// What evidence and logs are judged by.
     pub evidence: EvidencePolicy,
+    /// Grades verified evidence.
+    pub appraisal: AppraisalPolicy,
+    /// What evidence is expected to have measured.
+    pub references: References,
     /// Pause bundles that may run without a golden value; `None`, in development alone: any.
     pub pause: Option<Vec<Sha256Digest>>,
     /// How registries are reached.
@@ -243,7 +256,9 @@ impl Config {
         if environment == Environment::Production && self.registry.uses_plain_http() {
             return Err(value("registry.plain_http", "has no place in production"));
         }
-        let policy = self.policy_digest(&aks, anchors)?;
+        let appraisal = self.appraisal.policy()?;
+        let references = self.references()?;
+        let policy = self.policy_digest(&aks, anchors, &appraisal)?;
         let evidence = EvidencePolicy {
             tpm: TpmPolicy { aks, pcr: self.tpm.pcr, environment },
             azure: AzureConfig::policy(self.azure.as_ref(), &snp, environment)?,
@@ -262,6 +277,8 @@ impl Config {
             admin,
             signers,
             evidence,
+            appraisal,
+            references,
             pause: match environment {
                 Environment::Development => self.policy.pause,
                 Environment::Production => Some(self.policy.pause.unwrap_or_default()),
@@ -272,7 +289,12 @@ impl Config {
     }
 
     /// Names in one digest everything a decision depends on besides what a guest shows.
-    fn policy_digest(&self, aks: &[EnrolledAk], anchors: Vec<Sha256Digest>) -> Result<Sha256Digest, ConfigError> {
+    fn policy_digest(
+        &self,
+        aks: &[EnrolledAk],
+        anchors: Vec<Sha256Digest>,
+        appraisal: &AppraisalPolicy,
+    ) -> Result<Sha256Digest, ConfigError> {
         #[derive(Serialize)]
         struct Ak {
             key: Sha256Digest,
@@ -290,6 +312,8 @@ impl Config {
             snp: &'c SnpConfig,
             azure: &'c Option<AzureConfig>,
             tdx: &'c Demands,
+            appraisal: Sha256Digest,
+            reference: &'c ReferenceConfig,
         }
         let aks = aks.iter().map(|ak| Ak { key: Sha256Digest::of(&ak.spki_der), simulated: ak.simulated }).collect();
         let deciding = Deciding {
@@ -303,6 +327,8 @@ impl Config {
             snp: &self.snp,
             azure: &self.azure,
             tdx: &self.tdx.require,
+            appraisal: appraisal.digest(),
+            reference: &self.reference,
         };
         Ok(Sha256Digest::of(&jcs::canonical(&deciding).map_err(|error| value("policy", error))?))
     }

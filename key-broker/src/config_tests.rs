@@ -311,3 +311,30 @@ fn tdx_tables_that_cannot_be_meant_are_refused() {
     std::fs::write(files.directory.path().join("other.json"), "{}").unwrap();
     assert!(refused("minimum_evaluation = 1").contains("other.json"));
 }
+
+#[test]
+fn an_appraisal_policy_or_reference_value_that_cannot_be_used_stops_the_start_and_both_decide() {
+    let files = Files::new();
+    let rego = files.directory.path().join("appraisal.rego");
+    let named = |text: String| format!("{text}\n[appraisal]\npolicy = \"{}\"\n", rego.display());
+    assert!(files.refused(named).contains("appraisal.rego"), "a policy that is not there is not the built-in one");
+    std::fs::write(&rego, "package appraisal\n").unwrap();
+    assert!(files.refused(named).contains("trust_vector"));
+    std::fs::write(&rego, format!("{}\n", appraisal::policy::BUILT_IN)).unwrap();
+    let plain = files.settings(|text| text).unwrap();
+    let other = files.settings(named).unwrap();
+    assert_ne!(plain.policy, other.policy);
+
+    let listing = |name: &str, value: &str| {
+        let section = format!("\n[reference.values]\n\"{name}\" = [\"{value}\"]\n");
+        move |text: String| text + &section
+    };
+    let pcr = files.settings(listing("tpm.pcr4", &"AB".repeat(32))).unwrap();
+    assert!(pcr.references.values()["tpm.pcr4"].contains(&"ab".repeat(32)));
+    assert_ne!(plain.policy, pcr.policy);
+    for (name, value) in [("tpm.pcr4", "ab"), ("tpm.pcr24", &*"ab".repeat(32)), ("pcr4", &"ab".repeat(32))] {
+        assert!(files.refused(listing(name, value)).contains("reference.values"), "{name}");
+    }
+    let measured = |text: String| text + &format!("\n[snp]\nmeasurements = [\"{}\"]\n", "ab".repeat(48));
+    assert!(files.settings(measured).unwrap().references.values()["snp.measurement"].contains(&"ab".repeat(48)));
+}

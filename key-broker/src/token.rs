@@ -1,5 +1,9 @@
-//! The session token: an ES256 JWT of ours that carries all there is to know of an attested session.
+//! The session token: an ES256 JWT of ours that carries all there is to know of an attested session, and is an EAR.
 
+use std::collections::BTreeMap;
+
+use appraisal::Appraisal;
+use appraisal::ear::{Submod, VerifierId};
 use p256::ecdsa::{SigningKey, VerifyingKey};
 use protocols::environment::Environment;
 use protocols::guest::GuestId;
@@ -10,7 +14,6 @@ use protocols::reason;
 use protocols::tcl::LogBinding;
 use protocols::time::Timestamp;
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
 
 use crate::error::BrokerError;
 
@@ -44,8 +47,11 @@ pub(crate) struct Session {
     /// The log's head the guest bound; only in sessions of our own protocol.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) log: Option<LogBinding>,
-    /// The result in EAR's words.
-    submods: Value,
+    eat_profile: String,
+    #[serde(rename = "ear.verifier-id")]
+    verifier: VerifierId,
+    /// What the appraisal policy found, by component.
+    submods: BTreeMap<String, Submod>,
 }
 
 /// What a new session is made of.
@@ -60,8 +66,9 @@ pub(crate) struct NewSession {
 }
 
 impl Session {
-    pub(crate) fn new(new: NewSession, now: Timestamp, seconds: u64) -> Self {
+    pub(crate) fn new(new: NewSession, appraisal: &Appraisal, now: Timestamp, seconds: u64) -> Self {
         let NewSession { jti, tee, environment, simulated, guest, data } = new;
+        let ear = appraisal.ear().clone();
         Self {
             iss: ISSUER.to_owned(),
             iat: now.0,
@@ -74,13 +81,16 @@ impl Session {
             nonce: data.nonce,
             tee_pubkey: data.tee_pubkey,
             log: data.log,
-            submods: json!({ "cpu0": { "ear.status": "affirming" } }),
+            eat_profile: ear.eat_profile,
+            verifier: ear.verifier,
+            submods: ear.submods,
         }
     }
 
-    /// This session once evidence has shown whose it is; `None` when that was known.
-    pub(crate) fn of(&self, guest: GuestId) -> Option<Self> {
-        self.guest.is_none().then(|| Self { guest: Some(guest), ..self.clone() })
+    /// This session once evidence has shown whose it is, with the result over its log; `None` when that was known.
+    pub(crate) fn of(&self, guest: GuestId, appraisal: &Appraisal) -> Option<Self> {
+        let submods = || appraisal.ear().submods.clone();
+        self.guest.is_none().then(|| Self { guest: Some(guest), submods: submods(), ..self.clone() })
     }
 
     /// Signs the claims.
@@ -133,15 +143,22 @@ mod tests {
 
     fn session() -> Session {
         let tee_pubkey = jwe::jwk(&jwe::generate().unwrap().public_key());
-        let new = NewSession {
+        Session {
+            iss: ISSUER.into(),
+            iat: 1000,
+            exp: 1300,
             jti: "00".into(),
             tee: Tee::Tpm,
             environment: Environment::Development,
             simulated: true,
             guest: None,
-            data: RuntimeData { nonce: "bm9uY2U=".into(), tee_pubkey, log: None },
-        };
-        Session::new(new, Timestamp(1000), 300)
+            nonce: "bm9uY2U=".into(),
+            tee_pubkey,
+            log: None,
+            eat_profile: appraisal::ear::PROFILE.into(),
+            verifier: VerifierId::this(),
+            submods: BTreeMap::new(),
+        }
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! The attestor as strangers and stock clients meet it: bodies as captured from real ones, and everything malformed.
 
-#![allow(clippy::unwrap_used, clippy::indexing_slicing)] // a test fails by panicking
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic)] // a test fails by panicking
 
 mod support;
 
@@ -16,7 +16,7 @@ use tokio::net::TcpStream;
 
 use support::guest::Guest;
 use support::tpm::SoftTpm;
-use support::{ADMIN, World};
+use support::{ADMIN, World, digest};
 
 /// POST /kbs/v0/auth as a stock attestation agent sends it.
 const STOCK_AUTH: &str = r#"{"version":"0.4.0","tee":"tpm","extra-params":{"supported-hash-algorithms":["sha256","sha384","sha512","sm3"]}}"#;
@@ -191,8 +191,86 @@ async fn the_token_says_what_was_attested() {
     assert_eq!(claims["simulated"], true);
     assert_eq!(claims["nonce"], nonce.as_str());
     assert_eq!(claims["tee-pubkey"], serde_json::to_value(key.public_key().jwk()).unwrap());
-    assert_eq!(claims["submods"]["cpu0"]["ear.status"], "affirming");
+    let ear = appraisal::Ear::from_json(&serde_json::to_vec(&claims).unwrap()).unwrap();
+    let submod = &ear.submods["cpu0"];
+    // What booted is expected; that the platform is simulated is worth a warning.
+    assert_eq!(submod.status, appraisal::Tier::Warning);
+    assert_eq!((submod.vector.executables, submod.vector.hardware), (3, 32));
+    assert_eq!(submod.policy, digest(appraisal::policy::BUILT_IN).to_string());
+    assert_eq!(submod.evidence["tpm"]["pcrs"][4], "00".repeat(32));
     assert_eq!(claims["exp"].as_u64().unwrap() - claims["iat"].as_u64().unwrap(), 300);
+}
+
+/// The token is a JWT to everybody: a library that shares nothing with our signer reads it and finds an EAR.
+#[tokio::test]
+async fn another_library_verifies_the_token_and_finds_an_attestation_result() {
+    use jsonwebtoken::{Algorithm, DecodingKey, Validation, decode};
+    let world = World::new().await;
+    let (nonce, cookie) = challenge(&world).await;
+    let attest = attestation(&Guest::boot(&world.tpm, 1), &nonce, &p256());
+    let (_, _, body) = post(&world, "/kbs/v0/attest", Some(&cookie), &attest).await;
+    let token = body["token"].as_str().unwrap();
+
+    let protocols::keys::VerifyingKey::EcdsaP256(key) =
+        protocols::keys::VerifyingKey::from_pem(&world.key_pem).unwrap()
+    else {
+        panic!("tokens are ES256")
+    };
+    let key = DecodingKey::from_ec_der(key.to_sec1_point(false).as_bytes());
+    let mut rules = Validation::new(Algorithm::ES256);
+    rules.set_issuer(&["trusted-container-launcher/key-broker"]);
+    // The tests' clock is not the machine's.
+    rules.validate_exp = false;
+    let claims = decode::<Value>(token, &key, &rules).unwrap().claims;
+    assert_eq!(claims["eat_profile"], "tag:trusted-container-launcher,2026:ear");
+    for part in ["developer", "build"] {
+        assert!(claims["ear.verifier-id"][part].is_string(), "{claims}");
+    }
+    let submod = &claims["submods"]["cpu0"];
+    assert_eq!(submod["ear.status"], "warning");
+    let vector = submod["ear.trustworthiness-vector"].as_object().unwrap();
+    let names = [
+        "configuration",
+        "executables",
+        "file-system",
+        "hardware",
+        "instance-identity",
+        "runtime-opaque",
+        "sourced-data",
+        "storage-opaque",
+    ];
+    let mut found: Vec<&str> = vector.keys().map(String::as_str).collect();
+    found.sort_unstable();
+    assert_eq!(found, names);
+    assert!(vector.values().all(|value| value.as_i64().is_some_and(|value| (-128..=127).contains(&value))));
+    let mut altered = token.to_owned();
+    altered.insert(token.find('.').unwrap() + 1, 'A');
+    decode::<Value>(&altered, &key, &rules).unwrap_err();
+}
+
+#[tokio::test]
+async fn what_the_appraisal_policy_contraindicates_gets_no_session() {
+    let unexpected = |text: String| text.replace(&"00".repeat(32), &"77".repeat(32));
+    let world = World::edited(tempfile::tempdir().unwrap(), "production", unexpected).await;
+    let (nonce, cookie) = challenge(&world).await;
+    let attest = attestation(&Guest::boot(&world.tpm, 1), &nonce, &p256());
+    let (status, _, body) = post(&world, "/kbs/v0/attest", Some(&cookie), &attest).await;
+    assert_eq!((status, &body["reason"]), (401, &json!("evidence.appraisal")), "{body}");
+    assert!(body["token"].is_null());
+
+    // In development the same is a warning, unless the configured policy is stricter.
+    let closed = tempfile::tempdir().unwrap();
+    let policy = closed.path().join("closed.rego").display().to_string();
+    std::fs::write(&policy, appraisal::policy::BUILT_IN.replace("\"development\"", "\"nowhere\"")).unwrap();
+    for (named, expected) in [("", 200), ("policy", 401)] {
+        let directory = tempfile::tempdir().unwrap();
+        let section = format!("\n[appraisal]\n{named} = \"{policy}\"\n");
+        let edit = |text| if named.is_empty() { unexpected(text) } else { unexpected(text) + &section };
+        let world = World::edited(directory, "development", edit).await;
+        let (nonce, cookie) = challenge(&world).await;
+        let attest = attestation(&Guest::boot(&world.tpm, 1), &nonce, &p256());
+        assert_eq!(post(&world, "/kbs/v0/attest", Some(&cookie), &attest).await.0, expected);
+    }
 }
 
 #[tokio::test]

@@ -278,6 +278,7 @@ codes! {
     EVIDENCE_INITDATA "evidence.initdata" Refused "the initdata given is the one bound into the evidence" "start the guest with the digest of its initdata, and attach that initdata"
     EVIDENCE_INITDATA_ALGORITHM "evidence.initdata_algorithm" Refused "the initdata's algorithm fits the platform's field without cutting" "use sha256 for SNP, sha384 for TDX"
     EVIDENCE_GUEST "evidence.guest" Refused "the guest's identity follows from its evidence and its first record" "the log belongs to another guest"
+    EVIDENCE_APPRAISAL "evidence.appraisal" Refused "the appraisal policy grades the verified evidence affirming, or no worse than warning" "give the attestor reference values for what booted, or correct the platform; the refusal names what the policy found"
     LOG_WRITE "log.write" Io "the event log can be written" "free space in the agent's state directory"
     LOG_POISONED "log.poisoned" Refused "log and register agree" "the guest can launch nothing more: start a new one"
     LOG_MALFORMED "log.malformed" Refused "the event log is strictly well formed" "the log was altered"

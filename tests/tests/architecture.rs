@@ -16,6 +16,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("registry", &["protocols"]),
     ("kbs-client", &["protocols"]),
     ("verifier", &["protocols"]),
+    ("appraisal", &["verifier", "protocols"]),
     ("image-rs-fork", &["registry", "sys", "protocols"]),
     ("attester", &["sys", "protocols", "simulated-tee"]),
     ("boot", &["protocols"]),
@@ -26,7 +27,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
         &["image-rs-fork", "attester", "boot", "agent-policy", "sandbox", "kbs-client", "verifier", "sys", "protocols"],
     ),
     ("endorsements", &["verifier", "protocols"]),
-    ("key-broker", &["verifier", "registry", "protocols"]),
+    ("key-broker", &["appraisal", "verifier", "registry", "protocols"]),
     (
         "tclctl",
         &[
@@ -47,6 +48,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
 const ALLOWED_IN_TESTS: &[(&str, &[&str])] = &[
     ("verifier", &["simulated-tee"]),
     ("endorsements", &["simulated-tee"]),
+    ("appraisal", &["simulated-tee"]),
     ("key-broker", &["simulated-tee", "kbs-client"]),
 ];
 

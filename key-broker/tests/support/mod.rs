@@ -104,10 +104,14 @@ registers = ["tpm-listed"]
 [[tpm.ak]]
 key = """{ak}"""
 simulated = {simulated}
+
+[reference.values]
+"tpm.pcr4" = ["{pcr4}"]
 "#,
             directory = directory.path().display(),
             signer = signer.verifying_key().to_pem().unwrap(),
             ak = tpm.ak_pem(),
+            pcr4 = tpm.pcrs[4].hex(),
         );
         std::fs::write(path("broker.toml"), edit(text)).unwrap();
         let mut world = Self {

@@ -1,0 +1,303 @@
+use protocols::azure::AzureSnpEvidence;
+use protocols::digest::Sha256Digest;
+use protocols::kbs::{SnpCertificate, SnpEvidence, TpmEvidence};
+use protocols::register::HashAlg;
+use protocols::snp::{REPORT_SIZE, Report};
+use protocols::time::Timestamp;
+use protocols::tpm::Attest;
+use verifier::{
+    AllowedChips, AzurePolicy, EnrolledAk, ExpectedMeasurement, SnpPolicy, TcbVersion, TpmPolicy, Trace, UserData,
+    amd_roots, verify_azure_snp, verify_snp, verify_tpm,
+};
+
+use super::*;
+
+/// 2026-01-02.
+const NOW: Timestamp = Timestamp(1_767_312_000);
+
+fn snp_policy() -> SnpPolicy {
+    let any = TcbVersion::default();
+    SnpPolicy {
+        roots: amd_roots(any, any, any).unwrap(),
+        measurements: ExpectedMeasurement::AnyMeasurement,
+        vmpl: 0,
+        chips: AllowedChips::AnyChip,
+        providers: Vec::new(),
+        environment: Environment::Development,
+    }
+}
+
+/// A real Milan chip's report.
+fn snp() -> EvidenceClaims {
+    let bytes: [u8; REPORT_SIZE] = *include_bytes!("../../../../tests/data/vectors/snp/test-report.bin");
+    let vcek = include_bytes!("../../../../tests/data/vectors/snp/test-vcek.der").to_vec();
+    let report = Report::parse(&bytes).unwrap();
+    let report_data = report.fields().report_data;
+    let certificates = vec![SnpCertificate { cert_type: "VCEK".into(), data: vcek }];
+    let evidence = SnpEvidence { attestation_report: report.to_json(), cert_chain: Some(certificates) };
+    EvidenceClaims::Snp(Box::new(verify_snp(&evidence, &report_data, &snp_policy(), NOW, &mut Trace::off()).unwrap()))
+}
+
+/// A simulated chip's report.
+fn simulated() -> EvidenceClaims {
+    let directory = tempfile::tempdir().unwrap();
+    let pki = simulated_tee::Pki::create(directory.path()).unwrap();
+    let report = pki.report(&simulated_tee::Params::new([1; 64], [2; 32], [3; 32])).unwrap();
+    let evidence = SnpEvidence { attestation_report: report.to_json(), cert_chain: Some(pki.certificates()) };
+    let roots =
+        vec![verifier::TrustedArk::from_ders([pki.ark_der(), pki.ask_der()], true, TcbVersion::default()).unwrap()];
+    let policy = SnpPolicy { roots, ..snp_policy() };
+    let claims = verify_snp(&evidence, &[1; 64], &policy, Timestamp::now(), &mut Trace::off()).unwrap();
+    EvidenceClaims::Snp(Box::new(claims))
+}
+
+fn tpm() -> EvidenceClaims {
+    let text = include_str!("../../../../tests/data/vectors/tpm/tpm_evidence.json");
+    let evidence: TpmEvidence = serde_json::from_str(text).unwrap();
+    let nonce = Attest::parse(&evidence.tpm_quote.message).unwrap().extra_data;
+    let ak = EnrolledAk { spki_der: evidence.ak_public.clone(), simulated: false };
+    let policy = TpmPolicy { aks: vec![ak], pcr: 14, environment: Environment::Production };
+    EvidenceClaims::Tpm(Box::new(verify_tpm(&evidence, &nonce, &policy, &mut Trace::off()).unwrap()))
+}
+
+fn azure() -> EvidenceClaims {
+    let text = include_str!("../../../../tests/data/vectors/az-snp-vtpm/evidence-v2.json");
+    let evidence = AzureSnpEvidence::from_json(&serde_json::from_str(text).unwrap()).unwrap();
+    let nonce = Attest::parse(&evidence.quote.message).unwrap().extra_data;
+    let policy = AzurePolicy { snp: snp_policy(), user_data: UserData::Nonce };
+    let claims = verify_azure_snp(&evidence, &nonce, &policy, NOW, &mut Trace::off()).unwrap();
+    EvidenceClaims::Azure(Box::new(claims))
+}
+
+fn built_in() -> AppraisalPolicy {
+    AppraisalPolicy::compile(BUILT_IN).unwrap()
+}
+
+fn tee(claims: &EvidenceClaims) -> Tee {
+    match claims {
+        EvidenceClaims::Snp(_) => Tee::Snp,
+        EvidenceClaims::Tdx(_) => Tee::Tdx,
+        EvidenceClaims::Tpm(_) => Tee::Tpm,
+        EvidenceClaims::Azure(_) => Tee::AzSnpVtpm,
+    }
+}
+
+/// What the evidence measured under these names, as if somebody had expected it.
+fn expecting(claims: &EvidenceClaims, names: &[&str]) -> References {
+    let mut references = References::default();
+    for (name, value) in claims::measured(claims) {
+        if names.contains(&name.as_str()) {
+            references.add(&name, &value).unwrap();
+        }
+    }
+    assert_eq!(references.values().len(), names.len());
+    references
+}
+
+fn init(claims: &EvidenceClaims) -> Init {
+    Init {
+        v: 1,
+        boot_nonce: [1; 32],
+        register_kind: claims.register(),
+        reg0: HashAlg::Sha384.zero(),
+        agent: "0.1.0".into(),
+        agent_h: Sha256Digest::of(b"agent"),
+        initdata: None,
+        config: Sha256Digest::of(b"configuration"),
+        environment: Environment::Production,
+        simulated: claims.simulated(),
+    }
+}
+
+struct Asked {
+    claims: EvidenceClaims,
+    init: Option<Init>,
+    registers: Vec<RegisterKind>,
+    references: References,
+    environment: Environment,
+}
+
+impl Asked {
+    /// What production expects of it is what it is.
+    fn expected(claims: EvidenceClaims, names: &[&str]) -> Self {
+        Self {
+            references: expecting(&claims, names),
+            init: Some(init(&claims)),
+            registers: vec![claims.register()],
+            claims,
+            environment: Environment::Production,
+        }
+    }
+
+    fn by(&self, policy: &AppraisalPolicy) -> Result<TrustVector, Refusal> {
+        let question = Question {
+            tee: tee(&self.claims),
+            claims: &self.claims,
+            init: self.init.as_ref(),
+            registers: &self.registers,
+            references: &self.references,
+            environment: self.environment,
+        };
+        let appraisal = policy.appraise(&question)?;
+        let submod = appraisal.ear().submods.get(COMPONENT).unwrap();
+        assert_eq!((submod.status, submod.vector.tier()), (appraisal.status(), appraisal.status()));
+        let bytes = serde_json::to_vec(appraisal.ear()).unwrap();
+        assert_eq!(Ear::from_json(&bytes).as_ref(), Ok(appraisal.ear()));
+        Ok(submod.vector)
+    }
+
+    fn refused(&self, policy: &AppraisalPolicy) -> String {
+        let refusal = self.by(policy).unwrap_err();
+        assert_eq!(refusal.code, reason::EVIDENCE_APPRAISAL);
+        refusal.actual
+    }
+}
+
+const AFFIRMED: TrustVector = TrustVector {
+    instance_identity: 2,
+    configuration: 2,
+    executables: 3,
+    file_system: 0,
+    hardware: 2,
+    runtime_opaque: 2,
+    storage_opaque: 0,
+    sourced_data: 0,
+};
+
+#[test]
+fn production_affirms_exactly_what_is_expected_of_each_platform() {
+    let policy = built_in();
+    assert_eq!(Asked::expected(snp(), &["snp.measurement"]).by(&policy).unwrap(), AFFIRMED);
+    let azure_names = ["azure.measurement", "tpm.pcr4", "tpm.pcr11"];
+    assert_eq!(Asked::expected(azure(), &azure_names).by(&policy).unwrap(), AFFIRMED);
+    let visible = TrustVector { runtime_opaque: 0, ..AFFIRMED };
+    assert_eq!(Asked::expected(tpm(), &["tpm.pcr4"]).by(&policy).unwrap(), visible);
+    let without_log = Asked { init: None, ..Asked::expected(snp(), &["snp.measurement"]) };
+    assert_eq!(without_log.by(&policy).unwrap(), TrustVector { configuration: 3, ..AFFIRMED });
+}
+
+#[test]
+fn production_contraindicates_what_boots_unexpected() {
+    let policy = built_in();
+    for claims in [snp(), tpm(), azure()] {
+        let told = Asked::expected(claims, &[]).refused(&policy);
+        assert!(told.starts_with("contraindicated: what booted is not among the reference values"), "{told}");
+    }
+    // The paravisor alone, or the boot alone, is half of it.
+    Asked::expected(azure(), &["azure.measurement"]).refused(&policy);
+    Asked::expected(azure(), &["tpm.pcr4"]).refused(&policy);
+    let mut other = Asked::expected(tpm(), &["tpm.pcr4"]);
+    other.references.add("tpm.pcr9", &"77".repeat(32)).unwrap();
+    other.refused(&policy);
+    let mut another = References::default();
+    another.add("snp.measurement", &"77".repeat(48)).unwrap();
+    Asked { references: another, ..Asked::expected(snp(), &[]) }.refused(&policy);
+}
+
+#[test]
+fn development_warns_where_production_refuses() {
+    let policy = built_in();
+    let development = |asked| Asked { environment: Environment::Development, ..asked };
+    let unknown = development(Asked::expected(snp(), &[])).by(&policy).unwrap();
+    assert_eq!(unknown, TrustVector { executables: 33, ..AFFIRMED });
+    let simulated = || Asked::expected(simulated(), &["snp.measurement"]);
+    let stamped = TrustVector { instance_identity: 0, hardware: 32, runtime_opaque: 0, ..AFFIRMED };
+    assert_eq!(development(simulated()).by(&policy).unwrap(), stamped);
+    // No verifier of production gives such claims; the policy does not rely on that.
+    assert!(simulated().refused(&policy).contains("SIMULATED"));
+}
+
+#[test]
+fn the_logs_first_record_and_the_registers_kind_must_fit() {
+    let policy = built_in();
+    let expected = || Asked::expected(snp(), &["snp.measurement"]);
+    let with = |change: fn(&mut Init)| {
+        let mut asked = expected();
+        change(asked.init.as_mut().unwrap());
+        asked.refused(&policy)
+    };
+    with(|init| init.environment = Environment::Development);
+    with(|init| init.register_kind = RegisterKind::Rtmr);
+    with(|init| init.simulated = true);
+    Asked { registers: vec![RegisterKind::Rtmr], ..expected() }.refused(&policy);
+    Asked { registers: Vec::new(), init: None, ..expected() }.refused(&policy);
+}
+
+fn vector(members: &str) -> String {
+    let rest = ["configuration", "executables", "file-system", "hardware", "runtime-opaque", "storage-opaque"];
+    let rest: Vec<String> = rest.iter().map(|name| format!("\"{name}\": 2")).collect();
+    format!("package appraisal\ntrust_vector := {{{}, \"sourced-data\": 0{members}}}\n", rest.join(", "))
+}
+
+#[test]
+fn a_vector_that_is_not_whole_gives_no_session() {
+    let asked = Asked::expected(snp(), &[]);
+    let by = |text: &str| asked.by(&AppraisalPolicy::compile(text).unwrap());
+    by(&vector(", \"instance-identity\": 2")).unwrap();
+    for (text, why) in [
+        (vector(""), "instance-identity"),
+        (vector(", \"instance-identity\": 128"), "128"),
+        (vector(", \"instance-identity\": 2.5"), "2.5"),
+        (vector(", \"instance-identity\": \"2\""), "string"),
+        (vector(", \"instance-identity\": 2, \"charm\": 2"), "charm"),
+        ("package appraisal\ntrust_vector := 2 if input.tee == \"no\"".to_owned(), "trust_vector"),
+        // Nothing asserted, or a verifier that failed, is no pass.
+        (vector(", \"instance-identity\": -1"), "none"),
+        (vector(", \"instance-identity\": 1"), "none"),
+        (vector(", \"instance-identity\": 99"), "contraindicated"),
+        (vector(", \"instance-identity\": input.nothing.at.all"), "trust_vector"),
+        (vector(", \"instance-identity\": to_number(input.tee)"), "could not be evaluated"),
+    ] {
+        let refusal = by(&text).unwrap_err();
+        assert!(refusal.actual.contains(why), "{text}: {refusal}");
+    }
+    let zero = vector(", \"instance-identity\": 0").replace(": 2", ": 0");
+    assert!(by(&zero).unwrap_err().actual.starts_with("none"));
+}
+
+#[test]
+fn a_policy_that_does_not_end_is_stopped_and_the_next_question_is_answered() {
+    let endless = "package appraisal\nimport rego.v1\ntrust_vector := x if {\n\
+                   input.tee\nx := {y | some i in numbers.range(1, 100000); some j in numbers.range(1, 100000); y := i * j}\n}\n";
+    let asked = Asked::expected(snp(), &[]);
+    match AppraisalPolicy::compile(endless) {
+        Ok(policy) => {
+            let told = asked.refused(&policy);
+            assert!(told.contains("could not be evaluated"), "{told}");
+            asked.refused(&policy);
+        }
+        Err(error) => panic!("{error}"),
+    }
+}
+
+#[test]
+fn an_unusable_policy_is_no_policy() {
+    let long = format!("package appraisal\n# {}", "\n#".repeat(MAX_TEXT / 2));
+    for (text, error) in [
+        ("", "Rego"),
+        ("package appraisal\ntrust_vector := {", "Rego"),
+        ("package appraisal\ntrust_vector := to_number(\"x\")", "Rego"),
+        ("package agent_policy\ntrust_vector := {}", "`agent_policy`"),
+        ("package appraisal\ntrust_vectors := {}", "`trust_vector`"),
+        (&long, "bytes"),
+    ] {
+        let told = AppraisalPolicy::compile(text).unwrap_err().to_string();
+        assert!(told.contains(error), "{told}");
+    }
+}
+
+/// The documentation's example is a policy, and means what the text says.
+#[test]
+fn the_documented_example_affirms_one_release_of_the_agent_alone() {
+    let document = include_str!("../../../../docs/appraisal-policy.md");
+    let text = document.split("```rego\n").nth(1).and_then(|rest| rest.split("```").next()).unwrap();
+    let policy = AppraisalPolicy::compile(text).unwrap();
+    let asked = Asked::expected(snp(), &["snp.measurement"]);
+    let affirmed = TrustVector { configuration: 3, ..AFFIRMED };
+    assert_eq!(asked.by(&policy).unwrap(), affirmed);
+    assert_eq!(Asked { init: None, ..Asked::expected(snp(), &["snp.measurement"]) }.by(&policy).unwrap(), affirmed);
+    let mut other = Asked::expected(snp(), &["snp.measurement"]);
+    other.init.as_mut().unwrap().agent = "0.1.1".into();
+    assert!(other.refused(&policy).contains("another agent"));
+    assert!(Asked::expected(snp(), &[]).refused(&policy).contains("another boot"));
+}
