@@ -4,6 +4,7 @@
 //! crate that makes the check. Parsers are strict, use no indexing and never panic.
 
 pub mod azure;
+pub mod cel;
 pub mod digest;
 pub mod dsse;
 pub mod encoding;

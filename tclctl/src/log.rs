@@ -2,16 +2,18 @@
 
 use std::fs;
 
+use protocols::cel;
 use protocols::event_log::{self, Record};
 use protocols::events::Event;
 use protocols::reason::{self, Refusal};
 use protocols::register::RegisterValue;
+use protocols::tcg_log::TcgLog;
 use serde_json::{Value, json};
 use verifier::check_log;
 
 use crate::agent::Agent;
 use crate::ak::{self, Asked, Told};
-use crate::cli::{LogExportArguments, LogShowArguments, LogVerifyArguments};
+use crate::cli::{LogExportArguments, LogFormat, LogShowArguments, LogVerifyArguments};
 use crate::outcome::Failure;
 use crate::output::Output;
 
@@ -64,17 +66,44 @@ fn short(value: &Value) -> String {
     }
 }
 
-/// Writes the agent's log to a file.
+/// Writes the agent's log, or one from a file, to a file.
 pub(crate) async fn export(arguments: &LogExportArguments, output: &Output) -> Result<(), Failure> {
+    if let Some(from) = &arguments.from {
+        let bytes = fs::read(from).map_err(|error| Failure::file(from, error))?;
+        let written = form(&bytes, arguments.format)?;
+        fs::write(&arguments.file, &written).map_err(|error| Failure::file(&arguments.file, error))?;
+        return output.tell(
+            || json!({"file": arguments.file, "bytes": written.len()}),
+            || vec![format!("{}: {} bytes", arguments.file.display(), written.len())],
+        );
+    }
     let told = Agent::connect(&arguments.agent.agent).await?.event_log().await?;
-    fs::write(&arguments.file, &told.log).map_err(|error| Failure::file(&arguments.file, error))?;
+    let written = form(&told.log, arguments.format)?;
+    fs::write(&arguments.file, &written).map_err(|error| Failure::file(&arguments.file, error))?;
     output.tell(
         || {
-            json!({"file": arguments.file, "bytes": told.log.len(), "register": told.register, "kind": told.kind,
+            json!({"file": arguments.file, "bytes": written.len(), "register": told.register, "kind": told.kind,
                    "mr": told.mr, "guest": told.guest, "simulated": told.simulated, "environment": told.environment})
         },
-        || vec![format!("{}: {} bytes; the register says {}", arguments.file.display(), told.log.len(), told.register)],
+        || vec![format!("{}: {} bytes; the register says {}", arguments.file.display(), written.len(), told.register)],
     )
+}
+
+/// The log in the form that was asked for. What is no log is written in none.
+fn form(bytes: &[u8], format: LogFormat) -> Result<Vec<u8>, Failure> {
+    let cel = if bytes.starts_with(&event_log::header()) {
+        cel::of_records(&parse(bytes)?)
+    } else {
+        let log = TcgLog::parse(bytes).map_err(|error| {
+            let expected = "a log of the agent's or of firmware";
+            Failure::by_command(Refusal::new(reason::LOG_MALFORMED, "event log", expected, error.to_string()))
+        })?;
+        cel::of_firmware(&log).map_err(|error| Failure::by_command(error.refusal()))?
+    };
+    match format {
+        LogFormat::Tcg => Ok(bytes.to_vec()),
+        LogFormat::CelJson => Ok(cel.to_string().into_bytes()),
+    }
 }
 
 /// Where the register's value comes from, in words.
@@ -163,6 +192,23 @@ async fn register(arguments: &LogVerifyArguments, mr: u32, told: Option<(String,
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn logs_of_ours_and_of_firmware_have_a_canonical_form_and_altered_ones_none() {
+        let record = Record::encode(4, protocols::register::HashAlg::Sha384, "d", "o", &json!({"a": 1})).unwrap();
+        let mut bytes = event_log::header();
+        bytes.extend_from_slice(record.bytes());
+        let cel: Value = serde_json::from_slice(&form(&bytes, LogFormat::CelJson).unwrap()).unwrap();
+        assert_eq!(cel[0]["content"]["event_type"], "EV_EVENT_TAG");
+        assert_eq!(form(&bytes, LogFormat::Tcg).unwrap(), bytes);
+        *bytes.last_mut().unwrap() ^= 1;
+        for format in [LogFormat::Tcg, LogFormat::CelJson] {
+            assert!(form(&bytes, format).is_err());
+        }
+        let ccel = include_bytes!("../../tests/data/vectors/eventlog/CCEL_data_ovmf");
+        let cel: Value = serde_json::from_slice(&form(ccel, LogFormat::CelJson).unwrap()).unwrap();
+        assert_eq!(cel.as_array().unwrap().len(), 20);
+    }
 
     #[test]
     fn long_values_are_cut_and_short_ones_are_not() {

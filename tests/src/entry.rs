@@ -33,7 +33,7 @@ use registry::{
 use serde_json::{Value, json};
 
 pub use self::blobs::{agree, erofs, gzip, tar, write_erofs, zstd};
-pub use self::evidence::{tcg_log, tdx_quote};
+pub use self::evidence::{aael, ear, tcg_log, tdx_quote};
 pub use self::kata::{cgroup_files, copy_file, create_container, kata_address, kata_wire, policy};
 pub use self::platforms::{azure, endorsement};
 pub use self::sandboxes::{interface_table, mount_options, uevent};
@@ -66,6 +66,8 @@ pub const ALL: &[Entry] = &[
     Entry { name: "endorsement", read: endorsement, seeds: platforms::seeds::endorsements },
     Entry { name: "tdx_quote", read: tdx_quote, seeds: evidence::tdx_quotes },
     Entry { name: "tcg_log", read: tcg_log, seeds: evidence::tcg_logs },
+    Entry { name: "aael", read: aael, seeds: evidence::aaels },
+    Entry { name: "ear", read: ear, seeds: evidence::ears },
     Entry { name: "encryption", read: encryption, seeds: seeds::encryptions },
     Entry { name: "jws", read: jws, seeds: seeds::tokens },
     Entry { name: "tar", read: tar, seeds: seeds::layers },

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueEnum};
 
 use super::AgentArguments;
 
@@ -10,7 +10,7 @@ use super::AgentArguments;
 pub(crate) enum LogCommand {
     /// Print the records, one line each
     Show(LogShowArguments),
-    /// Write header, records and end mark to a file
+    /// Write a log to a file: header, records and end mark, or as CEL-JSON
     Export(LogExportArguments),
     /// Replay the log and compare with the register
     Verify(LogVerifyArguments),
@@ -25,11 +25,26 @@ pub(crate) struct LogShowArguments {
     pub(crate) agent: AgentArguments,
 }
 
+/// Forms of a log in a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LogFormat {
+    /// The bytes as they are, a TCG crypto-agile log
+    Tcg,
+    /// TCG Canonical Event Log in JSON
+    CelJson,
+}
+
 #[derive(Debug, Args)]
 pub(crate) struct LogExportArguments {
     /// The file to write
     #[arg(value_name = "FILE")]
     pub(crate) file: PathBuf,
+    /// The form; in cel-json every digest that can be compared with its event is, or nothing is written
+    #[arg(long, value_enum, default_value_t = LogFormat::Tcg)]
+    pub(crate) format: LogFormat,
+    /// An exported log, or a firmware's (CCEL, binary_bios_measurements); the agent's own otherwise
+    #[arg(long, value_name = "FILE")]
+    pub(crate) from: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) agent: AgentArguments,
 }

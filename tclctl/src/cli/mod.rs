@@ -25,7 +25,7 @@ pub(crate) use self::golden::{
 pub(crate) use self::image::{DecryptionArguments, ImageCommand, ImageEncryptArguments, ImagePushArguments};
 pub(crate) use self::keys::{AkCommand, AkShowArguments, SimulatedCommand, SimulatedPkiArguments};
 pub(crate) use self::launch::{ModeArgument, RunArguments, StopArguments};
-pub(crate) use self::log::{LogCommand, LogExportArguments, LogShowArguments, LogVerifyArguments};
+pub(crate) use self::log::{LogCommand, LogExportArguments, LogFormat, LogShowArguments, LogVerifyArguments};
 pub(crate) use self::store::{ImagesArguments, MountArguments, PruneArguments, PullArguments, UmountArguments};
 
 /// Launch containers that were measured, appraised and logged first; sign images; read logs.

@@ -1,5 +1,6 @@
 //! Hardware evidence and what firmware logged.
 
+use protocols::cel::{self, Aael};
 use protocols::register::HashAlg;
 use protocols::tcg_log::TcgLog;
 use protocols::tdx::{Quote, trim};
@@ -28,6 +29,28 @@ pub fn tcg_log(bytes: &[u8]) {
             let _ = log.replay(register, HashAlg::Sha384);
             let _ = log.replay(register, HashAlg::Sha256);
         }
+        let _ = cel::of_firmware(&log);
+    }
+}
+
+/// The data of an AAEL event, of whatever writer.
+///
+/// # Panics
+/// When the parts are not what was read.
+pub fn aael(bytes: &[u8]) {
+    if let Ok(Some(Aael { domain, operation, content })) = Aael::parse(bytes) {
+        let text = format!("{domain} {operation} {content}");
+        assert_eq!(bytes.get(8..), Some(text.as_bytes()));
+    }
+}
+
+/// The claims of an attestation result, as a token carries them.
+///
+/// # Panics
+/// When what was read is read otherwise once it is written.
+pub fn ear(bytes: &[u8]) {
+    if let Ok(ear) = appraisal::Ear::from_json(bytes) {
+        assert_eq!(appraisal::Ear::from_json(&serde_json::to_vec(&ear).unwrap()), Ok(ear));
     }
 }
 
@@ -44,4 +67,22 @@ pub(super) fn tcg_logs() -> Vec<Vec<u8>> {
     let mut short = file("eventlog/CCEL_data_ovmf");
     short.truncate(2200);
     vec![short, file("eventlog/CCEL_AAEL_alibabacloud")]
+}
+
+pub(super) fn aaels() -> Vec<Vec<u8>> {
+    let log = TcgLog::parse(&file("eventlog/CCEL_AAEL_alibabacloud")).unwrap();
+    log.events().iter().filter(|event| event.register == 4).map(|event| event.data.clone()).collect()
+}
+
+pub(super) fn ears() -> Vec<Vec<u8>> {
+    let vector = r#"{"instance-identity":2,"configuration":2,"executables":3,"file-system":0,"hardware":2,"runtime-opaque":2,"storage-opaque":0,"sourced-data":0}"#;
+    let submod = format!(
+        r#"{{"ear.status":"affirming","ear.trustworthiness-vector":{vector},"ear.appraisal-policy-id":"p","ear.veraison.annotated-evidence":{{"snp":{{}}}}}}"#
+    );
+    let ear = format!(
+        r#"{{"eat_profile":"{}","ear.verifier-id":{{"developer":"d","build":"b"}},"submods":{{"cpu0":{submod}}}}}"#,
+        appraisal::ear::PROFILE
+    );
+    assert!(appraisal::Ear::from_json(ear.as_bytes()).is_ok());
+    vec![ear.into_bytes()]
 }
