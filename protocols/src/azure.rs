@@ -21,6 +21,9 @@ pub enum AzureError {
     /// Another version.
     #[error("version {0} is not known")]
     Version(u32),
+    /// Not what the instance metadata service answers.
+    #[error("the certificates of the instance metadata service: {0}")]
+    Certification(&'static str),
 }
 
 /// A quote of the VM's vTPM.
@@ -120,6 +123,29 @@ fn pem(text: &str) -> Option<Vec<u8>> {
     un_b64(&body.split_ascii_whitespace().collect::<String>()).ok()
 }
 
+/// The largest answer of the instance metadata service that is read, in bytes.
+pub const MAX_CERTIFICATION: usize = 64 * 1024;
+
+#[derive(Deserialize)]
+struct Certification {
+    #[serde(rename = "vcekCert")]
+    vcek: String,
+}
+
+/// The VCEK's certificate, DER, of the instance metadata service's answer to `GET /metadata/THIM/amd/certification`:
+/// JSON whose `vcekCert` is PEM. The chain that it brings too is not used: roots are the verifier's.
+///
+/// # Errors
+/// [`AzureError::Certification`].
+pub fn read_certification(answer: &[u8]) -> Result<Vec<u8>, AzureError> {
+    if answer.len() > MAX_CERTIFICATION {
+        return Err(AzureError::Certification("too large"));
+    }
+    let answer: Certification =
+        serde_json::from_slice(answer).map_err(|_| AzureError::Certification("not JSON with a vcekCert"))?;
+    pem(&answer.vcek).ok_or(AzureError::Certification("vcekCert is not a certificate in PEM"))
+}
+
 impl AzureSnpEvidence {
     /// Reads any of the three versions.
     ///
@@ -202,6 +228,18 @@ mod tests {
         let tdx = AzureTdxEvidence::from_json(&value(TDX)).unwrap();
         assert_eq!((tdx.version, tdx.td_quote.len()), (1, 5006));
         assert_eq!(tdx.to_json(), value(TDX));
+    }
+
+    #[test]
+    fn a_certification_is_json_with_one_certificate_in_pem() {
+        let pem = "-----BEGIN CERTIFICATE-----\nAQID\n-----END CERTIFICATE-----\n";
+        let answer = serde_json::json!({"vcekCert": pem, "tcbm": "00", "certificateChain": "", "cacheControl": "1"});
+        assert_eq!(read_certification(answer.to_string().as_bytes()).unwrap(), [1, 2, 3]);
+        for text in ["", "{}", "[]", r#"{"vcekCert":1}"#, r#"{"vcekCert":"AQID"}"#] {
+            assert!(matches!(read_certification(text.as_bytes()), Err(AzureError::Certification(_))), "{text}");
+        }
+        let padded = format!("{answer}{}", " ".repeat(MAX_CERTIFICATION));
+        assert_eq!(read_certification(padded.as_bytes()), Err(AzureError::Certification("too large")));
     }
 
     #[test]

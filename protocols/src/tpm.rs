@@ -5,6 +5,7 @@
 
 mod attest;
 mod command;
+mod nv;
 mod public;
 
 pub use attest::{Attest, ClockInfo, PcrSelection, Signature};
@@ -12,6 +13,7 @@ pub use command::{
     Command, PcrValues, Primary, QuoteAnswer, answer_size, create_primary_ak, flush_context, pcr_extend, pcr_read,
     quote, read_clock, transient_handles,
 };
+pub use nv::{NV_CHUNK, NvPublic, nv_define, nv_read, nv_read_public, nv_write, read_public};
 pub use public::Public;
 
 use crate::digest::Sha256Digest;
@@ -32,6 +34,9 @@ pub const RC_YIELDED: u32 = 0x908;
 pub const RC_TESTING: u32 = 0x90A;
 /// TPM_RC_OBJECT_MEMORY: no slot for a transient object is free.
 pub const RC_OBJECT_MEMORY: u32 = 0x902;
+
+/// TPM_RC_HANDLE for the first handle: there is no such NV index or key.
+pub const RC_HANDLE: u32 = 0x18B;
 
 /// Why bytes are not what a TPM should have sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

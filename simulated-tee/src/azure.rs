@@ -101,12 +101,7 @@ impl AzureVm {
     /// The JSON that the paravisor puts under the report's data. It says that it is simulated.
     #[must_use]
     pub fn claims(&self, user_data: &[u8; 64]) -> Value {
-        let user_data: String = user_data.iter().map(|byte| format!("{byte:02X}")).collect();
-        json!({
-            "keys": [{"kid": "HCLAkPub", "key_ops": ["sign"], "kty": "RSA", "e": "AQAB", "n": b64url(&self.modulus)}],
-            "vm-configuration": {"secure-boot": true, "tpm-enabled": true, "simulated": true},
-            "user-data": user_data,
-        })
+        claims_for(&self.modulus, user_data)
     }
 
     /// Evidence of version 2: a report with `params`, whose data become the hash of `claims`, and a quote.
@@ -120,12 +115,7 @@ impl AzureVm {
         claims: &Value,
         quote: &VtpmQuote,
     ) -> Result<AzureSnpEvidence, SimulatedError> {
-        let var_data = claims.to_string().into_bytes();
-        let mut report_data = [0; 64];
-        for (to, from) in report_data.iter_mut().zip(Sha256::digest(&var_data)) {
-            *to = from;
-        }
-        let report = pki.report(&Params { report_data, ..params.clone() })?;
+        let (report, var_data) = bound(pki, params, claims)?;
         Ok(self.evidence_of(pki, &report, &var_data, quote))
     }
 
@@ -138,10 +128,45 @@ impl AzureVm {
         AzureSnpEvidence {
             version: 2,
             quote: AzureQuote { signature, message, pcrs },
-            hcl_report: hcl_report(report, var_data),
+            hcl_report: padded(hcl_report(report, var_data)),
             vcek: pki.vcek_der().to_vec(),
         }
     }
+}
+
+/// As [`AzureVm::claims`], for a vTPM whose RSA attestation key has this modulus, big-endian.
+#[must_use]
+pub fn claims_for(modulus: &[u8], user_data: &[u8; 64]) -> Value {
+    let user_data: String = user_data.iter().map(|byte| format!("{byte:02X}")).collect();
+    json!({
+        "keys": [{"kid": "HCLAkPub", "key_ops": ["sign"], "kty": "RSA", "e": "AQAB", "n": b64url(modulus)}],
+        "vm-configuration": {"secure-boot": true, "tpm-enabled": true, "simulated": true},
+        "user-data": user_data,
+    })
+}
+
+/// The paravisor's report with `params`, whose data become the hash of `claims`, without zeros behind it: software TPMs
+/// have smaller indices than the paravisor's.
+///
+/// # Errors
+/// [`SimulatedError::Report`] when the parameters do not fit each other.
+pub fn paravisor_report(pki: &Pki, params: &Params, claims: &Value) -> Result<Vec<u8>, SimulatedError> {
+    let (report, var_data) = bound(pki, params, claims)?;
+    Ok(hcl_report(&report, &var_data))
+}
+
+fn bound(pki: &Pki, params: &Params, claims: &Value) -> Result<(Report, Vec<u8>), SimulatedError> {
+    let var_data = claims.to_string().into_bytes();
+    let mut report_data = [0; 64];
+    for (to, from) in report_data.iter_mut().zip(Sha256::digest(&var_data)) {
+        *to = from;
+    }
+    Ok((pki.report(&Params { report_data, ..params.clone() })?, var_data))
+}
+
+fn padded(mut report: Vec<u8>) -> Vec<u8> {
+    report.resize(report.len().max(HCL_SIZE), 0);
+    report
 }
 
 /// See [`protocols::hcl`].
@@ -158,6 +183,5 @@ fn hcl_report(report: &Report, var_data: &[u8]) -> Vec<u8> {
         out.extend(number(value));
     }
     out.extend(var_data);
-    out.resize(out.len().max(HCL_SIZE), 0);
     out
 }

@@ -13,7 +13,7 @@ pub mod tdx;
 
 use std::path::{Path, PathBuf};
 
-pub use azure::{AzureVm, VtpmQuote};
+pub use azure::{AzureVm, VtpmQuote, claims_for, paravisor_report};
 
 use p384::ecdsa::SigningKey;
 use p384::ecdsa::signature::Signer as _;

@@ -47,6 +47,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
 /// Tests of a crate may also use these, which makes no edge in what is shipped.
 const ALLOWED_IN_TESTS: &[(&str, &[&str])] = &[
     ("verifier", &["simulated-tee"]),
+    ("attester", &["verifier"]),
     ("endorsements", &["simulated-tee"]),
     ("appraisal", &["simulated-tee"]),
     ("key-broker", &["simulated-tee", "kbs-client"]),

@@ -7,8 +7,9 @@ use std::sync::Arc;
 use protocols::environment::Environment;
 use serde::Deserialize;
 
+use crate::azure::{AzureLimits, IMDS};
 use crate::sev::SevPaths;
-use crate::{Attester, AttesterError, SevAttester, TdxAttester, TpmAttester};
+use crate::{Attester, AttesterError, AzureAttester, SevAttester, TdxAttester, TpmAttester};
 
 /// The PCR extended by default; it resets only with the platform.
 pub const DEFAULT_PCR: u32 = 14;
@@ -83,6 +84,17 @@ pub enum AttesterConfig {
         #[serde(default = "default_pcr")]
         pcr: u32,
     },
+    /// A confidential VM on Azure with SEV-SNP: its vTPM, whose key the paravisor's report binds to the hardware.
+    AzSnpVtpm {
+        /// Where the vTPM is reached.
+        device: TpmAddress,
+        /// The PCR that is extended: 0 to 15.
+        #[serde(default = "default_pcr")]
+        pcr: u32,
+        /// The instance metadata service, which gives the chip's certificate. Nothing it says is believed.
+        #[serde(default = "default_imds")]
+        imds: String,
+    },
     /// A TDX guest: RTMR3 and configfs-tsm. Linux 6.16 or later.
     Tdx {},
     /// An SNP guest: configfs-tsm (Linux 6.7) or /dev/sev-guest, and a register in software.
@@ -111,12 +123,16 @@ const fn default_pcr() -> u32 {
     DEFAULT_PCR
 }
 
+fn default_imds() -> String {
+    IMDS.to_owned()
+}
+
 impl AttesterConfig {
     /// Whether this names a simulated platform.
     #[must_use]
     pub const fn simulated(&self) -> bool {
         match self {
-            Self::Tpm { device, .. } => device.simulated(),
+            Self::Tpm { device, .. } | Self::AzSnpVtpm { device, .. } => device.simulated(),
             Self::Snp { .. } | Self::Tdx {} => false,
             Self::SimulatedSnp { .. } | Self::SimulatedTdx { .. } => true,
         }
@@ -138,6 +154,9 @@ pub fn open(
     }
     Ok(match config {
         AttesterConfig::Tpm { device, pcr } => Arc::new(TpmAttester::open(device.clone(), *pcr)?),
+        AttesterConfig::AzSnpVtpm { device, pcr, imds } => {
+            Arc::new(AzureAttester::open(device.clone(), *pcr, imds, AzureLimits::default())?)
+        }
         AttesterConfig::Tdx {} => Arc::new(TdxAttester::open()?),
         AttesterConfig::Snp { vmpl } => Arc::new(SevAttester::open(SevPaths::default().source()?, *vmpl, state_dir)?),
         AttesterConfig::SimulatedSnp { pki, initdata } => {
@@ -168,6 +187,12 @@ mod tests {
         let tcp = parse("kind = \"tpm\"\ndevice = \"tcp:127.0.0.1:2321\"").unwrap();
         assert_eq!(tcp, AttesterConfig::Tpm { device: TpmAddress::Tcp("127.0.0.1:2321".to_owned()), pcr: 14 });
         assert!(tcp.simulated());
+        let azure = parse("kind = \"az-snp-vtpm\"\ndevice = \"/dev/tpmrm0\"").unwrap();
+        let expected =
+            AttesterConfig::AzSnpVtpm { device: "/dev/tpmrm0".parse().unwrap(), pcr: 14, imds: IMDS.to_owned() };
+        assert_eq!((azure.simulated(), azure), (false, expected));
+        let socket = "kind = \"az-snp-vtpm\"\ndevice = \"unix:/run/s\"\npcr = 11\nimds = \"http://127.0.0.1:1/\"";
+        assert!(parse(socket).unwrap().simulated());
         let tdx = parse("kind = \"tdx\"").unwrap();
         assert_eq!(tdx, AttesterConfig::Tdx {});
         assert!(!tdx.simulated());
@@ -190,6 +215,8 @@ mod tests {
             "kind = \"snp\"\npcr = 14",
             "kind = \"snp\"\nvmpl = -1",
             "kind = \"tpm\"",
+            "kind = \"az-snp-vtpm\"",
+            "kind = \"az-snp-vtpm\"\ndevice = \"/dev/tpm0\"\nvmpl = 0",
             "device = \"/dev/tpm0\"",
             "kind = \"tpm\"\ndevice = \"/dev/tpm0\"\npki = \"/pki\"",
             "kind = \"tpm\"\ndevice = \"/dev/tpm0\"\npcr = -1",

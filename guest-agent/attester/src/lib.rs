@@ -4,6 +4,7 @@
 //! configuration and opened by [`open`]; nothing falls back to a weaker one. Simulated backends are
 //! stamped as such and refused in production.
 
+pub mod azure;
 mod config;
 mod error;
 pub mod event_log;
@@ -21,6 +22,7 @@ use protocols::guest::GuestId;
 use protocols::kbs::Tee;
 use protocols::register::{HashAlg, RegisterKind, RegisterValue};
 
+pub use azure::AzureAttester;
 pub use config::{AttesterConfig, DEFAULT_PCR, TpmAddress, open};
 pub use error::{AttesterError, Poison};
 pub use event_log::{Appended, EventLog, InitFacts, Opened};

@@ -5,8 +5,8 @@ use super::public::ak_template;
 use super::{ALG_SHA256, ALL_PCRS, PCR_COUNT, PcrSelection, Public, Reader, TpmError};
 use crate::digest::Sha256Digest;
 
-const TPM_ST_NO_SESSIONS: u16 = 0x8001;
-const TPM_ST_SESSIONS: u16 = 0x8002;
+pub(super) const TPM_ST_NO_SESSIONS: u16 = 0x8001;
+pub(super) const TPM_ST_SESSIONS: u16 = 0x8002;
 const TPM_RS_PW: u32 = 0x4000_0009;
 const TPM_RH_ENDORSEMENT: u32 = 0x4000_000B;
 const TPM_ALG_NULL: u16 = 0x0010;
@@ -20,7 +20,7 @@ const CC_PCR_EXTEND: u32 = 0x182;
 const TPM_CAP_HANDLES: u32 = 1;
 const TRANSIENT_FIRST: u32 = 0x8000_0000;
 /// The largest answer we read, in bytes.
-const MAX_ANSWER: usize = 4096;
+pub(super) const MAX_ANSWER: usize = 4096;
 
 /// A marshalled command and how to read its answer.
 #[derive(Debug, Clone)]
@@ -44,18 +44,23 @@ impl<T> Command<T> {
         (self.read)(bytes)
     }
 
-    fn plain(code: u32, body: &[&[u8]], read: fn(&[u8]) -> Result<T, TpmError>) -> Self {
+    pub(super) fn plain(code: u32, body: &[&[u8]], read: fn(&[u8]) -> Result<T, TpmError>) -> Self {
         Self { bytes: frame(TPM_ST_NO_SESSIONS, code, body), read }
     }
 
-    /// With one password session after the handle.
-    fn authorised(code: u32, handle: u32, body: &[&[u8]], read: fn(&[u8]) -> Result<T, TpmError>) -> Self {
+    /// With one password session after the handles.
+    pub(super) fn authorised(
+        code: u32,
+        handles: &[u32],
+        body: &[&[u8]],
+        read: fn(&[u8]) -> Result<T, TpmError>,
+    ) -> Self {
         let mut session = Vec::from(9u32.to_be_bytes());
         session.extend_from_slice(&TPM_RS_PW.to_be_bytes());
         // Empty nonce, no attributes, empty password.
         session.extend_from_slice(&[0; 5]);
-        let handle = handle.to_be_bytes();
-        let mut parts: Vec<&[u8]> = vec![&handle, &session];
+        let handles: Vec<u8> = handles.iter().flat_map(|handle| handle.to_be_bytes()).collect();
+        let mut parts: Vec<&[u8]> = vec![&handles, &session];
         parts.extend_from_slice(body);
         Self { bytes: frame(TPM_ST_SESSIONS, code, &parts), read }
     }
@@ -72,7 +77,7 @@ fn frame(tag: u16, code: u32, body: &[&[u8]]) -> Vec<u8> {
 }
 
 /// A TPM2B of a short, fixed content.
-fn sized(content: &[u8]) -> Vec<u8> {
+pub(super) fn sized(content: &[u8]) -> Vec<u8> {
     let mut out = Vec::from(u16::try_from(content.len()).unwrap_or_default().to_be_bytes());
     out.extend_from_slice(content);
     out
@@ -99,7 +104,7 @@ pub fn answer_size(header: &[u8; 10]) -> Result<usize, TpmError> {
 }
 
 /// Checks a response's header and gives its body.
-fn body<'b>(bytes: &'b [u8], tag: u16, what: &'static str) -> Result<Reader<'b>, TpmError> {
+pub(super) fn body<'b>(bytes: &'b [u8], tag: u16, what: &'static str) -> Result<Reader<'b>, TpmError> {
     let mut reader = Reader::new(bytes, what);
     let found = reader.u16()?;
     if usize::try_from(reader.u32()?).ok() != Some(bytes.len()) || bytes.len() > MAX_ANSWER {
@@ -113,7 +118,7 @@ fn body<'b>(bytes: &'b [u8], tag: u16, what: &'static str) -> Result<Reader<'b>,
 }
 
 /// The parameters of a response with one password session; `reader` stands behind the handle, if any.
-fn parameters<'b>(mut reader: Reader<'b>) -> Result<Reader<'b>, TpmError> {
+pub(super) fn parameters<'b>(mut reader: Reader<'b>) -> Result<Reader<'b>, TpmError> {
     let size = usize::try_from(reader.u32()?).map_err(|_| TpmError::Value("parameter size"))?;
     let parameters = reader.take(size)?;
     // Empty nonce, continueSession or not, empty acknowledgement.
@@ -165,7 +170,7 @@ pub fn pcr_read(select: [u8; 3]) -> Command<PcrValues> {
 #[must_use]
 pub fn pcr_extend(pcr: u32, digest: &Sha256Digest) -> Command<()> {
     let count = 1u32.to_be_bytes();
-    Command::authorised(CC_PCR_EXTEND, pcr, &[&count, &ALG_SHA256.to_be_bytes(), digest.as_bytes()], |bytes| {
+    Command::authorised(CC_PCR_EXTEND, &[pcr], &[&count, &ALG_SHA256.to_be_bytes(), digest.as_bytes()], |bytes| {
         parameters(body(bytes, TPM_ST_SESSIONS, "TPM2_PCR_Extend")?)?.end()
     })
 }
@@ -187,7 +192,7 @@ pub fn create_primary_ak() -> Command<Primary> {
     // Empty authorisation and no data; template; no outside info; no creation PCRs.
     let sensitive = sized(&[0; 4]);
     let template = sized(&ak_template());
-    Command::authorised(CC_CREATE_PRIMARY, TPM_RH_ENDORSEMENT, &[&sensitive, &template, &[0; 6]], |bytes| {
+    Command::authorised(CC_CREATE_PRIMARY, &[TPM_RH_ENDORSEMENT], &[&sensitive, &template, &[0; 6]], |bytes| {
         let mut reader = body(bytes, TPM_ST_SESSIONS, "TPM2_CreatePrimary")?;
         let handle = reader.u32()?;
         let public = Public::parse(parameters(reader)?.sized(MAX_ANSWER)?)?;
@@ -204,11 +209,11 @@ pub struct QuoteAnswer {
     pub signature: Vec<u8>,
 }
 
-/// TPM2_Quote of SHA-256 PCRs 0 to 23 by the key's own scheme, with `nonce` as qualifying data.
+/// TPM2_Quote of SHA-256 PCRs 0 to 23 by the key's own scheme, with `nonce` as qualifying data: at most 64 bytes.
 #[must_use]
-pub fn quote(key: u32, nonce: &[u8; 32]) -> Command<QuoteAnswer> {
+pub fn quote(key: u32, nonce: &[u8]) -> Command<QuoteAnswer> {
     let scheme = TPM_ALG_NULL.to_be_bytes();
-    Command::authorised(CC_QUOTE, key, &[&sized(nonce), &scheme, &selection(ALL_PCRS)], |bytes| {
+    Command::authorised(CC_QUOTE, &[key], &[&sized(nonce), &scheme, &selection(ALL_PCRS)], |bytes| {
         let mut reader = parameters(body(bytes, TPM_ST_SESSIONS, "TPM2_Quote")?)?;
         let attest = reader.sized(MAX_ANSWER)?.to_vec();
         Ok(QuoteAnswer { attest, signature: reader.rest.to_vec() })

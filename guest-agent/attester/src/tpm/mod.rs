@@ -13,17 +13,28 @@ use protocols::register::{HashAlg, RegisterKind, RegisterValue};
 use protocols::tpm::{self, Attest, INITDATA_PCR, PCR_COUNT, Primary, RC_OBJECT_MEMORY, TpmError};
 
 use crate::{Attester, AttesterError, RegisterInfo, TpmAddress};
-use transport::{Connection, TransportError};
+use transport::Connection;
+pub(crate) use transport::TransportError;
 
 /// The highest PCR that may be the register: 16 and 23 can be reset, 17 to 22 belong to dynamic launch.
 const MAX_PCR: u32 = 15;
 /// Something else may extend a PCR between reading and quoting: then both are done again.
 const QUOTE_ATTEMPTS: usize = 8;
 
-/// A TPM 2.0. Its attestation key is a primary key made anew for each quote; the same seed gives the same key.
+/// Where the attestation key is.
+#[derive(Debug, Clone, Copy)]
+enum Key {
+    /// A primary key made anew for each quote; the same seed gives the same key.
+    Primary,
+    /// The platform has left it at this persistent handle.
+    Persistent(u32),
+}
+
+/// A TPM 2.0. Its attestation key is a primary key of its seed; platforms that bring a key are modules beside this one.
 #[derive(Debug)]
 pub struct TpmAttester {
     address: TpmAddress,
+    key: Key,
     pcr: u32,
     firmware_log: Option<PathBuf>,
     ak_spki: Vec<u8>,
@@ -38,10 +49,7 @@ impl TpmAttester {
     /// [`AttesterError::Config`] for a PCR above 15, [`AttesterError::RegisterUnavailable`] when the TPM
     /// does not answer, [`AttesterError::EvidenceUnavailable`] when it makes no attestation key.
     pub fn open(address: TpmAddress, pcr: u32) -> Result<Self, AttesterError> {
-        let firmware_log = match &address {
-            TpmAddress::Device(device) => firmware_log::path_of(device),
-            TpmAddress::Unix(_) | TpmAddress::Tcp(_) => None,
-        };
+        let firmware_log = log_of(&address);
         Self::open_with_firmware_log(address, pcr, firmware_log)
     }
 
@@ -54,13 +62,28 @@ impl TpmAttester {
         pcr: u32,
         firmware_log: Option<PathBuf>,
     ) -> Result<Self, AttesterError> {
+        Self::open_with(address, Key::Primary, pcr, firmware_log)
+    }
+
+    /// With the attestation key that the platform has left at a persistent handle.
+    pub(crate) fn open_persistent(address: TpmAddress, handle: u32, pcr: u32) -> Result<Self, AttesterError> {
+        let firmware_log = log_of(&address);
+        Self::open_with(address, Key::Persistent(handle), pcr, firmware_log)
+    }
+
+    fn open_with(
+        address: TpmAddress,
+        key: Key,
+        pcr: u32,
+        firmware_log: Option<PathBuf>,
+    ) -> Result<Self, AttesterError> {
         if pcr > MAX_PCR {
             return Err(AttesterError::Config { detail: format!("PCR {pcr} can be reset: use one from 0 to 15") });
         }
-        let mut attester = Self { address, pcr, firmware_log, ak_spki: Vec::new(), turn: Mutex::new(()) };
+        let mut attester = Self { address, key, pcr, firmware_log, ak_spki: Vec::new(), turn: Mutex::new(()) };
         attester.read_pcr(pcr)?;
         attester.ak_spki = attester
-            .transaction(|tpm| tpm.with_ak(|_, ak| Ok(ak.public.to_spki_der()?)))
+            .transaction(|tpm| tpm.with_ak(key, |_, ak| Ok(ak.public.to_spki_der()?)))
             .map_err(|error| unavailable(&error))?;
         Ok(attester)
     }
@@ -71,7 +94,10 @@ impl TpmAttester {
         &self.ak_spki
     }
 
-    fn transaction<T>(&self, run: impl FnOnce(&mut Session) -> Result<T, TransportError>) -> Result<T, TransportError> {
+    pub(crate) fn transaction<T>(
+        &self,
+        run: impl FnOnce(&mut Session) -> Result<T, TransportError>,
+    ) -> Result<T, TransportError> {
         let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
         let mut session =
             Session { connection: Connection::open(&self.address)?, own: !is_resource_manager(&self.address) };
@@ -83,13 +109,26 @@ impl TpmAttester {
             .map_err(|error| AttesterError::RegisterUnavailable { detail: self.detail(&error) })
     }
 
-    fn detail(&self, error: &TransportError) -> String {
+    pub(crate) fn detail(&self, error: &TransportError) -> String {
         format!("{}: {error}", self.address)
     }
 
-    fn try_quote(&self, tpm: &mut Session, nonce: &[u8; 32]) -> Result<Option<TpmEvidence>, TransportError> {
+    /// A quote over `nonce`, at most 64 bytes, by the key that was found at the start.
+    pub(crate) fn quote(&self, nonce: &[u8]) -> Result<TpmEvidence, AttesterError> {
+        self.transaction(|tpm| {
+            for _ in 0..QUOTE_ATTEMPTS {
+                if let Some(evidence) = self.try_quote(tpm, nonce)? {
+                    return Ok(evidence);
+                }
+            }
+            Err(TpmError::Value("PCRs change faster than they can be quoted").into())
+        })
+        .map_err(|error| AttesterError::EvidenceUnavailable { detail: self.detail(&error) })
+    }
+
+    fn try_quote(&self, tpm: &mut Session, nonce: &[u8]) -> Result<Option<TpmEvidence>, TransportError> {
         let pcrs = tpm.all_pcrs()?;
-        let quote = tpm.with_ak(|connection, ak| {
+        let quote = tpm.with_ak(self.key, |connection, ak| {
             if ak.public.to_spki_der()? != self.ak_spki {
                 return Err(TpmError::Value("the attestation key changed").into());
             }
@@ -148,17 +187,7 @@ impl Attester for TpmAttester {
     }
 
     fn evidence(&self, binding: &Sha384Digest) -> Result<serde_json::Value, AttesterError> {
-        let nonce = kbs::tpm_nonce(binding);
-        let evidence = self
-            .transaction(|tpm| {
-                for _ in 0..QUOTE_ATTEMPTS {
-                    if let Some(evidence) = self.try_quote(tpm, &nonce)? {
-                        return Ok(evidence);
-                    }
-                }
-                Err(TpmError::Value("PCRs change faster than they can be quoted").into())
-            })
-            .map_err(|error| AttesterError::EvidenceUnavailable { detail: self.detail(&error) })?;
+        let evidence = self.quote(&kbs::tpm_nonce(binding))?;
         serde_json::to_value(evidence).map_err(|error| AttesterError::EvidenceUnavailable { detail: error.to_string() })
     }
 
@@ -212,12 +241,17 @@ impl Attester for TpmAttester {
 }
 
 /// One connection, and whether transient objects on it are ours to clear away.
-struct Session {
+#[derive(Debug)]
+pub(crate) struct Session {
     connection: Connection,
     own: bool,
 }
 
 impl Session {
+    pub(crate) fn run<T>(&mut self, command: &tpm::Command<T>) -> Result<T, TransportError> {
+        self.connection.run(command)
+    }
+
     fn pcr(&mut self, index: u32) -> Result<Sha256Digest, TransportError> {
         match self.pcrs(1u32.checked_shl(index).unwrap_or_default())?.as_slice() {
             [value] => Ok(*value),
@@ -254,11 +288,16 @@ impl Session {
         Ok(values)
     }
 
-    /// Makes the attestation key, uses it, and unloads it whatever happened.
+    /// Makes or finds the attestation key, uses it, and unloads what was made whatever happened.
     fn with_ak<T>(
         &mut self,
+        key: Key,
         run: impl FnOnce(&mut Connection, &Primary) -> Result<T, TransportError>,
     ) -> Result<T, TransportError> {
+        if let Key::Persistent(handle) = key {
+            let public = self.connection.run(&tpm::read_public(handle))?;
+            return run(&mut self.connection, &Primary { handle, public });
+        }
         let ak = match self.connection.run(&tpm::create_primary_ak()) {
             // A process that died half-way left its objects: without a resource manager we clear them.
             Err(TransportError::Tpm(TpmError::Code(RC_OBJECT_MEMORY))) if self.own => {
@@ -274,6 +313,14 @@ impl Session {
         let value = result?;
         flushed?;
         Ok(value)
+    }
+}
+
+/// Where the kernel shows the firmware's log of a device.
+fn log_of(address: &TpmAddress) -> Option<PathBuf> {
+    match address {
+        TpmAddress::Device(device) => firmware_log::path_of(device),
+        TpmAddress::Unix(_) | TpmAddress::Tcp(_) => None,
     }
 }
 

@@ -106,7 +106,7 @@ impl Swtpm {
         self.tool("tpm2_pcrextend", &[&format!("{pcr}:sha256={}", "ab".repeat(32))]);
     }
 
-    fn tool(&self, name: &str, arguments: &[&str]) -> String {
+    pub fn tool(&self, name: &str, arguments: &[&str]) -> String {
         let out = Command::new(name)
             .args(arguments)
             .env("TPM2TOOLS_TCTI", &self.tcti)
@@ -114,6 +114,13 @@ impl Swtpm {
             .unwrap_or_else(|_| panic!("{name} is installed"));
         assert!(out.status.success(), "{name}: {}", String::from_utf8_lossy(&out.stderr));
         String::from_utf8(out.stdout).unwrap()
+    }
+
+    /// As [`Swtpm::tool`]; nothing where the TPM refuses.
+    pub fn try_tool(&self, name: &str, arguments: &[&str]) -> Option<String> {
+        let run = Command::new(name).args(arguments).env("TPM2TOOLS_TCTI", &self.tcti).output();
+        let out = run.unwrap_or_else(|_| panic!("{name} is installed"));
+        out.status.success().then(|| String::from_utf8(out.stdout).unwrap())
     }
 }
 

@@ -1,0 +1,258 @@
+//! A confidential VM on Azure with SEV-SNP: the paravisor's vTPM holds the log's register, and its report binds the
+//! vTPM's key to the hardware.
+//!
+//! | what | where |
+//! |---|---|
+//! | the paravisor's report ([`protocols::hcl`]) | NV index 0x01400001 |
+//! | the user data it is made over: our binding, right-padded with zeros | NV index 0x01400002, 64 bytes, made where it is not there |
+//! | the attestation key, RSA-2048 | persistent handle 0x81000003 |
+//! | the chip's certificate | the host's instance metadata service, by HTTP |
+//!
+//! The paravisor makes a new report some time after the user data was written: it is read again until it shows them.
+
+mod imds;
+
+use std::sync::{Mutex, PoisonError};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use protocols::azure::{AzureQuote, AzureSnpEvidence};
+use protocols::digest::{Sha256Digest, Sha384Digest};
+use protocols::guest::GuestId;
+use protocols::hcl::{self, Hardware, HclError, HclReport};
+use protocols::kbs::{Tee, TpmEvidence};
+use protocols::register::{HashAlg, RegisterKind, RegisterValue};
+use protocols::snp::{Report, TcbVersion};
+use protocols::tpm::{self, Attest, NV_CHUNK, Public, RC_HANDLE, Signature, TpmError};
+
+use crate::tpm::{Session, TransportError};
+use crate::{Attester, AttesterError, RegisterInfo, TpmAddress, TpmAttester};
+use imds::Imds;
+
+const NV_REPORT: u32 = 0x0140_0001;
+const NV_USER_DATA: u32 = 0x0140_0002;
+const AK: u32 = 0x8100_0003;
+/// How often the report is looked at while the paravisor renews it.
+const RENEWAL_PAUSE: Duration = Duration::from_millis(100);
+/// What the quote that tells the guest's identity is over: a value of ours, and of no evidence.
+const IDENTITY: &[u8] = b"tcl-azure-identity-v1";
+
+/// The instance metadata service of every Azure VM: link-local, plain HTTP, the host's.
+pub const IMDS: &str = "http://169.254.169.254/";
+
+/// How long the platform may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AzureLimits {
+    /// From writing the user data to the report that shows them.
+    pub renewal: Duration,
+    /// One request to the instance metadata service, to its answer's last byte.
+    pub service: Duration,
+}
+
+impl Default for AzureLimits {
+    fn default() -> Self {
+        Self { renewal: Duration::from_secs(15), service: Duration::from_secs(10) }
+    }
+}
+
+/// A chip at a TCB, and the certificate of its key.
+#[derive(Debug)]
+struct Vcek {
+    chip: ([u8; 64], TcbVersion),
+    der: Vec<u8>,
+}
+
+/// A confidential VM on Azure with SEV-SNP.
+#[derive(Debug)]
+pub struct AzureAttester {
+    tpm: TpmAttester,
+    imds: Imds,
+    limits: AzureLimits,
+    // The user data have one place: evidence is made one at a time.
+    turn: Mutex<()>,
+    // The service limits requests: a certificate is asked for again when the VM has moved or its TCB has.
+    vcek: Mutex<Option<Vcek>>,
+}
+
+impl AzureAttester {
+    /// Reaches the vTPM and checks that the paravisor's report names its attestation key. `imds` is the address of the
+    /// instance metadata service, [`IMDS`] on every real VM; nothing is asked of it yet.
+    ///
+    /// # Errors
+    /// As [`TpmAttester::open`]; [`AttesterError::Config`] for an address that is not plain HTTP;
+    /// [`AttesterError::EvidenceUnavailable`] where there is no report, or it names another key.
+    pub fn open(address: TpmAddress, pcr: u32, imds: &str, limits: AzureLimits) -> Result<Self, AttesterError> {
+        let imds = Imds::new(imds, limits.service)?;
+        let tpm = TpmAttester::open_persistent(address, AK, pcr)?;
+        let attester = Self { tpm, imds, limits, turn: Mutex::new(()), vcek: Mutex::new(None) };
+        let bytes = attester.report()?;
+        attester.read(&bytes)?;
+        Ok(attester)
+    }
+
+    fn report(&self) -> Result<Vec<u8>, AttesterError> {
+        self.tpm.transaction(read_report).map_err(|error| refused(format!("NV index {NV_REPORT:#x}: {error}")))
+    }
+
+    /// A well-formed report that names the vTPM's key.
+    fn read<'b>(&self, bytes: &'b [u8]) -> Result<HclReport<'b>, AttesterError> {
+        let report = HclReport::parse(bytes).map_err(|error| malformed(&error))?;
+        let (modulus, exponent) = report.attestation_key().map_err(|error| malformed(&error))?;
+        let exponent = match exponent.as_slice() {
+            [1, 0, 1] => 0x0001_0001,
+            _ => return Err(refused("the paravisor's report: an unusual exponent".to_owned())),
+        };
+        let named = Public::Rsassa { modulus, exponent }.to_spki_der();
+        if named.ok().as_deref() != Some(self.tpm.ak_spki_der()) {
+            return Err(refused(format!("the paravisor's report names another key than the vTPM's at {AK:#x}")));
+        }
+        Ok(report)
+    }
+
+    /// Writes the user data and waits for the report that shows them.
+    fn renewed_report(&self, user_data: &[u8; hcl::USER_DATA_SIZE]) -> Result<Vec<u8>, AttesterError> {
+        self.tpm
+            .transaction(|tpm| write_user_data(tpm, user_data))
+            .map_err(|error| refused(format!("NV index {NV_USER_DATA:#x}: {error}")))?;
+        let deadline = Instant::now() + self.limits.renewal;
+        loop {
+            let bytes = self.report()?;
+            let shown = HclReport::parse(&bytes).and_then(|report| Ok((report.user_data()?, whole(&report))));
+            if shown == Ok((*user_data, true)) {
+                return Ok(bytes);
+            }
+            if Instant::now() >= deadline {
+                let waited = self.limits.renewal.as_millis();
+                let found = shown.map_or_else(|error| error.to_string(), |_| "other user data".to_owned());
+                return Err(refused(format!("the paravisor's report was not renewed within {waited} ms: {found}")));
+            }
+            sleep(RENEWAL_PAUSE);
+        }
+    }
+
+    fn vcek(&self, report: &HclReport<'_>) -> Result<Vec<u8>, AttesterError> {
+        let Hardware::Snp(hardware) = report.hardware() else {
+            return Err(refused("the paravisor's report holds a TD report: this is not an SNP guest".to_owned()));
+        };
+        let hardware = Report::parse(hardware).map_err(|error| refused(format!("the paravisor's report: {error}")))?;
+        let chip = (hardware.fields().chip_id, hardware.fields().reported_tcb);
+        let mut kept = self.vcek.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(vcek) = kept.as_ref().filter(|vcek| vcek.chip == chip) {
+            return Ok(vcek.der.clone());
+        }
+        let der = self.imds.vcek()?;
+        *kept = Some(Vcek { chip, der: der.clone() });
+        Ok(der)
+    }
+}
+
+/// Whether the claims are those under the hardware report: a report that is just being written may be read half.
+fn whole(report: &HclReport<'_>) -> bool {
+    let Hardware::Snp(hardware) = report.hardware() else { return true };
+    Report::parse(hardware).is_ok_and(|hardware| hardware.fields().report_data == report.report_data())
+}
+
+fn read_report(tpm: &mut Session) -> Result<Vec<u8>, TransportError> {
+    let size = tpm.run(&tpm::nv_read_public(NV_REPORT))?.size;
+    if usize::from(size) > hcl::MAX_SIZE {
+        return Err(TpmError::Value("size of the paravisor's report").into());
+    }
+    let mut bytes = Vec::with_capacity(usize::from(size));
+    let mut offset = 0;
+    while offset < size {
+        let count = NV_CHUNK.min(size - offset);
+        let chunk = tpm.run(&tpm::nv_read(NV_REPORT, count, offset))?;
+        if chunk.len() != usize::from(count) {
+            return Err(TpmError::Value("size of what was read").into());
+        }
+        bytes.extend(chunk);
+        offset += count;
+    }
+    Ok(bytes)
+}
+
+fn write_user_data(tpm: &mut Session, data: &[u8; hcl::USER_DATA_SIZE]) -> Result<(), TransportError> {
+    let size = u16::try_from(data.len()).unwrap_or(u16::MAX);
+    match tpm.run(&tpm::nv_read_public(NV_USER_DATA)) {
+        Ok(public) if public.size == size => {}
+        Ok(_) => return Err(TpmError::Value("size of the user data").into()),
+        Err(TransportError::Tpm(TpmError::Code(RC_HANDLE))) => tpm.run(&tpm::nv_define(NV_USER_DATA, size))?,
+        Err(error) => return Err(error),
+    }
+    tpm.run(&tpm::nv_write(NV_USER_DATA, data))
+}
+
+fn refused(detail: String) -> AttesterError {
+    AttesterError::EvidenceUnavailable { detail }
+}
+
+fn malformed(error: &HclError) -> AttesterError {
+    refused(format!("the paravisor's report: {error}"))
+}
+
+/// The quote as Azure's evidence has it: the signature without its TPMT_SIGNATURE.
+fn azure_quote(evidence: TpmEvidence) -> Result<AzureQuote, AttesterError> {
+    let quote = evidence.tpm_quote;
+    match Signature::parse(&quote.signature) {
+        Ok(Signature::Rsassa(signature)) => Ok(AzureQuote { signature, message: quote.message, pcrs: quote.pcrs }),
+        _ => Err(refused("the vTPM's quote is not signed by RSASSA".to_owned())),
+    }
+}
+
+impl Attester for AzureAttester {
+    fn tee(&self) -> Tee {
+        Tee::AzSnpVtpm
+    }
+
+    fn register(&self) -> RegisterInfo {
+        RegisterInfo { kind: RegisterKind::VtpmHcl, ..self.tpm.register() }
+    }
+
+    fn register_start(&self) -> Result<RegisterValue, AttesterError> {
+        self.tpm.register_start()
+    }
+
+    fn read_register(&self) -> Result<RegisterValue, AttesterError> {
+        self.tpm.read_register()
+    }
+
+    fn extend(&self, digest: &RegisterValue) -> Result<(), AttesterError> {
+        self.tpm.extend(digest)
+    }
+
+    fn evidence(&self, binding: &Sha384Digest) -> Result<serde_json::Value, AttesterError> {
+        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut user_data = [0; hcl::USER_DATA_SIZE];
+        for (to, from) in user_data.iter_mut().zip(binding.as_bytes()) {
+            *to = *from;
+        }
+        let hcl_report = self.renewed_report(&user_data)?;
+        let vcek = self.vcek(&self.read(&hcl_report)?)?;
+        // Last, so that the quoted registers are as new as they can be.
+        let quote = azure_quote(self.tpm.quote(binding.as_bytes())?)?;
+        Ok(AzureSnpEvidence { version: 2, quote, hcl_report, vcek }.to_json())
+    }
+
+    /// By a quote, not by the clock: a TPM may obfuscate the reset count in quotes of some keys, and quotes are what is verified.
+    fn guest(&self, boot_nonce: &[u8; 32]) -> Result<GuestId, AttesterError> {
+        let evidence = self.tpm.quote(Sha256Digest::of(IDENTITY).as_bytes())?;
+        let quoted = Attest::parse(&evidence.tpm_quote.message).map_err(|error| refused(error.to_string()))?;
+        Ok(GuestId::of_tpm(self.tpm.ak_spki_der(), quoted.clock_info.reset_count, boot_nonce))
+    }
+
+    fn boot_pcr(&self, index: u32) -> Result<Option<Sha256Digest>, AttesterError> {
+        self.tpm.boot_pcr(index)
+    }
+
+    fn initdata_alg(&self) -> HashAlg {
+        self.tpm.initdata_alg()
+    }
+
+    fn initdata_bound(&self) -> Option<RegisterValue> {
+        self.tpm.initdata_bound()
+    }
+
+    fn bind_initdata(&self, digest: &RegisterValue) -> Result<(), AttesterError> {
+        self.tpm.bind_initdata(digest)
+    }
+}
