@@ -257,7 +257,6 @@ impl Config {
             return Err(value("registry.plain_http", "has no place in production"));
         }
         let appraisal = self.appraisal.policy()?;
-        let references = self.references()?;
         let policy = self.policy_digest(&aks, anchors, &appraisal)?;
         let evidence = EvidencePolicy {
             tpm: TpmPolicy { aks, pcr: self.tpm.pcr, environment },
@@ -267,6 +266,8 @@ impl Config {
             registers: self.policy.registers.clone(),
             environment,
         };
+        // After the platforms' own lists, so that a wrong value in one of them is told by its own name.
+        let references = self.references()?;
         Ok(Settings {
             listen: self.listen,
             store: self.store,
