@@ -71,6 +71,7 @@ async fn dispatch(command: Command, output: &Output) -> Result<Ending, Failure> 
         Command::Evidence(arguments) => match &arguments.command {
             None => inspect::evidence(&arguments, output).await?,
             Some(EvidenceCommand::Verify(arguments)) => evidence::verify(arguments, output)?,
+            Some(EvidenceCommand::CollectEndorsements(arguments)) => evidence::collect(arguments, output).await?,
             Some(EvidenceCommand::Show(arguments)) => evidence::show(arguments, output)?,
             Some(EvidenceCommand::Simulate(arguments)) => evidence::simulate(arguments, output)?,
         },

@@ -22,6 +22,9 @@ pub(crate) struct EvidenceArguments {
 pub(crate) enum EvidenceCommand {
     /// Verify evidence in files, offline: every check with what it expects and what it finds; 77 when one refuses
     Verify(Box<EvidenceVerifyArguments>),
+    /// Fetch what AMD or Intel says of the machine that made evidence, and keep it once the evidence verifies with it;
+    /// 69 when the service does not give it, 77 when it does not fit
+    CollectEndorsements(Box<CollectArguments>),
     /// Print what evidence in a file says, without verifying any of it
     Show(EvidenceShowArguments),
     /// Make a SIMULATED SNP report from readable text, under roots of its own
@@ -58,6 +61,9 @@ pub(crate) struct EvidenceVerifyArguments {
     /// Evidence as JSON, as an attester sends it
     #[arg(long, value_name = "FILE")]
     pub(crate) evidence: Option<PathBuf>,
+    /// A directory of endorsements: the VEK's certificate and revocation list, or the collateral, are taken from there
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["vek", "collateral"])]
+    pub(crate) endorsements: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) snp: SnpArguments,
     #[command(flatten)]
@@ -66,7 +72,7 @@ pub(crate) struct EvidenceVerifyArguments {
     pub(crate) tpm: TpmArguments,
 }
 
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 #[command(next_help_heading = "Intel TDX")]
 pub(crate) struct TdxArguments {
     /// The quote; zero bytes behind it are cut
@@ -107,7 +113,7 @@ pub(crate) struct TdxArguments {
     pub(crate) ccel: Option<PathBuf>,
 }
 
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 #[command(next_help_heading = "SEV-SNP")]
 pub(crate) struct SnpArguments {
     /// The report, 1184 bytes
@@ -119,6 +125,9 @@ pub(crate) struct SnpArguments {
     /// PEM: the ARK to trust in place of AMD's own, and the ASK or ASVK it issued
     #[arg(long, value_name = "FILE")]
     pub(crate) chain: Option<PathBuf>,
+    /// Milan, Genoa or Turin: finds the VEK of a version 2 report in a directory
+    #[arg(long, value_name = "NAME")]
+    pub(crate) product: Option<String>,
     /// The ARK's revocation list, DER; needs --chain, or the product's own root of AMD
     #[arg(long, value_name = "FILE")]
     pub(crate) crl: Option<PathBuf>,
@@ -145,7 +154,7 @@ pub(crate) struct SnpArguments {
     pub(crate) provider: Vec<String>,
 }
 
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 #[command(next_help_heading = "TPM and vTPM")]
 pub(crate) struct TpmArguments {
     /// The nonce that was asked for
@@ -154,6 +163,62 @@ pub(crate) struct TpmArguments {
     /// The attestation key to trust, SPKI PEM; on Azure the hardware report vouches for it
     #[arg(long, value_name = "FILE")]
     pub(crate) ak: Option<PathBuf>,
+}
+
+/// Kinds of evidence whose endorsement a service has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum EndorsedArgument {
+    /// AMD SEV-SNP: a VCEK, from a KDS
+    Snp,
+    /// Intel TDX: collateral, from a PCCS
+    Tdx,
+}
+
+#[derive(Debug, Args)]
+#[command(group = clap::ArgGroup::new("from-evidence").required(true).args(["report", "evidence", "quote"]))]
+pub(crate) struct CollectArguments {
+    /// The kind of evidence
+    #[arg(long)]
+    pub(crate) tee: EndorsedArgument,
+    /// SEV-SNP: the report, 1184 bytes
+    #[arg(long, value_name = "FILE")]
+    pub(crate) report: Option<PathBuf>,
+    /// Evidence as JSON, as an attester sends it
+    #[arg(long, value_name = "FILE")]
+    pub(crate) evidence: Option<PathBuf>,
+    /// Intel TDX: the quote
+    #[arg(long, value_name = "FILE")]
+    pub(crate) quote: Option<PathBuf>,
+    /// The service: https, or http on this machine
+    #[arg(long, value_name = "URL")]
+    pub(crate) from: String,
+    /// The directory to keep it in; what is there and still good is not asked for again
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: PathBuf,
+    /// The time to verify at; now otherwise
+    #[arg(long, value_name = "TIME")]
+    pub(crate) at: Option<String>,
+    /// Accept simulated roots and keys
+    #[arg(long)]
+    pub(crate) allow_simulated: bool,
+    /// SEV-SNP: Milan, Genoa or Turin, for reports of version 2, which do not tell
+    #[arg(long, value_name = "NAME")]
+    pub(crate) product: Option<String>,
+    /// SEV-SNP: fetch the product's revocation list too, and verify with it
+    #[arg(long)]
+    pub(crate) crl: bool,
+    /// SEV-SNP, PEM: the ARK to trust in place of AMD's own, and the ASK it issued
+    #[arg(long, value_name = "FILE")]
+    pub(crate) chain: Option<PathBuf>,
+    /// Intel TDX, PEM: the root to trust in place of Intel's own
+    #[arg(long, value_name = "FILE")]
+    pub(crate) root: Option<PathBuf>,
+    /// Intel TDX: a TCB status that counts; may be repeated; UpToDate otherwise
+    #[arg(long, value_name = "STATUS")]
+    pub(crate) tcb_status: Vec<String>,
+    /// Intel TDX: an advisory that may be open; may be repeated
+    #[arg(long, value_name = "ID")]
+    pub(crate) advisory: Vec<String>,
 }
 
 #[derive(Debug, Args)]

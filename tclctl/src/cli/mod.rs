@@ -14,8 +14,8 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 pub(crate) use self::evidence::{
-    EvidenceArguments, EvidenceCommand, EvidenceShowArguments, EvidenceSimulateArguments, EvidenceVerifyArguments,
-    SnpArguments, TeeArgument,
+    CollectArguments, EndorsedArgument, EvidenceArguments, EvidenceCommand, EvidenceShowArguments,
+    EvidenceSimulateArguments, EvidenceVerifyArguments, SnpArguments, TdxArguments, TeeArgument, TpmArguments,
 };
 pub(crate) use self::explain::{ExplainArguments, ReasonCodesArguments};
 pub(crate) use self::golden::{

@@ -72,14 +72,13 @@ fn td_quote(
     unchecked: &mut Unchecked,
     trace: &mut Trace,
 ) -> Result<Result<TdxClaims, Refusal>, Failure> {
-    const GIVEN: &str = "--collateral FILE, for the TD quote";
-    let given = if arguments.tdx.collateral.is_some() { GIVEN } else { "none" };
+    const GIVEN: &str = "--collateral FILE or --endorsements DIR, for the TD quote";
+    let given = if arguments.tdx.collateral.is_some() || arguments.endorsements.is_some() { GIVEN } else { "none" };
     if let Err(refusal) = trace.compare(("TD collateral", reason::EVIDENCE_COLLATERAL), GIVEN, given) {
         return Ok(Err(refusal));
     }
     let quote = trim(&evidence.td_quote).unwrap_or(&evidence.td_quote).to_vec();
-    let own = Quote::parse(&quote).ok().map(|quote| quote.report);
-    let policy = tdx::policy(arguments, own.as_ref(), unchecked)?;
+    let policy = tdx::policy(arguments, Quote::parse(&quote).as_ref(), unchecked)?;
     let report_data = HclReport::parse(&evidence.hcl_report).map_err(malformed)?.report_data();
     let evidence = TdxEvidence { cc_eventlog: None, quote };
     Ok(verifier::verify_tdx(&evidence, &report_data, &policy, now, trace))

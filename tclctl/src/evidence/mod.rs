@@ -1,11 +1,13 @@
 //! `evidence verify` and `evidence show`: evidence in files, one module per platform.
 
 mod azure;
+mod collect;
 mod simulate;
 mod snp;
 mod tdx;
 mod tpm;
 
+pub(crate) use collect::collect;
 pub(crate) use simulate::simulate;
 
 use std::io::Read as _;
@@ -46,13 +48,7 @@ pub(super) struct Passed {
 /// Verifies, prints every check, and refuses with the first one that did not pass.
 pub(crate) fn verify(arguments: &EvidenceVerifyArguments, output: &Output) -> Result<(), Failure> {
     let now = time(&arguments.at)?;
-    let (name, appraisal) = match arguments.tee {
-        TeeArgument::Snp => ("snp", snp::verify(arguments, now)?),
-        TeeArgument::Tdx => ("tdx", tdx::verify(arguments, now)?),
-        TeeArgument::Tpm => ("tpm", tpm::verify(arguments)?),
-        TeeArgument::AzSnpVtpm => ("az-snp-vtpm", azure::verify_snp(arguments, now)?),
-        TeeArgument::AzTdxVtpm => ("az-tdx-vtpm", azure::verify_tdx(arguments, now)?),
-    };
+    let (name, appraisal) = appraise(arguments, now)?;
     let Appraisal { trace, unchecked, result } = appraisal;
     let skipped = |check: &&Check| check.passed && unchecked.iter().any(|(name, _)| *name == check.name);
     let made: Vec<&Check> = trace.checks().iter().filter(|check| !skipped(check)).collect();
@@ -85,6 +81,16 @@ pub(crate) fn verify(arguments: &EvidenceVerifyArguments, output: &Output) -> Re
         },
     )?;
     result.map(|_| ()).map_err(Failure::by_command)
+}
+
+fn appraise(arguments: &EvidenceVerifyArguments, now: Timestamp) -> Result<(&'static str, Appraisal), Failure> {
+    Ok(match arguments.tee {
+        TeeArgument::Snp => ("snp", snp::verify(arguments, now)?),
+        TeeArgument::Tdx => ("tdx", tdx::verify(arguments, now)?),
+        TeeArgument::Tpm => ("tpm", tpm::verify(arguments)?),
+        TeeArgument::AzSnpVtpm => ("az-snp-vtpm", azure::verify_snp(arguments, now)?),
+        TeeArgument::AzTdxVtpm => ("az-tdx-vtpm", azure::verify_tdx(arguments, now)?),
+    })
 }
 
 fn shown(check: &Check) -> Value {

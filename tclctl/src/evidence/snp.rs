@@ -2,6 +2,9 @@
 
 #![allow(clippy::result_large_err)] // a refusal ends the command: its size is no matter
 
+use std::path::PathBuf;
+
+use endorsements::Directory;
 use protocols::kbs::SnpCertificate;
 use protocols::reason::{self, Refusal};
 use protocols::snp::{Report, TcbVersion};
@@ -12,7 +15,7 @@ use serde_json::{Map, Value, json};
 use verifier::snp::{AllowedChips, ExpectedMeasurement, SnpPolicy, TrustedArk, amd_roots, verify_snp_bytes};
 use verifier::{RootError, SnpClaims, Trace};
 
-use super::{Appraisal, Passed, bytes, environment, exactly, needed, text};
+use super::{Appraisal, Passed, bytes, collect, environment, exactly, needed, text};
 use crate::cli::{EvidenceVerifyArguments, SnpArguments};
 use crate::outcome::Failure;
 
@@ -22,10 +25,19 @@ pub(super) type Unchecked = Vec<(&'static str, &'static str)>;
 pub(super) fn verify(arguments: &EvidenceVerifyArguments, now: Timestamp) -> Result<Appraisal, Failure> {
     let options = &arguments.snp;
     let report = bytes(needed(options.report.as_ref(), "--report")?)?;
-    let vek = certificate(&bytes(needed(options.vek.as_ref(), "--vek")?)?);
     let mut unchecked = Unchecked::new();
     // What only the asker can know is taken from the report where it was not given, and named as not checked.
     let own = Report::parse(&report).ok();
+    let vek = match (&arguments.endorsements, &own) {
+        (Some(path), Some(own)) => {
+            let name = collect::vek_name(own, options.product.as_deref())?;
+            let found = Directory::new(path).vek(&name).map_err(collect::failure)?;
+            found.ok_or_else(|| Failure::file(&path.join(name.file()), "not there"))?
+        }
+        // What is no report names nothing, and is refused for that.
+        (Some(_), None) => Vec::new(),
+        (None, _) => certificate(&bytes(needed(options.vek.as_ref(), "--vek or --endorsements")?)?),
+    };
     let policy = policy(arguments, own.as_ref(), &mut unchecked)?;
     let report_data = match &options.report_data {
         Some(text) => exactly(text, "--report-data")?,
@@ -72,7 +84,7 @@ pub(super) fn policy(
         AllowedChips::Listed(options.chip.iter().map(|text| exactly(text, "--chip")).collect::<Result<_, _>>()?)
     };
     Ok(SnpPolicy {
-        roots: roots(options, minimum, unchecked)?,
+        roots: roots(arguments, own, minimum, unchecked)?,
         measurements: ExpectedMeasurement::Listed(measurements),
         vmpl: options.vmpl,
         chips,
@@ -81,7 +93,13 @@ pub(super) fn policy(
     })
 }
 
-fn roots(options: &SnpArguments, minimum: TcbVersion, unchecked: &mut Unchecked) -> Result<Vec<TrustedArk>, Failure> {
+fn roots(
+    arguments: &EvidenceVerifyArguments,
+    own: Option<&Report>,
+    minimum: TcbVersion,
+    unchecked: &mut Unchecked,
+) -> Result<Vec<TrustedArk>, Failure> {
+    let options = &arguments.snp;
     let mut roots = match &options.chain {
         None => amd_roots(minimum, minimum, minimum).map_err(|error| Failure::Fault(error.to_string()))?,
         Some(path) => {
@@ -94,11 +112,10 @@ fn roots(options: &SnpArguments, minimum: TcbVersion, unchecked: &mut Unchecked)
             vec![TrustedArk::from_pem(&text(path)?, false, minimum).map_err(wrong)?]
         }
     };
-    let Some(path) = &options.crl else {
+    let Some((path, crl)) = crl(arguments, own)? else {
         unchecked.push(("revocation", "--crl FILE"));
         return Ok(roots);
     };
-    let crl = bytes(path)?;
     let mut refused = None;
     let mut found = false;
     for root in &mut roots {
@@ -117,6 +134,18 @@ fn roots(options: &SnpArguments, minimum: TcbVersion, unchecked: &mut Unchecked)
         }
         _ => Ok(roots),
     }
+}
+
+/// The revocation list that was given, or else the one that the directory of endorsements has.
+fn crl(arguments: &EvidenceVerifyArguments, own: Option<&Report>) -> Result<Option<(PathBuf, Vec<u8>)>, Failure> {
+    let options = &arguments.snp;
+    if let Some(path) = &options.crl {
+        return Ok(Some((path.clone(), bytes(path)?)));
+    }
+    let (Some(path), Some(own)) = (&arguments.endorsements, own) else { return Ok(None) };
+    let name = collect::vek_name(own, options.product.as_deref())?;
+    let found = Directory::new(path).crl(&name).map_err(collect::failure)?;
+    Ok(found.map(|crl| (path.join(name.crl_file()), crl)))
 }
 
 /// HOST_DATA against the option, whole.

@@ -1,16 +1,19 @@
 //! TDX quotes.
 
+use std::path::PathBuf;
+
+use endorsements::{Directory, PlatformName};
 use protocols::encoding::b64;
 use protocols::kbs::TdxEvidence;
 use protocols::reason::{self, Refusal};
-use protocols::tdx::{Quote, TdReport, trim};
+use protocols::tdx::{Quote, TdReport, TdxError, trim};
 use protocols::time::Timestamp;
 use serde_json::{Map, Value, json};
 use verifier::tdx::{TcbStatus, TdxCollateral, TdxMeasurements, TdxPolicy, TdxRoot};
 use verifier::{ExpectedMeasurement, TdxClaims, Trace, verify_tdx};
 
 use super::snp::Unchecked;
-use super::{Appraisal, Passed, bytes, environment, exactly, needed, text};
+use super::{Appraisal, Passed, bytes, collect, environment, exactly, needed, text};
 use crate::cli::EvidenceVerifyArguments;
 use crate::outcome::Failure;
 
@@ -19,9 +22,10 @@ pub(super) fn verify(arguments: &EvidenceVerifyArguments, now: Timestamp) -> Res
     let buffer = bytes(needed(options.quote.as_ref(), "--quote")?)?;
     // Hosts hand out whole pages: zero bytes behind a quote are no part of it.
     let quote = trim(&buffer).unwrap_or(&buffer).to_vec();
-    let own = Quote::parse(&quote).ok().map(|quote| quote.report);
+    let parsed = Quote::parse(&quote);
     let mut unchecked = Unchecked::new();
-    let policy = policy(arguments, own.as_ref(), &mut unchecked)?;
+    let policy = policy(arguments, parsed.as_ref(), &mut unchecked)?;
+    let own = parsed.ok().map(|quote| quote.report);
     let report_data = match &arguments.snp.report_data {
         Some(text) => exactly(text, "--report-data")?,
         None => {
@@ -53,12 +57,13 @@ pub(super) fn verify(arguments: &EvidenceVerifyArguments, now: Timestamp) -> Res
 /// The policy that the options make; `own` stands in for expectations that were not given.
 pub(super) fn policy(
     arguments: &EvidenceVerifyArguments,
-    own: Option<&TdReport>,
+    quote: Result<&Quote, &TdxError>,
     unchecked: &mut Unchecked,
 ) -> Result<TdxPolicy, Failure> {
     let options = &arguments.tdx;
-    let path = needed(options.collateral.as_ref(), "--collateral")?;
-    let collateral = TdxCollateral::parse(&bytes(path)?).map_err(|error| {
+    let own = quote.ok().map(|quote| &quote.report);
+    let (path, json) = collateral(arguments, quote)?;
+    let collateral = TdxCollateral::parse(&json).map_err(|error| {
         let subject = path.display().to_string();
         let expected = "collateral of one kind of platform";
         Failure::by_command(Refusal::new(reason::EVIDENCE_COLLATERAL, subject, expected, error.to_string()))
@@ -111,6 +116,31 @@ pub(super) fn policy(
     })
 }
 
+/// The collateral that was given, or the one that the directory of endorsements has for the quote.
+fn collateral(
+    arguments: &EvidenceVerifyArguments,
+    quote: Result<&Quote, &TdxError>,
+) -> Result<(PathBuf, Vec<u8>), Failure> {
+    let Some(directory) = &arguments.endorsements else {
+        let path = needed(arguments.tdx.collateral.as_ref(), "--collateral or --endorsements")?;
+        return Ok((path.clone(), bytes(path)?));
+    };
+    let name = PlatformName::of(quote.map_err(malformed)?).map_err(collect::failure)?;
+    let path = directory.join(name.file());
+    let found = Directory::new(directory).collateral(&name).map_err(collect::failure)?;
+    let json = found.ok_or_else(|| Failure::file(&path, "not there"))?;
+    Ok((path, json))
+}
+
+fn malformed(error: impl std::fmt::Display) -> Failure {
+    Failure::by_command(Refusal::new(reason::EVIDENCE_MALFORMED, "TDX quote", "a TDX quote", error.to_string()))
+}
+
+/// A quote without the zero bytes behind it.
+pub(super) fn quote(buffer: &[u8]) -> Result<Quote, Failure> {
+    Quote::parse(trim(buffer).map_err(malformed)?).map_err(malformed)
+}
+
 pub(super) fn claims(claims: &TdxClaims) -> Map<String, Value> {
     let mut out = report(claims.report());
     out.insert("tcb_status".to_owned(), json!(claims.tcb_status()));
@@ -151,10 +181,7 @@ fn report(report: &TdReport) -> Map<String, Value> {
 
 /// What a quote says.
 pub(super) fn show(buffer: &[u8]) -> Result<Value, Failure> {
-    let malformed = |error: protocols::tdx::TdxError| {
-        Failure::by_command(Refusal::new(reason::EVIDENCE_MALFORMED, "TDX quote", "a TDX quote", error.to_string()))
-    };
-    let quote = Quote::parse(trim(buffer).map_err(malformed)?).map_err(malformed)?;
+    let quote = quote(buffer)?;
     let mut out = report(&quote.report);
     let qe = &quote.signature.qe_report;
     out.insert("version".to_owned(), json!(format!("{:?}", quote.header.version)));
