@@ -18,9 +18,6 @@ use crate::cli::{
 use crate::outcome::Failure;
 use crate::output::Output;
 
-/// What came, each under its name in a directory.
-type Found = Vec<(String, Vec<u8>)>;
-
 /// Fetches, verifies the evidence with what came as `evidence verify --endorsements` does, and keeps it only then.
 pub(crate) async fn collect(arguments: &CollectArguments, output: &Output) -> Result<(), Failure> {
     let now = arguments.at.as_deref().map_or_else(|| Ok(Timestamp::now()), time)?;
@@ -94,7 +91,8 @@ fn verifying(
     }
 }
 
-fn keep(directory: &Directory, found: &Found) -> Result<(), Failure> {
+/// Keeps what came, each under its name.
+fn keep(directory: &Directory, found: &[(String, Vec<u8>)]) -> Result<(), Failure> {
     found.iter().try_for_each(|(name, bytes)| directory.keep(name, bytes).map_err(failure))
 }
 
