@@ -49,7 +49,8 @@ fn main() {
         .warm_up_time(Duration::from_secs(1))
         .measurement_time(Duration::from_secs(4));
     let [p384, rsa4096, rsa2048] = ["ecdsap384", "rsa4096", "rsa2048"].map(openssl);
-    let rows = [snp(&mut criterion, p384, rsa4096), azure(&mut criterion, [p384, rsa4096, rsa2048]), tdx(&mut criterion)];
+    let rows =
+        [snp(&mut criterion, p384, rsa4096), azure(&mut criterion, [p384, rsa4096, rsa2048]), tdx(&mut criterion)];
     let tpm = tpm(&mut criterion);
     println!("openssl speed, verifications/s: ecdsap384 {p384:.0}, rsa4096 {rsa4096:.0}, rsa2048 {rsa2048:.0}\n");
     println!("| evidence | verifications/s | allowed | ratio | wanted |\n|---|---|---|---|---|");
