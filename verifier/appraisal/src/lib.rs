@@ -3,7 +3,7 @@
 //! - [`policy::AppraisalPolicy`]: one Rego policy, compiled once; [`policy::BUILT_IN`] where configuration names none.
 //! - [`ear`]: trustworthiness vectors (AR4SI), their tiers, and the claims of an EAR.
 //! - [`claims`]: verified evidence as the JSON that policies and tokens read, under the names of `docs/claims.md`.
-//! - [`reference`]: what evidence is expected to measure.
+//! - [`mod@reference`]: what evidence is expected to measure.
 //!
 //! A policy is asked only about evidence that [`verifier`] has passed, and its answer is one more condition: nothing it
 //! says turns a refusal into a pass.
