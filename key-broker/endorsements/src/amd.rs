@@ -3,58 +3,17 @@
 use std::fmt::Write as _;
 
 use protocols::snp::{Generation, Report, SigningKey, TcbVersion};
+use verifier::snp::Product;
 
 use crate::EndorsementError;
 
-/// A product as the service names it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Product {
-    /// EPYC 7003.
-    Milan,
-    /// EPYC 9004 and its kin.
-    Genoa,
-    /// EPYC 9005.
-    Turin,
-}
-
-impl Product {
-    /// The service's word.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Milan => "Milan",
-            Self::Genoa => "Genoa",
-            Self::Turin => "Turin",
-        }
-    }
-
-    /// From the service's word.
-    #[must_use]
-    pub fn parse(text: &str) -> Option<Self> {
-        [Self::Milan, Self::Genoa, Self::Turin].into_iter().find(|product| product.as_str() == text)
-    }
-
-    /// From the processor's family and model, which reports of version 3 and later tell.
-    #[must_use]
-    pub const fn of_cpuid(family: u8, model: u8) -> Option<Self> {
-        match (family, model) {
-            (0x19, 0x00..=0x0F) => Some(Self::Milan),
-            (0x19, 0x10..=0x1F | 0xA0..=0xAF) => Some(Self::Genoa),
-            (0x1A, 0x00..=0x11) => Some(Self::Turin),
-            _ => None,
-        }
-    }
-
-    /// Path of the product's revocation list, DER.
-    #[must_use]
-    pub fn crl_path(self) -> String {
-        format!("vcek/v1/{}/crl", self.as_str())
-    }
-
-    /// Path of the product's ASK and ARK, PEM.
-    #[must_use]
-    pub fn chain_path(self) -> String {
-        format!("vcek/v1/{}/cert_chain", self.as_str())
+/// From the processor's family and model, which reports of version 3 and later tell.
+const fn of_cpuid(family: u8, model: u8) -> Option<Product> {
+    match (family, model) {
+        (0x19, 0x00..=0x0F) => Some(Product::Milan),
+        (0x19, 0x10..=0x1F | 0xA0..=0xAF) => Some(Product::Genoa),
+        (0x1A, 0x00..=0x11) => Some(Product::Turin),
+        _ => None,
     }
 }
 
@@ -78,7 +37,7 @@ impl VekName {
         let fields = report.fields();
         let kind = fields.signing_key().ok_or(EndorsementError::Unnamed("the report is signed by no VCEK or VLEK"))?;
         let told = match (fields.cpuid_fam_id, fields.cpuid_mod_id) {
-            (Some(family), Some(model)) => Product::of_cpuid(family, model),
+            (Some(family), Some(model)) => of_cpuid(family, model),
             _ => product,
         };
         let product =
@@ -92,12 +51,6 @@ impl VekName {
             (SigningKey::Vcek, Some(_)) => fields.chip_id.to_vec(),
         };
         Ok(Self { product, kind, hardware_id, tcb: fields.reported_tcb })
-    }
-
-    /// Which kind of key it is.
-    #[must_use]
-    pub const fn kind(&self) -> SigningKey {
-        self.kind
     }
 
     /// Where the service has it; a VLEK's it gives to its provider alone.
@@ -129,6 +82,11 @@ impl VekName {
             let _ = write!(name, "-{fmc}");
         }
         name + ".der"
+    }
+
+    /// Where the service has the product's revocation list, DER.
+    pub(crate) fn crl_path(&self) -> String {
+        format!("vcek/v1/{}/crl", self.product.as_str())
     }
 
     /// The name of the product's revocation list in a directory.

@@ -126,7 +126,7 @@ impl Service {
     /// # Errors
     /// [`EndorsementError`].
     pub async fn crl(&self, name: &VekName) -> Result<Vec<u8>, EndorsementError> {
-        Ok(self.get(&name.product.crl_path(), self.deadline()).await?.body)
+        Ok(self.get(&name.crl_path(), self.deadline()).await?.body)
     }
 
     /// A platform's collateral as JSON: from the directory while more than a quarter of its life is left, else from the

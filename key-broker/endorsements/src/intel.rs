@@ -94,8 +94,9 @@ pub(crate) fn decoded(text: &str) -> Option<String> {
     while let Some(byte) = bytes.next() {
         match byte {
             b'%' => {
-                let digits = [bytes.next()?, bytes.next()?];
-                out.push(u8::from_str_radix(std::str::from_utf8(&digits).ok()?, 16).ok()?);
+                let mut decoded = [0];
+                hex::decode_to_slice([bytes.next()?, bytes.next()?], &mut decoded).ok()?;
+                out.extend(decoded);
             }
             byte => out.push(byte),
         }
@@ -120,7 +121,7 @@ mod tests {
     #[test]
     fn headers_are_percent_encoded() {
         assert_eq!(decoded("-----BEGIN%20X-----%0AMII%2B%0a").unwrap(), "-----BEGIN X-----\nMII+\n");
-        for wrong in ["%", "%4", "%zz", "%ff"] {
+        for wrong in ["%", "%4", "%zz", "%+1", "%ff"] {
             assert_eq!(decoded(wrong), None, "{wrong}");
         }
     }

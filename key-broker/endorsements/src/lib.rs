@@ -11,7 +11,7 @@ mod intel;
 
 use std::path::PathBuf;
 
-pub use amd::{Product, VekName};
+pub use amd::VekName;
 pub use client::{Limits, Service};
 pub use directory::{Directory, MAX_KEPT};
 pub use intel::{PckAuthority, PlatformName};

@@ -8,14 +8,14 @@ use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, LazyLock, Mutex};
 use std::time::{Duration, Instant};
 
-use endorsements::{Directory, EndorsementError, Limits, PlatformName, Product, Service, VekName};
+use endorsements::{Directory, EndorsementError, Limits, PlatformName, Service, VekName};
 use protocols::environment::Environment;
 use protocols::kbs::{SnpCertificate, TdxEvidence};
 use protocols::snp::Report;
 use protocols::time::Timestamp;
 use simulated_tee::tdx::{Body, CollateralFacts, Params as TdxParams, Platform};
 use simulated_tee::{Chip, Params, Pki};
-use verifier::snp::{AllowedChips, ExpectedMeasurement, SnpPolicy, TrustedArk, verify_snp_bytes};
+use verifier::snp::{AllowedChips, ExpectedMeasurement, Product, SnpPolicy, TrustedArk, verify_snp_bytes};
 use verifier::tdx::{TcbStatus, TdxCollateral, TdxRoot};
 use verifier::{TdxMeasurements, TdxPolicy, Trace, verify_tdx};
 

@@ -4,12 +4,13 @@
 
 use std::path::Path;
 
-use endorsements::{Directory, EndorsementError, Limits, PlatformName, Product, Service, VekName};
+use endorsements::{Directory, EndorsementError, Limits, PlatformName, Service, VekName};
 use protocols::kbs::{SnpEvidence, TdxEvidence};
 use protocols::reason::{self, Refusal};
 use protocols::snp::Report;
 use protocols::time::Timestamp;
 use serde_json::json;
+use verifier::snp::Product;
 
 use super::{appraise, bytes, needed, parsed, tdx, time};
 use crate::cli::{

@@ -73,13 +73,6 @@ impl References {
         Ok(())
     }
 
-    /// Adds all of `other`.
-    pub fn extend(&mut self, other: &Self) {
-        for (name, values) in &other.0 {
-            self.0.entry(name.clone()).or_default().extend(values.iter().cloned());
-        }
-    }
-
     /// The values by name.
     #[must_use]
     pub const fn values(&self) -> &BTreeMap<String, BTreeSet<String>> {

@@ -135,6 +135,24 @@ pub enum Product {
     Turin,
 }
 
+impl Product {
+    /// AMD's word for it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Milan => "Milan",
+            Self::Genoa => "Genoa",
+            Self::Turin => "Turin",
+        }
+    }
+
+    /// From AMD's word.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        [Self::Milan, Self::Genoa, Self::Turin].into_iter().find(|product| product.as_str() == text)
+    }
+}
+
 /// AMD's own root for a product with its intermediate keys (ASK for VCEKs, ASVK for VLEKs), as AMD publishes them.
 ///
 /// # Errors
