@@ -17,21 +17,9 @@ fn a_machine_that_was_launched_with_other_initdata_says_so_and_switches_itself_o
 fn a_guest_with_a_tpm_is_taken_with_its_initdata_and_parameters_count_within_their_bounds() {
     let mut scene = Scene::new(Tee::Tpm);
     let text = scene.initdata();
-    scene.world.kill_broker();
-    scene.world.edit_broker(|broker| {
-        // To the guest it is a device; that it is emulated outside is nothing the guest could know.
-        broker["tpm"]["ak"][0].as_table_mut().unwrap().insert("simulated".into(), false.into());
-    });
-    scene.world.start_broker();
-    let control = scene.world.tpm.as_mut().unwrap().into_machine();
-    let channel = format!("socket,id=tpm,path={}", control.display());
-    let guest = scene
-        .guest("", &text)
-        .qemu(&["-chardev", &channel, "-tpmdev", "emulator,id=t0,chardev=tpm", "-device", "tpm-tis,tpmdev=t0"])
-        .program(&integration_tests::process::binary("tclctl"))
-        .command_line(
-            "agent.log=debug agent.server_addr=unix:///run/by-parameter.sock agent.debug_console -- --check-config",
-        );
+    let guest = scene.guest_with_tpm("", &text).program(&integration_tests::process::binary("tclctl")).command_line(
+        "agent.log=debug agent.server_addr=unix:///run/by-parameter.sock agent.debug_console -- --check-config",
+    );
     let script = scene.prologue().replace("/run/kata.sock", "/run/by-parameter.sock")
         + "export TCL_AGENT=unix:///run/tcl/agent.sock
          delivered() { tclctl --json status >/status || return 1; grep -q '\"delivered\": *[1-9]' /status; }

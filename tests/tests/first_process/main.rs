@@ -5,4 +5,5 @@
 
 mod boot;
 mod pod;
+mod quote;
 mod scene;

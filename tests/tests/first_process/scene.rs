@@ -103,6 +103,26 @@ impl Scene {
         guest.first_process("/usr/bin/guest-agent")
     }
 
+    /// The guest with this world's TPM on its bus, whose key the attestor takes for a hardware TPM's: to the guest it is
+    /// a device, and that it is emulated outside is nothing the guest could know.
+    pub(crate) fn guest_with_tpm(&mut self, launched_with: &str, attached: &str) -> Guest {
+        self.world.kill_broker();
+        self.world.edit_broker(|broker| {
+            broker["tpm"]["ak"][0].as_table_mut().unwrap().insert("simulated".into(), false.into());
+        });
+        self.world.start_broker();
+        let control = self.world.tpm.as_mut().unwrap().into_machine();
+        let channel = format!("socket,id=tpm,path={}", control.display());
+        self.guest(launched_with, attached).qemu(&[
+            "-chardev",
+            &channel,
+            "-tpmdev",
+            "emulator,id=t0,chardev=tpm",
+            "-device",
+            "tpm-tis,tpmdev=t0",
+        ])
+    }
+
     /// What every script begins with: the network up, and the way to registry and attestor.
     pub(crate) fn prologue(&self) -> String {
         let attestor = self.world.attestor_url();
