@@ -16,7 +16,8 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("registry", &["protocols"]),
     ("kbs-client", &["protocols"]),
     ("verifier", &["protocols"]),
-    ("appraisal", &["verifier", "protocols"]),
+    ("reference-values", &["verifier", "protocols"]),
+    ("appraisal", &["reference-values", "verifier", "protocols"]),
     ("image-rs-fork", &["registry", "sys", "protocols"]),
     ("attester", &["sys", "protocols", "simulated-tee"]),
     ("boot", &["protocols"]),
@@ -27,7 +28,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
         &["image-rs-fork", "attester", "boot", "agent-policy", "sandbox", "kbs-client", "verifier", "sys", "protocols"],
     ),
     ("endorsements", &["verifier", "protocols"]),
-    ("key-broker", &["appraisal", "verifier", "registry", "protocols"]),
+    ("key-broker", &["appraisal", "reference-values", "verifier", "registry", "protocols"]),
     (
         "tclctl",
         &[
@@ -35,6 +36,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "registry",
             "attester",
             "endorsements",
+            "reference-values",
             "verifier",
             "kbs-client",
             "simulated-tee",

@@ -1,10 +1,9 @@
 //! Verified evidence as JSON: what policies are asked about and what tokens carry, under the names of `docs/claims.md`.
 //! Bytes are lower-case hex.
 
+use reference_values::names::{self, Measured};
 use serde_json::{Map, Value, json};
 use verifier::{EvidenceClaims, SnpClaims, TcbVersion, TdxClaims, TpmClaims};
-
-use crate::reference::{self, Measured};
 
 /// The claims of verified evidence. A name that is there was checked as `docs/claims.md` says.
 #[must_use]
@@ -29,13 +28,13 @@ pub fn of(claims: &EvidenceClaims) -> Value {
 pub fn measured(claims: &EvidenceClaims) -> Vec<Measured> {
     let pcrs = |tpm: &TpmClaims| {
         let number = (0u32..).zip(tpm.pcrs());
-        number.map(|(number, pcr)| (reference::pcr(number), hex(pcr.as_bytes()))).collect::<Vec<_>>()
+        number.map(|(number, pcr)| (names::pcr(number), hex(pcr.as_bytes()))).collect::<Vec<_>>()
     };
     match claims {
-        EvidenceClaims::Snp(claims) => vec![(reference::SNP.to_owned(), hex(claims.measurement()))],
+        EvidenceClaims::Snp(claims) => vec![(names::SNP.to_owned(), hex(claims.measurement()))],
         EvidenceClaims::Tdx(claims) => {
             let [rtmr0, rtmr1, rtmr2] = claims.boot_rtmrs();
-            reference::TDX
+            names::TDX
                 .map(str::to_owned)
                 .into_iter()
                 .zip([*claims.mr_td(), rtmr0, rtmr1, rtmr2].map(|v| hex(&v)))
@@ -44,7 +43,7 @@ pub fn measured(claims: &EvidenceClaims) -> Vec<Measured> {
         EvidenceClaims::Tpm(claims) => pcrs(claims),
         EvidenceClaims::Azure(claims) => {
             let mut all = pcrs(claims.tpm());
-            all.push((reference::AZURE.to_owned(), hex(claims.snp().measurement())));
+            all.push((names::AZURE.to_owned(), hex(claims.snp().measurement())));
             all
         }
     }

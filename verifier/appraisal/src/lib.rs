@@ -3,7 +3,8 @@
 //! - [`policy::AppraisalPolicy`]: one Rego policy, compiled once; [`policy::BUILT_IN`] where configuration names none.
 //! - [`ear`]: trustworthiness vectors (AR4SI), their tiers, and the claims of an EAR.
 //! - [`claims`]: verified evidence as the JSON that policies and tokens read, under the names of `docs/claims.md`.
-//! - [`mod@reference`]: what evidence is expected to measure.
+//!
+//! What evidence is expected to measure comes from [`reference_values`].
 //!
 //! A policy is asked only about evidence that [`verifier`] has passed, and its answer is one more condition: nothing it
 //! says turns a refusal into a pass.
@@ -13,8 +14,6 @@
 pub mod claims;
 pub mod ear;
 pub mod policy;
-pub mod reference;
 
 pub use ear::{Ear, Tier, TrustVector};
 pub use policy::{Appraisal, AppraisalPolicy, PolicyError, Question};
-pub use reference::References;

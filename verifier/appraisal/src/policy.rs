@@ -14,6 +14,7 @@ use protocols::events::Init;
 use protocols::kbs::Tee;
 use protocols::reason::{self, Refusal};
 use protocols::register::RegisterKind;
+use reference_values::References;
 use regorus::unstable::{Module, Rule, RuleHead};
 use regorus::utils::limits::ExecutionTimerConfig;
 use regorus::{Engine, PolicyLengthConfig, Value};
@@ -22,7 +23,6 @@ use verifier::EvidenceClaims;
 
 use crate::claims;
 use crate::ear::{COMPONENT, Ear, PROFILE, Submod, Tier, TrustVector, VerifierId};
-use crate::reference::References;
 
 /// The policy where configuration names none.
 pub const BUILT_IN: &str = include_str!("built_in.rego");

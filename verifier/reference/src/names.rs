@@ -9,6 +9,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use serde::{Deserialize, Deserializer, Serialize};
+
 /// An SNP guest's launch measurement.
 pub const SNP: &str = "snp.measurement";
 /// The measurement of an Azure VM's paravisor.
@@ -54,7 +56,7 @@ pub enum ReferenceError {
 }
 
 /// Values by name, in lower-case hex. What is not named is expected to be nothing in particular.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct References(BTreeMap<String, BTreeSet<String>>);
 
 impl References {
@@ -73,10 +75,38 @@ impl References {
         Ok(())
     }
 
+    /// Adds what another list has.
+    pub fn extend(&mut self, more: &Self) {
+        for (name, values) in &more.0 {
+            self.0.entry(name.clone()).or_default().extend(values.iter().cloned());
+        }
+    }
+
+    /// The values of one name, in lower-case hex.
+    pub fn of(&self, name: &str) -> impl Iterator<Item = &str> {
+        self.0.get(name).into_iter().flatten().map(String::as_str)
+    }
+
     /// The values by name.
     #[must_use]
     pub const fn values(&self) -> &BTreeMap<String, BTreeSet<String>> {
         &self.0
+    }
+}
+
+impl<'de> Deserialize<'de> for References {
+    /// Every name is one, has a value, and has values of its size.
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let mut references = Self::default();
+        for (name, values) in BTreeMap::<String, Vec<String>>::deserialize(deserializer)? {
+            if values.is_empty() {
+                return Err(serde::de::Error::custom("a name without a value"));
+            }
+            for value in values {
+                references.add(&name, &value).map_err(serde::de::Error::custom)?;
+            }
+        }
+        Ok(references)
     }
 }
 
