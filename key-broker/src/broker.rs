@@ -1,9 +1,9 @@
 //! What the attestor does, without HTTP: challenges, sessions, histories, resources.
 
-use std::sync::Arc;
+use std::sync::{Arc, RwLock};
 
 use appraisal::{Appraisal, Question};
-use p256::ecdsa::VerifyingKey;
+use p256::ecdsa::{SigningKey, VerifyingKey};
 use protocols::digest::Sha256Digest;
 use protocols::encoding::un_b64;
 use protocols::events::Init;
@@ -22,7 +22,7 @@ use registry::Registry;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use subtle::ConstantTimeEq as _;
-use verifier::{EvidenceClaims, Judge, LogState, bind_log, guest_of};
+use verifier::{EvidenceClaims, LogState, bind_log, guest_of};
 
 use crate::challenge::{Challenge, Sealer, random};
 use crate::config::Settings;
@@ -30,6 +30,7 @@ use crate::error::BrokerError;
 use crate::history::{self, Grown};
 use crate::http::Rooms;
 use crate::initdata;
+use crate::rules::Rules;
 use crate::store::{Alarm, Commit, History, Store};
 use crate::token::{NewSession, Session};
 
@@ -42,18 +43,20 @@ const MAX_RECEIPTS: usize = 1024;
 
 /// The attestor: settings, store, registry and a clock.
 pub struct Broker {
-    pub(crate) settings: Settings,
+    pub(crate) rules: RwLock<Arc<Rules>>,
+    /// One reload at a time.
+    pub(crate) reloading: tokio::sync::Mutex<()>,
+    signing: SigningKey,
     pub(crate) store: Arc<dyn Store>,
     pub(crate) registry: Arc<dyn Registry>,
     pub(crate) rooms: Rooms,
     clock: Arc<dyn Fn() -> Timestamp + Send + Sync>,
     sealer: Sealer,
-    judge: Judge,
 }
 
 impl std::fmt::Debug for Broker {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Broker").field("settings", &self.settings).field("store", &self.store).finish_non_exhaustive()
+        f.debug_struct("Broker").field("rules", &self.rules).field("store", &self.store).finish_non_exhaustive()
     }
 }
 
@@ -68,16 +71,19 @@ impl Broker {
     /// A broker of these parts. `clock` is the only source of time.
     ///
     /// # Errors
-    /// [`BrokerError::Internal`] when no sealing key can be derived.
-    pub fn new(
+    /// [`BrokerError::Internal`] when no sealing key can be derived; `reference.rollback` and `reference.conflict` when
+    /// later reference values were accepted before; [`BrokerError::Store`].
+    pub async fn new(
         settings: Settings,
         store: Arc<dyn Store>,
         registry: Arc<dyn Registry>,
         clock: Arc<dyn Fn() -> Timestamp + Send + Sync>,
     ) -> Result<Self, BrokerError> {
         let sealer = Sealer::new(&settings.signing)?;
-        let judge = Judge::new(settings.evidence.clone());
-        Ok(Self { settings, store, registry, rooms: Rooms::new(), clock, sealer, judge })
+        let signing = settings.signing.clone();
+        let rules = RwLock::new(Self::first_rules(settings, &*store, clock()).await?);
+        let reloading = tokio::sync::Mutex::default();
+        Ok(Self { rules, reloading, signing, store, registry, rooms: Rooms::new(), clock, sealer })
     }
 
     pub(crate) fn now(&self) -> Timestamp {
@@ -85,7 +91,7 @@ impl Broker {
     }
 
     pub(crate) fn key(&self) -> &VerifyingKey {
-        self.settings.signing.verifying_key()
+        self.signing.verifying_key()
     }
 
     /// Answers POST `/kbs/v0/auth`.
@@ -96,7 +102,7 @@ impl Broker {
             return Err(BrokerError::refused(reason::ATTESTOR_PROTOCOL, "protocol version", kbs::VERSION, actual));
         }
         let tcl = hello(&request.extra_params)?;
-        let challenge = Challenge::new(request.tee, tcl, self.now().plus(self.settings.challenge_seconds))?;
+        let challenge = Challenge::new(request.tee, tcl, self.now().plus(self.rules().settings.challenge_seconds))?;
         let extra_params = if tcl { json!({ "tcl": HelloReply { version: TCL_VERSION } }) } else { json!("") };
         let body = kbs::Challenge { nonce: challenge.nonce_text(), extra_params };
         Ok(Challenged { body, cookie: self.sealer.seal(&challenge)? })
@@ -121,13 +127,14 @@ impl Broker {
         if challenge.tcl && key.p256().is_none() {
             return Err(malformed("a P-256 key, which signs this protocol's requests", "another".to_owned()));
         }
-        let claims = self.evidence(challenge.tee, &tee_evidence, &runtime_data, now)?;
+        let rules = self.rules();
+        let claims = evidence(&rules, challenge.tee, &tee_evidence, &runtime_data, now)?;
         if let Some(init_data) = &init_data {
             initdata::check(&claims, init_data)?;
         }
         let (guest, init) = match &runtime_data.log {
             Some(log) => {
-                let kinds = &self.settings.evidence.registers;
+                let kinds = &rules.settings.evidence.registers;
                 if !kinds.contains(&log.kind) {
                     let expected = kinds.iter().map(|kind| kind.as_str()).collect::<Vec<_>>().join(" or ");
                     return Err(BrokerError::refused(reason::POLICY_REGISTER, "register", expected, log.kind.as_str()));
@@ -136,7 +143,7 @@ impl Broker {
                 match self.store.history(log.guest).await? {
                     Some(held) => {
                         let guest = if held.state.count() == log.count {
-                            bind_log(&claims, &held.state, log, self.judge.policy())?
+                            bind_log(&claims, &held.state, log, rules.judge.policy())?
                         } else {
                             same_guest(&claims, &held.state, log.guest)?
                         };
@@ -147,19 +154,19 @@ impl Broker {
             }
             None => (None, None),
         };
-        let appraisal = self.appraise(challenge.tee, &claims, init.as_ref())?;
+        let appraisal = appraise(&rules, challenge.tee, &claims, init.as_ref())?;
         if !self.store.use_challenge(challenge.nonce, challenge.expires, now).await? {
             return Err(BrokerError::session("a challenge that was used before"));
         }
         let new = NewSession {
             jti: hex::encode(random::<16>()?),
             tee: challenge.tee,
-            environment: self.settings.evidence.environment,
+            environment: rules.settings.evidence.environment,
             simulated: claims.simulated(),
             guest,
             data: runtime_data,
         };
-        let session = Session::new(new, &appraisal, now, self.settings.token_seconds);
+        let session = Session::new(new, &appraisal, now, rules.settings.token_seconds);
         let status = appraisal.status().as_str();
         tracing::info!(
             session = session.jti,
@@ -168,13 +175,13 @@ impl Broker {
             status,
             "attested"
         );
-        session.sign(&self.settings.signing)
+        session.sign(&self.signing)
     }
 
     /// The attested session of a bearer token.
     pub(crate) fn session(&self, token: Option<&str>) -> Result<Session, BrokerError> {
         let token = token.ok_or_else(|| BrokerError::session("no token"))?;
-        Session::verify(token, self.key(), self.settings.evidence.environment, self.now())
+        Session::verify(token, self.key(), self.rules().settings.evidence.environment, self.now())
     }
 
     /// Answers POST `/tcl/v1/events`.
@@ -182,10 +189,8 @@ impl Broker {
         let EventsRequest { nonce, delivery } = signed(EVENTS_TYP, body, session)?;
         let (receipt, appraisal) = self.deliver(session, &nonce, &delivery).await?;
         // What was held nowhere when the session was made is held now, and its evidence was this session's.
-        let token = session
-            .of(delivery.log.guest, &appraisal)
-            .map(|session| session.sign(&self.settings.signing))
-            .transpose()?;
+        let token =
+            session.of(delivery.log.guest, &appraisal).map(|session| session.sign(&self.signing)).transpose()?;
         Ok(EventsResponse { receipt, token })
     }
 
@@ -197,11 +202,11 @@ impl Broker {
         nonce: &str,
         delivery: &Delivery,
     ) -> Result<(String, Appraisal), BrokerError> {
-        let now = self.now();
-        let claims = self.fresh(session, nonce, delivery, now)?;
+        let (now, rules) = (self.now(), self.rules());
+        let claims = fresh(&rules, session, nonce, delivery, now)?;
         for _ in 0..ATTEMPTS {
-            let (grown, held) = self.grow(&claims, delivery, now).await?;
-            let appraisal = self.appraise(session.tee, &claims, Some(grown.state.init()))?;
+            let (grown, held) = self.grow(&rules, &claims, delivery, now).await?;
+            let appraisal = appraise(&rules, session.tee, &claims, Some(grown.state.init()))?;
             if let Some(receipt) = self.commit(nonce, grown, held, &delivery.log, now).await? {
                 return Ok((receipt, appraisal));
             }
@@ -209,34 +214,10 @@ impl Broker {
         Err(BrokerError::Internal("a history that changes under every request"))
     }
 
-    /// Checks that a delivery is the session's guest's, and its evidence over the head it leads to.
-    fn fresh(
-        &self,
-        session: &Session,
-        nonce: &str,
-        delivery: &Delivery,
-        now: Timestamp,
-    ) -> Result<EvidenceClaims, BrokerError> {
-        if un_b64(nonce).map_or(true, |nonce| nonce.len() != 32) {
-            return Err(BrokerError::refused(
-                reason::ATTESTOR_PROTOCOL,
-                "nonce",
-                "32 bytes of base64",
-                "something else",
-            ));
-        }
-        let guest = delivery.log.guest;
-        let attested = session.log.as_ref().map(|log| log.guest);
-        if attested != Some(guest) {
-            let actual = attested.map_or_else(|| "a session without a log".to_owned(), |guest| guest.to_string());
-            return Err(BrokerError::refused(reason::EVIDENCE_GUEST, "delivery", guest.to_string(), actual));
-        }
-        self.evidence(session.tee, &delivery.evidence, &session.runtime_data(&delivery.log), now)
-    }
-
     /// Checks a delivery's records against the history that is held: what it grows to, and what is held.
     async fn grow(
         &self,
+        rules: &Rules,
         claims: &EvidenceClaims,
         delivery: &Delivery,
         now: Timestamp,
@@ -258,12 +239,12 @@ impl Broker {
                 return Err(BrokerError::from(misfit.refusal).holding(count));
             }
         };
-        bind_log(claims, &grown.state, &delivery.log, self.judge.policy())?;
+        bind_log(claims, &grown.state, &delivery.log, rules.judge.policy())?;
         if let Some(refusal) = self.never_passed(guest, &grown.passes).await? {
             self.alarm(&refusal, &delivery.log, count, now).await?;
             return Err(BrokerError::from(refusal).holding(count));
         }
-        if let Some(refusal) = self.unlisted_pause(&grown.pauses) {
+        if let Some(refusal) = unlisted_pause(rules, &grown.pauses) {
             return Err(BrokerError::from(refusal).holding(count));
         }
         Ok((grown, held))
@@ -315,46 +296,10 @@ impl Broker {
         Ok(None)
     }
 
-    /// A bundle that runs without a golden value and that policy does not list.
-    fn unlisted_pause(&self, pauses: &[(u64, Sha256Digest)]) -> Option<Refusal> {
-        let listed = self.settings.pause.as_ref()?;
-        let (seq, bundle) = pauses.iter().find(|(_, bundle)| !listed.contains(bundle))?;
-        let subject = format!("launch {seq}");
-        Some(Refusal::new(reason::POLICY_PAUSE, subject, "a pause bundle that policy lists", bundle.to_string()))
-    }
-
     async fn alarm(&self, refusal: &Refusal, log: &LogBinding, held: u64, now: Timestamp) -> Result<(), BrokerError> {
         tracing::warn!(guest = %log.guest, code = %refusal.code, count = log.count, head = %log.head, held, "ALARM: {refusal}");
         let alarm = Alarm { guest: log.guest, code: refusal.code, count: log.count, head: log.head, held, time: now };
         Ok(self.store.raise_alarm(alarm).await?)
-    }
-
-    fn evidence(
-        &self,
-        tee: Tee,
-        evidence: &TeeEvidence,
-        data: &RuntimeData,
-        now: Timestamp,
-    ) -> Result<EvidenceClaims, BrokerError> {
-        if !evidence.additional_evidence.is_empty() {
-            return Err(malformed("no additional evidence", "additional evidence".to_owned()));
-        }
-        let binding = data.digest("").map_err(|_| BrokerError::Internal("runtime data without a canonical form"))?;
-        Ok(self.judge.verify(tee, &evidence.primary_evidence, &binding, now)?)
-    }
-
-    /// Asks the appraisal policy about evidence that was verified.
-    fn appraise(&self, tee: Tee, claims: &EvidenceClaims, init: Option<&Init>) -> Result<Appraisal, BrokerError> {
-        let evidence = &self.settings.evidence;
-        let question = Question {
-            tee,
-            claims,
-            init,
-            registers: &evidence.registers,
-            references: &self.settings.references,
-            environment: evidence.environment,
-        };
-        Ok(self.settings.appraisal.appraise(&question)?)
     }
 
     /// Whose session it is. The name in its log binding is the guest's own word; only where its log was held when it
@@ -400,16 +345,71 @@ impl Broker {
         let denied = |actual| {
             BrokerError::refused(reason::ATTESTOR_DENIED, "administration", "the administrator's token", actual)
         };
-        let expected = self.settings.admin.ok_or_else(|| denied("administration is not configured"))?;
+        let expected = self.rules().settings.admin.ok_or_else(|| denied("administration is not configured"))?;
         let token = token.ok_or_else(|| denied("none"))?;
         let same = expected.as_bytes().ct_eq(Sha256Digest::of(token.as_bytes()).as_bytes());
         if bool::from(same) { Ok(()) } else { Err(denied("another token")) }
     }
 
     pub(crate) fn sign<T: Serialize>(&self, typ: &str, claims: &T) -> Result<String, BrokerError> {
-        jws::sign(typ, None, claims, &self.settings.signing)
-            .map_err(|_| BrokerError::Internal("claims without a JSON form"))
+        jws::sign(typ, None, claims, &self.signing).map_err(|_| BrokerError::Internal("claims without a JSON form"))
     }
+}
+
+/// Checks that a delivery is the session's guest's, and its evidence over the head it leads to.
+fn fresh(
+    rules: &Rules,
+    session: &Session,
+    nonce: &str,
+    delivery: &Delivery,
+    now: Timestamp,
+) -> Result<EvidenceClaims, BrokerError> {
+    if un_b64(nonce).map_or(true, |nonce| nonce.len() != 32) {
+        return Err(BrokerError::refused(reason::ATTESTOR_PROTOCOL, "nonce", "32 bytes of base64", "something else"));
+    }
+    let guest = delivery.log.guest;
+    let attested = session.log.as_ref().map(|log| log.guest);
+    if attested != Some(guest) {
+        let actual = attested.map_or_else(|| "a session without a log".to_owned(), |guest| guest.to_string());
+        return Err(BrokerError::refused(reason::EVIDENCE_GUEST, "delivery", guest.to_string(), actual));
+    }
+    evidence(rules, session.tee, &delivery.evidence, &session.runtime_data(&delivery.log), now)
+}
+
+/// A bundle that runs without a golden value and that policy does not list.
+fn unlisted_pause(rules: &Rules, pauses: &[(u64, Sha256Digest)]) -> Option<Refusal> {
+    let listed = rules.settings.pause.as_ref()?;
+    let (seq, bundle) = pauses.iter().find(|(_, bundle)| !listed.contains(bundle))?;
+    let subject = format!("launch {seq}");
+    Some(Refusal::new(reason::POLICY_PAUSE, subject, "a pause bundle that policy lists", bundle.to_string()))
+}
+
+fn evidence(
+    rules: &Rules,
+    tee: Tee,
+    evidence: &TeeEvidence,
+    data: &RuntimeData,
+    now: Timestamp,
+) -> Result<EvidenceClaims, BrokerError> {
+    if !evidence.additional_evidence.is_empty() {
+        return Err(malformed("no additional evidence", "additional evidence".to_owned()));
+    }
+    let binding = data.digest("").map_err(|_| BrokerError::Internal("runtime data without a canonical form"))?;
+    Ok(rules.judge.verify(tee, &evidence.primary_evidence, &binding, now)?)
+}
+
+/// Asks the appraisal policy about evidence that was verified.
+fn appraise(rules: &Rules, tee: Tee, claims: &EvidenceClaims, init: Option<&Init>) -> Result<Appraisal, BrokerError> {
+    let evidence = &rules.settings.evidence;
+    let question = Question {
+        tee,
+        claims,
+        init,
+        registers: &evidence.registers,
+        references: &rules.references,
+        environment: evidence.environment,
+    };
+    Ok(rules.settings.appraisal.appraise(&question)?)
 }
 
 /// Whether this evidence is the stored guest's at all, wherever its log has got to: nobody else learns what is held

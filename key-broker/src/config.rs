@@ -2,17 +2,21 @@
 
 mod appraise;
 mod hardware;
+mod reference;
 mod tdx;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use appraisal::{AppraisalPolicy, References};
+use appraisal::AppraisalPolicy;
 use protocols::digest::Sha256Digest;
 use protocols::environment::Environment;
 use protocols::jcs;
 use protocols::keys::{SigningKey, VerifyingKey};
+use protocols::reason::Refusal;
 use protocols::register::RegisterKind;
+use reference_values::{CheckedReferences, References};
 use registry::RegistryConfig;
 use rustls_pki_types::SubjectPublicKeyInfoDer;
 use rustls_pki_types::pem::PemObject as _;
@@ -20,8 +24,9 @@ use serde::{Deserialize, Serialize};
 use verifier::{EnrolledAk, EvidencePolicy, SignerConfig, TpmPolicy, TrustedSigners};
 use zeroize::Zeroizing;
 
-pub use self::appraise::{AppraisalConfig, ReferenceConfig};
+pub use self::appraise::AppraisalConfig;
 pub use self::hardware::{AmdConfig, ArkConfig, AzureConfig, ProductConfig, SnpConfig, TcbConfig};
+pub use self::reference::ReferenceConfig;
 pub use self::tdx::{Demands, RootConfig, TdxConfig};
 
 /// The largest file the configuration may name, in bytes.
@@ -142,6 +147,9 @@ pub enum ConfigError {
         /// What it names.
         what: String,
     },
+    /// Reference values that do not count.
+    #[error("reference: {0}")]
+    Refused(Box<Refusal>),
     /// A value cannot be used.
     #[error("{field}: {what}")]
     Value {
@@ -191,8 +199,10 @@ pub struct Settings {
     pub evidence: EvidencePolicy,
     /// Grades verified evidence.
     pub appraisal: AppraisalPolicy,
-    /// What evidence is expected to have measured.
+    /// What evidence is expected to have measured, as configuration lists it.
     pub references: References,
+    /// Signed reference values beside them, before they were held against what was accepted earlier.
+    pub documents: Vec<CheckedReferences>,
     /// Pause bundles that may run without a golden value; `None`, in development alone: any.
     pub pause: Option<Vec<Sha256Digest>>,
     /// How registries are reached.
@@ -257,7 +267,8 @@ impl Config {
             return Err(value("registry.plain_http", "has no place in production"));
         }
         let appraisal = self.appraisal.policy()?;
-        let policy = self.policy_digest(&aks, anchors, &appraisal)?;
+        let documents = self.reference.documents(environment)?;
+        let policy = self.policy_digest(&aks, anchors, &appraisal, &documents)?;
         let evidence = EvidencePolicy {
             tpm: TpmPolicy { aks, pcr: self.tpm.pcr, environment },
             azure: AzureConfig::policy(self.azure.as_ref(), &snp, environment)?,
@@ -280,6 +291,7 @@ impl Config {
             evidence,
             appraisal,
             references,
+            documents,
             pause: match environment {
                 Environment::Development => self.policy.pause,
                 Environment::Production => Some(self.policy.pause.unwrap_or_default()),
@@ -295,6 +307,7 @@ impl Config {
         aks: &[EnrolledAk],
         anchors: Vec<Sha256Digest>,
         appraisal: &AppraisalPolicy,
+        documents: &[CheckedReferences],
     ) -> Result<Sha256Digest, ConfigError> {
         #[derive(Serialize)]
         struct Ak {
@@ -314,7 +327,9 @@ impl Config {
             azure: &'c Option<AzureConfig>,
             tdx: &'c Demands,
             appraisal: Sha256Digest,
-            reference: &'c ReferenceConfig,
+            reference: &'c BTreeMap<String, Vec<String>>,
+            reference_signers: &'c [reference_values::SignerConfig],
+            reference_documents: BTreeSet<Sha256Digest>,
         }
         let aks = aks.iter().map(|ak| Ak { key: Sha256Digest::of(&ak.spki_der), simulated: ak.simulated }).collect();
         let deciding = Deciding {
@@ -329,7 +344,9 @@ impl Config {
             azure: &self.azure,
             tdx: &self.tdx.require,
             appraisal: appraisal.digest(),
-            reference: &self.reference,
+            reference: &self.reference.values,
+            reference_signers: &self.reference.signer,
+            reference_documents: documents.iter().map(CheckedReferences::payload).collect(),
         };
         Ok(Sha256Digest::of(&jcs::canonical(&deciding).map_err(|error| value("policy", error))?))
     }

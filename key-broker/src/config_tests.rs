@@ -338,3 +338,90 @@ fn an_appraisal_policy_or_reference_value_that_cannot_be_used_stops_the_start_an
     let measured = |text: String| text + &format!("\n[snp]\nmeasurements = [\"{}\"]\n", "ab".repeat(48));
     assert!(files.settings(measured).unwrap().references.values()["snp.measurement"].contains(&"ab".repeat(48)));
 }
+
+/// What the verifier refuses never reaches the appraisal policy: reference values must be in its lists too.
+#[test]
+fn the_verifiers_lists_of_measurements_take_in_reference_values() {
+    let files = Files::new();
+    let names = ["snp.measurement", "azure.measurement", "tdx.mrtd", "tdx.rtmr0", "tdx.rtmr1", "tdx.rtmr2"];
+    let values: String = names
+        .iter()
+        .zip(1u8..)
+        .map(|(name, n)| format!("\"{name}\" = [\"{}\"]\n", format!("{n:02x}").repeat(48)))
+        .collect();
+    let section = format!("\n[azure]\nmeasurements = [\"{}\"]\n[reference.values]\n{values}", "ab".repeat(48));
+    let expected = |environment: &str| {
+        let text = files
+            .text()
+            .replace("plain_http = [\"127.0.0.1:5000\"]\n", "")
+            .replace("simulated = true", "simulated = false");
+        let text = text.replace("\"development\"", &format!("\"{environment}\"")) + &section;
+        let settings = Config::parse(&text).unwrap().settings().unwrap();
+        let policy = crate::rules::expecting(settings.evidence.clone(), &settings.references);
+        let [rtmr0, rtmr1, rtmr2] = policy.tdx.measurements.rtmr;
+        [policy.snp.measurements, policy.azure.snp.measurements, policy.tdx.measurements.mr_td, rtmr0, rtmr1, rtmr2]
+    };
+    let listed = |bytes: &[u8]| ExpectedMeasurement::Listed(bytes.iter().map(|byte| [*byte; 48]).collect());
+    let production = [listed(&[1]), listed(&[0xAB, 2]), listed(&[3]), listed(&[4]), listed(&[5]), listed(&[6])];
+    assert_eq!(expected("production"), production);
+    let any = ExpectedMeasurement::AnyMeasurement;
+    let development = [any.clone(), listed(&[0xAB, 2]), any.clone(), any.clone(), any.clone(), any];
+    assert_eq!(expected("development"), development);
+}
+
+#[test]
+fn files_of_reference_values_are_read_strictly_and_decide() {
+    use protocols::dsse::Envelope;
+    use reference_values::document::{Document, PAYLOAD_TYPE, TYPE};
+    let files = Files::new();
+    let key = SigningKey::generate(KeyKind::EcdsaP256).unwrap();
+    let mut values = References::default();
+    values.add("tpm.pcr4", &"ab".repeat(32)).unwrap();
+    let document = Document {
+        document_type: TYPE.into(),
+        issuer: "platform".into(),
+        series: "s".into(),
+        version: 1,
+        issued_at: protocols::time::Timestamp(1),
+        expires: protocols::time::Timestamp(2),
+        environment: Environment::Development,
+        values,
+    };
+    let dir = files.directory.path().join("reference");
+    std::fs::create_dir_all(dir.join("..data")).unwrap();
+    let write = |name: &str, bytes: &[u8]| std::fs::write(dir.join(name), bytes).unwrap();
+    let sign = |document: &Document| Envelope::sign(PAYLOAD_TYPE, document.payload().unwrap(), &key).to_bytes();
+    let pem = key.verifying_key().to_pem().unwrap();
+    let signer = format!("[[reference.signer]]\nissuer = \"platform\"\nkey = \"\"\"{pem}\"\"\"\nmin_version = 1\n");
+    let with = |more: &str| format!("{}\n[reference]\ndir = \"{}\"\n{more}", files.text(), dir.display());
+    let read = |more: &str| Config::parse(&with(more)).unwrap().settings();
+
+    write("a", &sign(&document));
+    write(".hidden", b"no document");
+    let one = read(&signer).unwrap();
+    assert_eq!((one.documents.len(), one.documents[0].document()), (1, &document));
+    assert_ne!(one.policy, files.settings(|text| text).unwrap().policy);
+    write("b", &sign(&Document { version: 2, ..document.clone() }));
+    let two = read(&signer).unwrap();
+    assert_eq!((two.documents.len(), two.documents[0].document().version), (1, 2), "the highest of a series");
+    assert_ne!(one.policy, two.policy);
+    assert_ne!(
+        two.policy,
+        read(&signer.replace("min_version = 1", "min_version = 1\nseries = { other = 9 }")).unwrap().policy
+    );
+
+    let refused = |more: &str| read(more).unwrap_err().to_string();
+    assert!(refused("").contains("reference.signer"));
+    assert!(refused(&format!("{signer}{signer}")).contains("twice"));
+    write("c", &document.payload().unwrap());
+    assert!(refused(&signer).contains("reference.unsigned"));
+    let named = format!("unsigned = [\"{}\"]\n{signer}", dir.join("c").display());
+    assert_eq!(read(&named).unwrap().documents.len(), 2);
+    let production =
+        with(&named).replace("\"development\"", "\"production\"").replace("simulated = true", "simulated = false");
+    let told = Config::parse(&production).unwrap().settings().unwrap_err().to_string();
+    assert!(told.contains("reference.unsigned") && told.contains("policy.environment"), "{told}");
+    write("d", b"{}");
+    assert!(refused(&named).contains("reference.malformed"));
+    assert!(refused(&format!("files = [\"{}\"]\n{signer}", dir.join("e").display())).contains("/e"));
+}

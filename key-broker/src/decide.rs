@@ -14,10 +14,13 @@ use protocols::tcl::{
 use protocols::time::Timestamp;
 use registry::ImageReference;
 use verifier::log::Stage;
-use verifier::{AuthenticatedGolden, HighWater, LogState, Policy, Verdict, appraise, authenticate, process_digest};
+use verifier::{
+    AuthenticatedGolden, HighWater, LogState, Policy, TrustedSigners, Verdict, appraise, authenticate, process_digest,
+};
 
 use crate::broker::{ATTEMPTS, Broker, signed};
 use crate::challenge::random;
+use crate::config::Settings;
 use crate::error::BrokerError;
 use crate::store::{Commit, Raise};
 use crate::token::Session;
@@ -68,10 +71,12 @@ impl Broker {
             .map_err(|_| BrokerError::Internal("a process without a canonical form"))?;
         let now = self.now();
         measured(&self.held(session, &request.receipted).await?, &request)?;
-        let golden = self.golden(&request, now).await?;
+        let rules = self.rules();
+        let settings = &*rules.settings;
+        let golden = self.golden(settings, &request, now).await?;
         for _ in 0..ATTEMPTS {
             let Judged { outcome, raise } = match &golden {
-                Ok(golden) => self.judge(&request, golden, now).await?,
+                Ok(golden) => self.judge(settings, &request, golden, now).await?,
                 Err(refusal) => Judged::refused(refusal.clone(), None),
             };
             let claims = Claims {
@@ -86,8 +91,8 @@ impl Broker {
                 outcome,
                 head: request.receipted.head,
                 count: request.receipted.count,
-                policy: self.settings.policy,
-                environment: self.settings.evidence.environment,
+                policy: settings.policy,
+                environment: settings.evidence.environment,
                 issued_at: now,
                 expires: now.plus(VERDICT_SECONDS),
             };
@@ -138,6 +143,7 @@ impl Broker {
 
     async fn judge(
         &self,
+        settings: &Settings,
         request: &DecideRequest,
         golden: &AuthenticatedGolden,
         now: Timestamp,
@@ -145,8 +151,8 @@ impl Broker {
         let reference = golden.reference();
         let high_water = self.store.high_water(reference.series_h).await?;
         let policy = Policy {
-            signers: &self.settings.signers,
-            environment: self.settings.evidence.environment,
+            signers: &settings.signers,
+            environment: settings.evidence.environment,
             process: &request.process,
         };
         Ok(match appraise(&request.image, golden, &policy, now, &high_water) {
@@ -169,17 +175,18 @@ impl Broker {
     /// stays revoked, whatever list the storage shows now.
     async fn golden(
         &self,
+        settings: &Settings,
         request: &DecideRequest,
         now: Timestamp,
     ) -> Result<Result<AuthenticatedGolden, Refusal>, BrokerError> {
         let manifest = &request.image.manifest;
         let own = self.own_golden(manifest).await?;
         if let Some(list) = own.as_ref().and_then(|own| own.revocations.as_ref()) {
-            self.remember_revoked(manifest, &list.0).await?;
+            self.remember_revoked(&settings.signers, manifest, &list.0).await?;
         }
         let found = self.fetch(&request.reference, manifest).await;
         if let Ok((_, Some(list))) = &found {
-            self.remember_revoked(manifest, list).await?;
+            self.remember_revoked(&settings.signers, manifest, list).await?;
         }
         let (envelopes, revocations) = match (found, own) {
             (Ok((envelopes, revocations)), _) if !envelopes.is_empty() => (envelopes, revocations),
@@ -191,7 +198,7 @@ impl Broker {
             (Ok(found), None) => found,
             (Err(refusal), None) => return Ok(Err(refusal)),
         };
-        let golden = match authenticate(manifest, &envelopes, revocations.as_deref(), &self.settings.signers, now) {
+        let golden = match authenticate(manifest, &envelopes, revocations.as_deref(), &settings.signers, now) {
             Ok(golden) => golden,
             Err(refusal) => return Ok(Err(refusal)),
         };
@@ -200,8 +207,13 @@ impl Broker {
     }
 
     /// A list that does not count revokes nothing; whether it is missed is for [`authenticate`] to say.
-    async fn remember_revoked(&self, manifest: &Sha256Digest, list: &[u8]) -> Result<(), BrokerError> {
-        match verifier::golden::revocations(manifest, list, &self.settings.signers) {
+    async fn remember_revoked(
+        &self,
+        signers: &TrustedSigners,
+        manifest: &Sha256Digest,
+        list: &[u8],
+    ) -> Result<(), BrokerError> {
+        match verifier::golden::revocations(manifest, list, signers) {
             Ok(list) => Ok(self.store.revoke(hash_str(list.issuer()), list.revoked().to_vec()).await?),
             Err(_) => Ok(()),
         }

@@ -18,6 +18,9 @@ pub mod error;
 mod history;
 pub mod http;
 mod initdata;
+mod rules;
 pub mod server;
 pub mod store;
 mod token;
+
+pub use rules::ReloadError;

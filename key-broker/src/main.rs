@@ -9,10 +9,11 @@ use std::time::Duration;
 use anyhow::Context as _;
 use clap::{Parser, Subcommand};
 use key_broker::broker::Broker;
-use key_broker::config::{Config, public_key_pem};
+use key_broker::config::{Config, Settings, public_key_pem};
 use key_broker::http::router;
 use key_broker::server::serve;
 use key_broker::store::EmbeddedStore;
+use protocols::digest::Sha256Digest;
 use protocols::keys::{KeyKind, SigningKey};
 use protocols::time::Timestamp;
 use registry::{HttpRegistry, SparingRegistry};
@@ -59,10 +60,10 @@ fn main() -> anyhow::Result<()> {
         )
         .init();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    runtime.block_on(run(settings))
+    runtime.block_on(run(settings, path))
 }
 
-async fn run(settings: key_broker::config::Settings) -> anyhow::Result<()> {
+async fn run(settings: Settings, config: PathBuf) -> anyhow::Result<()> {
     let store = Arc::new(EmbeddedStore::open(&settings.store)?);
     let reuse = Duration::from_secs(settings.revocation_seconds);
     let registry = Arc::new(SparingRegistry::new(HttpRegistry::new(settings.registry.clone())?).reusing(reuse));
@@ -75,7 +76,17 @@ async fn run(settings: key_broker::config::Settings) -> anyhow::Result<()> {
     }
     let environment = settings.evidence.environment;
     tracing::info!(listen = %listener.local_addr()?, %environment, policy = %settings.policy, "serving");
-    let broker = Broker::new(settings, store, registry, Arc::new(Timestamp::now))?;
+    let broker = Arc::new(Broker::new(settings, store, registry, Arc::new(Timestamp::now)).await?);
+    let mut hangup = signal(SignalKind::hangup())?;
+    let reloaded = Arc::clone(&broker);
+    tokio::spawn(async move {
+        while hangup.recv().await.is_some() {
+            match reload(&reloaded, config.clone()).await {
+                Ok(policy) => tracing::info!(%policy, "reloaded"),
+                Err(error) => tracing::error!("NOT reloaded, what was in force stays: {error:#}"),
+            }
+        }
+    });
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let stop = async move {
@@ -85,8 +96,16 @@ async fn run(settings: key_broker::config::Settings) -> anyhow::Result<()> {
         }
         tracing::info!("draining");
     };
-    serve(listener, router(Arc::new(broker)), stop).await;
+    serve(listener, router(broker), stop).await;
     Ok(())
+}
+
+/// Reads the configuration and every file it names again, and puts all of it in force or nothing.
+async fn reload(broker: &Broker, config: PathBuf) -> anyhow::Result<Sha256Digest> {
+    let read = tokio::task::spawn_blocking(move || {
+        Config::read(&config)?.settings().with_context(|| config.display().to_string())
+    });
+    Ok(broker.reload(read.await??).await?)
 }
 
 fn keygen(file: &Path) -> anyhow::Result<()> {

@@ -86,6 +86,20 @@ fn it_serves_until_sigterm_and_ends_well() {
     stream.read_exact(&mut answer).unwrap();
     assert_eq!(&answer, b"HTTP/1.1 200 OK");
 
+    // A file that does not hold changes nothing; one that does is put in force.
+    let text = std::fs::read_to_string(&config).unwrap();
+    let mut told = |text: &str| {
+        std::fs::write(&config, text).unwrap();
+        assert!(Command::new("kill").args(["-HUP", &child.id().to_string()]).status().unwrap().success());
+        let mut line = String::new();
+        assert_ne!(log.read_line(&mut line).unwrap(), 0, "it ended");
+        line
+    };
+    let refused = told(&text.replace("token_seconds = 60", "token_seconds = 0"));
+    assert!(refused.contains("NOT reloaded") && refused.contains("token_seconds"), "{refused}");
+    let reloaded = told(&text.replace("token_seconds = 60", "token_seconds = 61"));
+    assert!(reloaded.contains("reloaded") && !reloaded.contains("NOT"), "{reloaded}");
+
     let stopped = Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap();
     assert!(stopped.success());
     assert!(child.wait().unwrap().success());

@@ -23,7 +23,7 @@ pub(super) async fn auth(State(broker): State<Arc<Broker>>, body: Body) -> Respo
     };
     match answered {
         Ok(challenged) => {
-            let seconds = broker.settings.challenge_seconds;
+            let seconds = broker.rules().settings.challenge_seconds;
             answer::with_cookie(answer::json(200, &challenged.body), &challenged.cookie, seconds)
         }
         Err(error) => handshake(&error, "Auth"),
@@ -39,7 +39,7 @@ pub(super) async fn attest(State(broker): State<Arc<Broker>>, headers: HeaderMap
     match answered {
         Ok(token) => {
             let response = answer::json(200, &TokenResponse { token: token.clone() });
-            answer::with_cookie(response, &token, broker.settings.token_seconds)
+            answer::with_cookie(response, &token, broker.rules().settings.token_seconds)
         }
         Err(error) => handshake(&error, "Attest"),
     }

@@ -11,7 +11,7 @@ use protocols::resource::ResourcePath;
 use protocols::tcl::{Outcome, VerdictRecord};
 use protocols::time::Timestamp;
 use redb::backends::FileBackend;
-use redb::{Database, ReadableDatabase as _, ReadableTable as _, ReadableTableMetadata as _, TableDefinition};
+use redb::{Database, ReadableDatabase as _, ReadableTable as _, ReadableTableMetadata as _, Table, TableDefinition};
 use verifier::HighWater;
 
 use super::{Alarm, Commit, History, Raise, Store, StoreError};
@@ -37,6 +37,8 @@ const RECORDS: TableDefinition<'_, ([u8; 32], u64), &[u8]> = TableDefinition::ne
 const RECEIPTS: TableDefinition<'_, ([u8; 32], u64), &str> = TableDefinition::new("receipts");
 /// Hash of issuer and series -> (version, payload).
 const HIGH_WATER: TableDefinition<'_, [u8; 48], (u64, [u8; 32])> = TableDefinition::new("high_water");
+/// The same of reference values: one issuer may sign both, and name series alike.
+const REFERENCE_MARKS: TableDefinition<'_, [u8; 48], (u64, [u8; 32])> = TableDefinition::new("reference_marks");
 /// (hash of the issuer, payload of a golden value it revoked).
 const REVOKED: TableDefinition<'_, ([u8; 48], [u8; 32]), ()> = TableDefinition::new("revoked");
 /// (guest, launch number, payload of the golden value): decisions that passed, for as long as their guest's history.
@@ -99,6 +101,7 @@ impl EmbeddedStore {
             write.open_table(RECORDS).map_err(io)?;
             write.open_table(RECEIPTS).map_err(io)?;
             write.open_table(HIGH_WATER).map_err(io)?;
+            write.open_table(REFERENCE_MARKS).map_err(io)?;
             write.open_table(REVOKED).map_err(io)?;
             write.open_table(PASSES).map_err(io)?;
             write.open_table(RESOURCES).map_err(io)?;
@@ -125,6 +128,17 @@ fn mark(stored: Option<(u64, [u8; 32])>) -> HighWater {
         version,
         payload: Sha256Digest::new(payload),
     })
+}
+
+/// Raises a mark within a transaction, which is not to be committed where another came first.
+fn raised(marks: &mut Table<'_, [u8; 48], (u64, [u8; 32])>, raise: Raise) -> Result<Commit, StoreError> {
+    let Raise { series, from, version, payload } = raise;
+    let stored = mark(marks.get(series.as_bytes()).map_err(io)?.map(|value| value.value()));
+    if stored != from {
+        return Ok(Commit::Raced);
+    }
+    marks.insert(series.as_bytes(), (version, *payload.as_bytes())).map_err(io)?;
+    Ok(Commit::Done)
 }
 
 #[async_trait]
@@ -252,6 +266,34 @@ impl Store for EmbeddedStore {
         .await
     }
 
+    async fn reference_mark(&self, series: Sha384Digest) -> Result<HighWater, StoreError> {
+        self.blocking(move |database| {
+            let table = database.begin_read().map_err(io)?.open_table(REFERENCE_MARKS).map_err(io)?;
+            Ok(mark(table.get(series.as_bytes()).map_err(io)?.map(|value| value.value())))
+        })
+        .await
+    }
+
+    async fn raise_reference_marks(&self, raises: Vec<Raise>) -> Result<Commit, StoreError> {
+        if raises.is_empty() {
+            return Ok(Commit::Done);
+        }
+        self.blocking(move |database| {
+            let write = database.begin_write().map_err(io)?;
+            {
+                let mut marks = write.open_table(REFERENCE_MARKS).map_err(io)?;
+                for raise in raises {
+                    if raised(&mut marks, raise)? == Commit::Raced {
+                        return Ok(Commit::Raced);
+                    }
+                }
+            }
+            write.commit().map_err(io)?;
+            Ok(Commit::Done)
+        })
+        .await
+    }
+
     async fn revoke(&self, issuer: Sha384Digest, payloads: Vec<Sha256Digest>) -> Result<(), StoreError> {
         self.blocking(move |database| {
             let known = database.begin_read().map_err(io)?.open_table(REVOKED).map_err(io)?;
@@ -298,13 +340,11 @@ impl Store for EmbeddedStore {
         self.blocking(move |database| {
             let write = database.begin_write().map_err(io)?;
             {
-                if let Some(Raise { series, from, version, payload }) = raise {
+                if let Some(raise) = raise {
                     let mut marks = write.open_table(HIGH_WATER).map_err(io)?;
-                    let stored = mark(marks.get(series.as_bytes()).map_err(io)?.map(|value| value.value()));
-                    if stored != from {
+                    if raised(&mut marks, raise)? == Commit::Raced {
                         return Ok(Commit::Raced);
                     }
-                    marks.insert(series.as_bytes(), (version, *payload.as_bytes())).map_err(io)?;
                 }
                 if let Outcome::Pass(golden) = &record.verdict.outcome {
                     let key = (*record.verdict.guest.as_bytes(), record.verdict.seq, *golden.payload.as_bytes());

@@ -66,7 +66,7 @@ pub struct Alarm {
     pub time: Timestamp,
 }
 
-/// A golden value was accepted: nothing below it counts from now on.
+/// A golden value, or reference values, were accepted: nothing below it counts from now on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Raise {
     /// Hash of issuer and series.
@@ -112,6 +112,12 @@ pub trait Store: std::fmt::Debug + Send + Sync {
 
     /// The highest golden value accepted within a series.
     async fn high_water(&self, series: Sha384Digest) -> Result<HighWater, StoreError>;
+
+    /// The highest reference values accepted within a series.
+    async fn reference_mark(&self, series: Sha384Digest) -> Result<HighWater, StoreError>;
+
+    /// Raises marks of reference values all together, each from the one it was accepted over.
+    async fn raise_reference_marks(&self, raises: Vec<Raise>) -> Result<Commit, StoreError>;
 
     /// Remembers golden values that their issuer has revoked, for good.
     async fn revoke(&self, issuer: Sha384Digest, payloads: Vec<Sha256Digest>) -> Result<(), StoreError>;

@@ -55,6 +55,7 @@ struct Running {
     stop: oneshot::Sender<()>,
     served: JoinHandle<()>,
     store: Arc<EmbeddedStore>,
+    broker: Arc<Broker>,
 }
 
 impl World {
@@ -130,11 +131,30 @@ simulated = {simulated}
 
     /// Starts the attestor anew, as after a restart of the machine: only its files are left.
     pub(crate) async fn restart(&mut self) {
-        let Running { stop, served, store } = self.running.take().unwrap();
-        drop(store);
+        self.stop().await;
+        self.start().await;
+    }
+
+    /// Ends the attestor; its files are left.
+    pub(crate) async fn stop(&mut self) {
+        let Running { stop, served, store, broker } = self.running.take().unwrap();
+        drop((store, broker));
         stop.send(()).unwrap();
         served.await.unwrap();
-        self.start().await;
+    }
+
+    /// Reads the files again, as on SIGHUP; the text of what is wrong with them, if anything is.
+    pub(crate) async fn reload(&self) -> Result<Sha256Digest, String> {
+        let path = self.directory.path().join("broker.toml");
+        let settings = Config::read(&path).and_then(Config::settings).map_err(|error| error.to_string())?;
+        self.running.as_ref().unwrap().broker.reload(settings).await.map_err(|error| error.to_string())
+    }
+
+    /// Changes the configuration's file.
+    pub(crate) fn edit(&self, edit: impl FnOnce(String) -> String) {
+        let path = self.directory.path().join("broker.toml");
+        let text = std::fs::read_to_string(&path).unwrap();
+        std::fs::write(&path, edit(text)).unwrap();
     }
 
     async fn start(&mut self) {
@@ -145,13 +165,13 @@ simulated = {simulated}
         self.address = listener.local_addr().unwrap();
         let clock = Arc::clone(&self.clock);
         let now = Arc::new(move || Timestamp(clock.load(Ordering::SeqCst)));
-        let broker =
-            Broker::new(settings, Arc::clone(&store) as Arc<dyn Store>, Arc::clone(&self.registry) as _, now).unwrap();
+        let broker = Broker::new(settings, Arc::clone(&store) as Arc<dyn Store>, Arc::clone(&self.registry) as _, now);
+        let broker = Arc::new(broker.await.unwrap());
         let (stop, stopped) = oneshot::channel();
-        let served = tokio::spawn(serve(listener, router(Arc::new(broker)), async move {
+        let served = tokio::spawn(serve(listener, router(Arc::clone(&broker)), async move {
             let _ = stopped.await;
         }));
-        self.running = Some(Running { stop, served, store });
+        self.running = Some(Running { stop, served, store, broker });
     }
 
     pub(crate) fn store(&self) -> &EmbeddedStore {
