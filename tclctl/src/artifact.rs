@@ -43,7 +43,8 @@ fn public_path(private: &Path) -> PathBuf {
     PathBuf::from(name)
 }
 
-fn create(path: &Path, mode: u32, bytes: &[u8]) -> Result<(), Failure> {
+/// Writes a new file; an existing one is never overwritten.
+pub(crate) fn create(path: &Path, mode: u32, bytes: &[u8]) -> Result<(), Failure> {
     let mut file = fs::OpenOptions::new()
         .write(true)
         .create_new(true)

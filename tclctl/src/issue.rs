@@ -6,7 +6,6 @@ use std::path::Path;
 use image_rs_fork::{
     ImageError, ImagePolicy, KeyProvider, Limits, MeasureOnly, MeasuredImage, NoProgress, SignaturePolicy, fetch, pull,
 };
-use protocols::environment::Environment;
 use protocols::golden::{GoldenValue, Issue, ProcessPolicy, Statement, default_series, statement_in};
 use protocols::image::Platform;
 use protocols::time::Timestamp;
@@ -16,7 +15,7 @@ use registry::{
     RegistryError,
 };
 
-use crate::cli::{EnvironmentArgument, IssueArguments, PolicyArguments, RegistryArguments, SourceArguments};
+use crate::cli::{IssueArguments, PolicyArguments, RegistryArguments, SourceArguments};
 use crate::outcome::Failure;
 
 const YEAR: u64 = 365 * 86_400;
@@ -227,10 +226,7 @@ pub(crate) fn issue(
             version,
             issued_at,
             expires,
-            environment: match arguments.environment {
-                EnvironmentArgument::Production => Environment::Production,
-                EnvironmentArgument::Development => Environment::Development,
-            },
+            environment: arguments.environment.into(),
             process: process(arguments)?,
         },
     );

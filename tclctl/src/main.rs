@@ -24,6 +24,7 @@ mod output;
 mod pause;
 mod progress;
 mod pull;
+mod reference;
 mod run;
 mod store;
 mod streams;
@@ -33,7 +34,10 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory as _, Parser as _};
 
-use cli::{AkCommand, Cli, Command, EvidenceCommand, GoldenCommand, ImageCommand, LogCommand, SimulatedCommand};
+use cli::{
+    AkCommand, Cli, Command, EvidenceCommand, GoldenCommand, ImageCommand, LogCommand, ReferenceCommand,
+    SimulatedCommand,
+};
 use outcome::{Ending, Failure};
 use output::Output;
 
@@ -88,6 +92,9 @@ async fn dispatch(command: Command, output: &Output) -> Result<Ending, Failure> 
         Command::Golden(GoldenCommand::Verify(arguments)) => golden::verify(&arguments, output).await?,
         Command::Golden(GoldenCommand::Revoke(arguments)) => golden::revoke(&arguments, output).await?,
         Command::Golden(GoldenCommand::Publish(arguments)) => golden::publish(&arguments, output).await?,
+        Command::Reference(ReferenceCommand::Sign(arguments)) => reference::sign(&arguments, output)?,
+        Command::Reference(ReferenceCommand::Show(arguments)) => reference::show(&arguments, output)?,
+        Command::Reference(ReferenceCommand::Verify(arguments)) => reference::verify(&arguments, output)?,
         Command::Image(ImageCommand::Push(arguments)) => image_push::push(&arguments, output).await?,
         Command::Image(ImageCommand::Encrypt(arguments)) => encryption::encrypt(&arguments, output).await?,
         Command::Log(LogCommand::Show(arguments)) => log::show(&arguments, output).await?,

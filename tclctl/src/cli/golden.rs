@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
+use protocols::environment::Environment;
 
 use super::{AccessArguments, RegistryArguments, SourceArguments};
 
@@ -38,6 +39,15 @@ pub(crate) enum EnvironmentArgument {
     Production,
     /// Simulated roots count
     Development,
+}
+
+impl From<EnvironmentArgument> for Environment {
+    fn from(argument: EnvironmentArgument) -> Self {
+        match argument {
+            EnvironmentArgument::Production => Self::Production,
+            EnvironmentArgument::Development => Self::Development,
+        }
+    }
 }
 
 #[derive(Debug, Args)]

@@ -7,6 +7,7 @@ mod image;
 mod keys;
 mod launch;
 mod log;
+mod reference;
 mod store;
 
 use std::path::PathBuf;
@@ -26,6 +27,9 @@ pub(crate) use self::image::{DecryptionArguments, ImageCommand, ImageEncryptArgu
 pub(crate) use self::keys::{AkCommand, AkShowArguments, SimulatedCommand, SimulatedPkiArguments};
 pub(crate) use self::launch::{ModeArgument, RunArguments, StopArguments};
 pub(crate) use self::log::{LogCommand, LogExportArguments, LogFormat, LogShowArguments, LogVerifyArguments};
+pub(crate) use self::reference::{
+    ReferenceCommand, ReferenceShowArguments, ReferenceSignArguments, ReferenceVerifyArguments,
+};
 pub(crate) use self::store::{ImagesArguments, MountArguments, PruneArguments, PullArguments, UmountArguments};
 
 /// Launch containers that were measured, appraised and logged first; sign images; read logs.
@@ -68,6 +72,9 @@ pub(crate) enum Command {
     /// Keys, golden values and revocations
     #[command(subcommand)]
     Golden(GoldenCommand),
+    /// Platform reference values: what an attestor expects evidence to have measured
+    #[command(subcommand)]
+    Reference(ReferenceCommand),
     /// Small reproducible images
     #[command(subcommand)]
     Image(ImageCommand),

@@ -1,0 +1,80 @@
+//! `reference`.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+
+use super::EnvironmentArgument;
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ReferenceCommand {
+    /// Sign reference values, for an attestor's [reference] files
+    Sign(ReferenceSignArguments),
+    /// Print what a file of reference values says, unverified
+    Show(ReferenceShowArguments),
+    /// Check a file of reference values against one signer, as an attestor would; 77 when it would be refused
+    Verify(ReferenceVerifyArguments),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ReferenceSignArguments {
+    /// JSON: {"name": ["hex", …], …}, or - for standard input; several files are taken together
+    #[arg(value_name = "FILE", required = true)]
+    pub(crate) values: Vec<PathBuf>,
+    /// The private key, PKCS#8 PEM
+    #[arg(long, value_name = "FILE")]
+    pub(crate) key: PathBuf,
+    /// The signer's name in the attestor's configuration
+    #[arg(long)]
+    pub(crate) issuer: String,
+    /// What the values are of; a version replaces those before it in its series whole
+    #[arg(long)]
+    pub(crate) series: String,
+    /// Only goes up within its series
+    #[arg(long)]
+    pub(crate) version: u64,
+    /// When it was issued, RFC 3339 in UTC; now otherwise. With it the same values give the same bytes
+    #[arg(long, value_name = "TIME")]
+    pub(crate) issued_at: Option<String>,
+    /// From when on the values do not count, RFC 3339 in UTC
+    #[arg(long, value_name = "TIME", conflicts_with = "days", required_unless_present = "days")]
+    pub(crate) expires: Option<String>,
+    /// That many days after it was issued, in place of --expires
+    #[arg(long)]
+    pub(crate) days: Option<u64>,
+    /// Where the values count
+    #[arg(long, value_enum, default_value = "production")]
+    pub(crate) environment: EnvironmentArgument,
+    /// The new file; an existing one is never overwritten
+    #[arg(long, value_name = "FILE")]
+    pub(crate) out: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ReferenceShowArguments {
+    /// The file
+    #[arg(value_name = "FILE")]
+    pub(crate) file: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ReferenceVerifyArguments {
+    /// The file
+    #[arg(value_name = "FILE")]
+    pub(crate) file: PathBuf,
+    /// The signer's public key, SPKI PEM
+    #[arg(long, value_name = "FILE")]
+    pub(crate) signer: PathBuf,
+    /// The signer's name
+    #[arg(long)]
+    pub(crate) issuer: String,
+    /// Refuse versions below this one
+    #[arg(long, default_value_t = 1)]
+    pub(crate) min_version: u64,
+    /// The time to check at, RFC 3339 in UTC; now otherwise
+    #[arg(long, value_name = "TIME")]
+    pub(crate) at: Option<String>,
+    /// The attestor's environment
+    #[arg(long, value_enum, default_value = "production")]
+    pub(crate) environment: EnvironmentArgument,
+}

@@ -1,0 +1,252 @@
+//! `reference sign | show | verify`.
+
+use std::collections::BTreeMap;
+use std::io::Read as _;
+use std::path::Path;
+
+use protocols::digest::Sha256Digest;
+use protocols::dsse::Envelope;
+use protocols::time::Timestamp;
+use reference_values::document::{MAX_DOCUMENT, PAYLOAD_TYPE, TYPE};
+use reference_values::{Document, References, SignerConfig, Signers, Trust};
+use serde_json::{Value, json};
+use verifier::HighWater;
+
+use crate::artifact::{create, private_key, public_key};
+use crate::cli::{ReferenceShowArguments, ReferenceSignArguments, ReferenceVerifyArguments};
+use crate::issue;
+use crate::outcome::Failure;
+use crate::output::Output;
+
+/// The longest file that is read, in bytes.
+const MAX_FILE: u64 = 1024 * 1024;
+const DAY: u64 = 86_400;
+
+/// Signs values that somebody computed or wrote down.
+pub(crate) fn sign(arguments: &ReferenceSignArguments, output: &Output) -> Result<(), Failure> {
+    let key = private_key(&arguments.key)?;
+    let mut values = References::default();
+    for file in &arguments.values {
+        values.extend(&listed(file)?);
+    }
+    let issued_at = arguments.issued_at.as_deref().map(|text| issue::time("--issued-at", text)).transpose()?;
+    let issued_at = issued_at.unwrap_or_else(Timestamp::now);
+    let expires = match (&arguments.expires, arguments.days) {
+        (Some(text), _) => issue::time("--expires", text)?,
+        (None, days) => issued_at.plus(days.unwrap_or(0).saturating_mul(DAY)),
+    };
+    let document = Document {
+        document_type: TYPE.to_owned(),
+        issuer: arguments.issuer.clone(),
+        series: arguments.series.clone(),
+        version: arguments.version,
+        issued_at,
+        expires,
+        environment: arguments.environment.into(),
+        values,
+    };
+    let payload = document.payload().map_err(|error| Failure::Usage(error.to_string()))?;
+    let digest = Sha256Digest::of(&payload);
+    create(&arguments.out, 0o644, &Envelope::sign(PAYLOAD_TYPE, payload, &key).to_bytes())?;
+    let keyid = key.verifying_key().keyid();
+    output.tell(
+        || json!({"file": arguments.out, "payload_digest": digest, "keyid": keyid, "document": document}),
+        || {
+            let mut lines = described(&document);
+            lines.push(format!("{}: {digest}, signed by key {keyid}", arguments.out.display()));
+            lines
+        },
+    )
+}
+
+/// Names with their values, any JSON.
+fn listed(file: &Path) -> Result<References, Failure> {
+    let bytes = if file == Path::new("-") {
+        let mut bytes = Vec::new();
+        std::io::stdin().take(MAX_FILE).read_to_end(&mut bytes).map_err(|error| Failure::file(file, error))?;
+        bytes
+    } else {
+        read(file)?
+    };
+    let wrong = |error: &dyn std::fmt::Display| Failure::Usage(format!("{}: {error}", file.display()));
+    let names: BTreeMap<String, Vec<String>> = serde_json::from_slice(&bytes).map_err(|error| wrong(&error))?;
+    let mut values = References::default();
+    for (name, list) in names {
+        for value in list {
+            values.add(&name, &value.to_ascii_lowercase()).map_err(|error| wrong(&error))?;
+        }
+    }
+    Ok(values)
+}
+
+fn read(file: &Path) -> Result<Vec<u8>, Failure> {
+    let mut bytes = Vec::new();
+    let open = std::fs::File::open(file).map_err(|error| Failure::file(file, error))?;
+    open.take(MAX_FILE).read_to_end(&mut bytes).map_err(|error| Failure::file(file, error))?;
+    Ok(bytes)
+}
+
+/// Prints what is there; nothing is believed.
+pub(crate) fn show(arguments: &ReferenceShowArguments, output: &Output) -> Result<(), Failure> {
+    let bytes = read(&arguments.file)?;
+    let wrong = |error: &dyn std::fmt::Display| Failure::Usage(format!("{}: {error}", arguments.file.display()));
+    let (document, signed) = match Envelope::parse(&bytes) {
+        Ok(envelope) => {
+            let keyids = envelope.signatures.iter().map(|signature| signature.keyid.clone()).collect();
+            (Document::parse(&envelope.payload), Some(keyids))
+        }
+        Err(error) if bytes.len() > MAX_DOCUMENT => return Err(wrong(&error)),
+        Err(_) => (Document::from_json(&bytes), None::<Vec<String>>),
+    };
+    let document = document.map_err(|error| wrong(&error))?;
+    output.tell(
+        || json!({"checked": false, "keyids": signed, "document": document}),
+        || {
+            let mut lines = described(&document);
+            lines.push(match &signed {
+                Some(keyids) => format!("says to be signed by key {}, NOT checked here", keyids.join(", ")),
+                None => "UNSIGNED".to_owned(),
+            });
+            lines
+        },
+    )
+}
+
+fn described(document: &Document) -> Vec<String> {
+    let Document { issuer, series, version, issued_at, expires, environment, .. } = document;
+    let mut lines =
+        vec![format!("version {version} of `{series}` by {issuer}, {issued_at} to {expires}, {environment}")];
+    for (name, values) in document.values.values() {
+        lines.extend(values.iter().map(|value| format!("  {name} {value}")));
+    }
+    lines
+}
+
+/// Checks a file as an attestor that has seen no version before.
+pub(crate) fn verify(arguments: &ReferenceVerifyArguments, output: &Output) -> Result<(), Failure> {
+    let key = public_key(&arguments.signer)?.to_pem().map_err(|error| Failure::Fault(error.to_string()))?;
+    let at = arguments.at.as_deref().map(|text| issue::time("--at", text)).transpose()?.unwrap_or_else(Timestamp::now);
+    let signer = SignerConfig {
+        issuer: arguments.issuer.clone(),
+        key,
+        min_version: arguments.min_version,
+        series: BTreeMap::new(),
+    };
+    let signers = Signers::new(&[signer]).map_err(|error| Failure::Usage(error.to_string()))?;
+    let trust = Trust { signers: &signers, environment: arguments.environment.into(), unsigned: false };
+    let name = arguments.file.display().to_string();
+    let accepted = reference_values::read(&name, &read(&arguments.file)?, &trust)
+        .and_then(|checked| checked.accept(&HighWater::None))
+        .map_err(Failure::by_command)?;
+    accepted.values(at).map_err(Failure::by_command)?;
+    let checked = accepted.checked();
+    output.tell(
+        || {
+            let document: Value = json!(checked.document());
+            json!({"payload_digest": checked.payload(), "keyid": checked.signer(), "document": document})
+        },
+        || {
+            let mut lines = vec![format!("verified: {name}")];
+            lines.extend(described(checked.document()));
+            lines
+        },
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use super::*;
+    use crate::artifact::keygen;
+    use crate::cli::{EnvironmentArgument, KeygenArguments};
+
+    struct Files(tempfile::TempDir);
+
+    impl Files {
+        fn new() -> Self {
+            let files = Self(tempfile::tempdir().unwrap());
+            for name in ["key", "other"] {
+                keygen(&KeygenArguments { file: files.path(name), ed25519: false }, &Output::new(true)).unwrap();
+            }
+            std::fs::write(files.path("a"), format!("{{\"tpm.pcr4\": [\"{}\"]}}", "AB".repeat(32))).unwrap();
+            std::fs::write(files.path("b"), format!("{{\"tpm.pcr4\": [\"{}\"]}}", "cd".repeat(32))).unwrap();
+            files
+        }
+
+        fn path(&self, name: &str) -> PathBuf {
+            self.0.path().join(name)
+        }
+
+        fn signing(&self, out: &str) -> ReferenceSignArguments {
+            ReferenceSignArguments {
+                values: vec![self.path("a"), self.path("b")],
+                key: self.path("key"),
+                issuer: "platform".into(),
+                series: "guest".into(),
+                version: 3,
+                issued_at: Some("2026-01-01T00:00:00Z".into()),
+                expires: None,
+                days: Some(30),
+                environment: EnvironmentArgument::Production,
+                out: self.path(out),
+            }
+        }
+
+        fn verifying(&self, file: &str) -> ReferenceVerifyArguments {
+            ReferenceVerifyArguments {
+                file: self.path(file),
+                signer: self.path("key.pub"),
+                issuer: "platform".into(),
+                min_version: 1,
+                at: Some("2026-01-30T23:59:59Z".into()),
+                environment: EnvironmentArgument::Production,
+            }
+        }
+    }
+
+    fn code(result: Result<(), Failure>) -> String {
+        match result.unwrap_err() {
+            Failure::Coded { refusal, .. } => refusal.code.to_string(),
+            other => other.status().to_string(),
+        }
+    }
+
+    #[test]
+    fn the_same_values_are_signed_to_the_same_bytes_and_verify() {
+        let (files, output) = (Files::new(), Output::new(true));
+        sign(&files.signing("one"), &output).unwrap();
+        sign(&files.signing("two"), &output).unwrap();
+        assert_eq!(std::fs::read(files.path("one")).unwrap(), std::fs::read(files.path("two")).unwrap());
+        assert_eq!(code(sign(&files.signing("two"), &output)), "74", "nothing is overwritten");
+        show(&ReferenceShowArguments { file: files.path("one") }, &output).unwrap();
+        verify(&files.verifying("one"), &output).unwrap();
+        let document = Document::parse(&Envelope::parse(&std::fs::read(files.path("one")).unwrap()).unwrap().payload);
+        assert_eq!(document.unwrap().values.of("tpm.pcr4").collect::<Vec<_>>(), ["ab".repeat(32), "cd".repeat(32)]);
+    }
+
+    #[test]
+    fn a_file_that_an_attestor_would_refuse_is_refused_with_its_code() {
+        let (files, output) = (Files::new(), Output::new(true));
+        sign(&files.signing("one"), &output).unwrap();
+        let development =
+            ReferenceSignArguments { environment: EnvironmentArgument::Development, ..files.signing("development") };
+        sign(&development, &output).unwrap();
+        std::fs::copy(files.path("a"), files.path("bare")).unwrap();
+        let good = || files.verifying("one");
+        for (arguments, expected) in [
+            (ReferenceVerifyArguments { at: Some("2026-01-31T00:00:00Z".into()), ..good() }, "reference.expired"),
+            (ReferenceVerifyArguments { min_version: 4, ..good() }, "reference.rollback"),
+            (ReferenceVerifyArguments { issuer: "another".into(), ..good() }, "reference.signer"),
+            (ReferenceVerifyArguments { signer: files.path("other.pub"), ..good() }, "reference.signer"),
+            (files.verifying("bare"), "reference.malformed"),
+            (files.verifying("development"), "policy.environment"),
+            (files.verifying("missing"), "74"),
+        ] {
+            assert_eq!(code(verify(&arguments, &output)), expected);
+        }
+        std::fs::write(files.path("a"), "{\"tpm.pcr4\": [\"00\"]}").unwrap();
+        assert_eq!(code(sign(&files.signing("three"), &output)), "64");
+        assert!(!files.path("three").exists());
+    }
+}
