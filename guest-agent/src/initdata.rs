@@ -57,7 +57,6 @@ impl BoundInitdata {
         attester: &dyn Attester,
         pinned: Option<RegisterValue>,
     ) -> Result<Self, AgentError> {
-        let refuse = |code, expected: String, actual: String| Refusal::new(code, "initdata", expected, actual);
         let alg = attester.initdata_alg();
         let digest = match initdata.digest() {
             InitdataDigest::Sha256(digest) if alg == HashAlg::Sha256 => RegisterValue::Sha256(digest),
@@ -65,12 +64,11 @@ impl BoundInitdata {
             _ => {
                 let expected = format!("{alg:?}").to_lowercase();
                 let actual = format!("{:?}", initdata.algorithm()).to_lowercase();
-                return Err(refuse(reason::EVIDENCE_INITDATA_ALGORITHM, expected, actual).into());
+                let code = reason::EVIDENCE_INITDATA_ALGORITHM;
+                return Err(Refusal::new(code, "initdata", expected, actual).into());
             }
         };
-        if let Some(pinned) = pinned.filter(|pinned| *pinned != digest) {
-            return Err(refuse(reason::EVIDENCE_INITDATA, pinned.to_string(), digest.to_string()).into());
-        }
+        is_pinned(&initdata, pinned)?;
         attester.bind_initdata(&digest)?;
         Ok(Self { inner: Arc::new(Inner { initdata, digest }) })
     }
@@ -98,44 +96,69 @@ impl BoundInitdata {
         }
     }
 
-    /// What it brings, all of which `rules` must allow. Names of files in it become paths in the rules' folder.
+    /// [`brings`].
     ///
     /// # Errors
-    /// `policy.initdata`: something that is not allowed, or not of its form.
+    /// As that.
     pub(crate) fn brings(&self, rules: &InitdataRules) -> Result<Brought, AgentError> {
-        let initdata = &self.inner.initdata;
-        let refuse = |subject: &str, expected: &str, actual: String| {
-            AgentError::from(Refusal::new(reason::POLICY_INITDATA, format!("initdata, {subject}"), expected, actual))
-        };
-        let policy = initdata.file(POLICY).map(str::to_owned);
-        let mut file = match initdata.file(CONFIGURATION) {
-            Some(text) => toml::from_str::<BroughtFile>(text).map_err(|error| {
-                refuse(CONFIGURATION, "the tables attestor, signers and roots", error.message().to_owned())
-            })?,
-            None => BroughtFile::default(),
-        };
-        for (what, there) in [
-            (Brings::Policy, policy.is_some()),
-            (Brings::Attestor, file.attestor.is_some()),
-            (Brings::Signers, file.signers.is_some()),
-            (Brings::Roots, !file.roots.is_empty()),
-        ] {
-            if there && !rules.allow.contains(&what) {
-                return Err(refuse("what it brings", "only what [initdata] allow names", what.name().to_owned()));
-            }
+        brings(&self.inner.initdata, rules)
+    }
+}
+
+/// What it brings, all of which `rules` must allow. Names of files in it become paths in the rules' folder.
+///
+/// # Errors
+/// `policy.initdata`: something that is not allowed, or not of its form.
+pub(crate) fn brings(initdata: &Initdata, rules: &InitdataRules) -> Result<Brought, AgentError> {
+    let refuse = |subject: &str, expected: &str, actual: String| {
+        AgentError::from(Refusal::new(reason::POLICY_INITDATA, format!("initdata, {subject}"), expected, actual))
+    };
+    let policy = initdata.file(POLICY).map(str::to_owned);
+    let mut file = match initdata.file(CONFIGURATION) {
+        Some(text) => toml::from_str::<BroughtFile>(text).map_err(|error| {
+            refuse(CONFIGURATION, "the tables attestor, signers and roots", error.message().to_owned())
+        })?,
+        None => BroughtFile::default(),
+    };
+    for (what, there) in [
+        (Brings::Policy, policy.is_some()),
+        (Brings::Attestor, file.attestor.is_some()),
+        (Brings::Signers, file.signers.is_some()),
+        (Brings::Roots, !file.roots.is_empty()),
+    ] {
+        if there && !rules.allow.contains(&what) {
+            return Err(refuse("what it brings", "only what [initdata] allow names", what.name().to_owned()));
         }
-        let named = |name: &Path| {
-            let text = name.to_str().and_then(|name| initdata.file(name));
-            let text =
-                text.ok_or_else(|| refuse("a root", "a file of the same initdata", name.display().to_string()))?;
-            Ok::<_, AgentError>((rules.folder.join(name), Sha256Digest::of(text.as_bytes())))
-        };
-        if let Some(AttestorConfig::Tcl { root: Some(path), root_digest, .. }) = &mut file.attestor {
-            let (place, digest) = named(path)?;
-            (*path, *root_digest) = (place, Some(digest));
+    }
+    let named = |name: &Path| {
+        let text = name.to_str().and_then(|name| initdata.file(name));
+        let text = text.ok_or_else(|| refuse("a root", "a file of the same initdata", name.display().to_string()))?;
+        Ok::<_, AgentError>((rules.folder.join(name), Sha256Digest::of(text.as_bytes())))
+    };
+    if let Some(AttestorConfig::Tcl { root: Some(path), root_digest, .. }) = &mut file.attestor {
+        let (place, digest) = named(path)?;
+        (*path, *root_digest) = (place, Some(digest));
+    }
+    let roots = file.roots.iter().map(|name| named(name)).collect::<Result<_, _>>()?;
+    Ok(Brought { policy, attestor: file.attestor, signers: file.signers, roots })
+}
+
+/// Compares an initdata's digest with the one that the measured configuration names, where it names one.
+///
+/// # Errors
+/// `evidence.initdata`.
+pub(crate) fn is_pinned(initdata: &Initdata, pinned: Option<RegisterValue>) -> Result<(), AgentError> {
+    let digest = match initdata.digest() {
+        InitdataDigest::Sha256(digest) => Some(RegisterValue::Sha256(digest)),
+        InitdataDigest::Sha384(digest) => Some(RegisterValue::Sha384(digest)),
+        InitdataDigest::Sha512(_) => None,
+    };
+    match pinned {
+        Some(pinned) if digest != Some(pinned) => {
+            let actual = digest.map_or_else(|| "a SHA-512".to_owned(), |digest| digest.to_string());
+            Err(Refusal::new(reason::EVIDENCE_INITDATA, "initdata", pinned.to_string(), actual).into())
         }
-        let roots = file.roots.iter().map(|name| named(name)).collect::<Result<_, _>>()?;
-        Ok(Brought { policy, attestor: file.attestor, signers: file.signers, roots })
+        _ => Ok(()),
     }
 }
 

@@ -31,9 +31,12 @@ struct Arguments {
     /// parameters name one.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Check the configuration, as that of a guest without initdata, and stop.
+    /// Check the configuration, print its digest, and stop.
     #[arg(long)]
     check_config: bool,
+    /// Check the configuration as that of a guest with this initdata, a text; without one where this is not given.
+    #[arg(long, value_name = "FILE", requires = "check_config")]
+    initdata: Option<PathBuf>,
     /// Read `agent.` parameters from this command line: /proc/cmdline.
     #[arg(long, value_name = "FILE")]
     kernel_parameters: Option<PathBuf>,
@@ -85,7 +88,7 @@ fn run(arguments: &Arguments, first: bool) -> anyhow::Result<()> {
     };
     let measured = Measured::read(&path).with_context(|| path.display().to_string())?;
     if arguments.check_config {
-        println!("{}", measured.config().with_context(|| path.display().to_string())?.digest);
+        println!("{}", start::check(&measured, arguments.initdata.as_deref(), &path)?.digest);
         return Ok(());
     }
     let level = measured.permitted(&parameters).log_level;

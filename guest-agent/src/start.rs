@@ -8,7 +8,7 @@ use boot::KernelParameters;
 use protocols::reason;
 
 use crate::app::coded;
-use crate::config::{Config, Measured};
+use crate::config::{Config, InitdataRules, Measured};
 use crate::error::AgentError;
 use crate::initdata::{self, BoundInitdata, Brought};
 
@@ -48,6 +48,29 @@ pub fn configure(
     .context("configuration")?;
     config.apply(&permitted, server_addr).map_err(boot_error)?;
     Ok(config)
+}
+
+/// The configuration that a guest would have with the initdata in the file at `initdata`, or without one. Nothing is
+/// bound, written or asked of the platform: whether it counts there is for the platform to say.
+///
+/// # Errors
+/// What makes such a guest refuse to start, with its reason code.
+pub fn check(measured: &Measured, initdata: Option<&Path>, path: &Path) -> anyhow::Result<Config> {
+    let Some(named) = initdata else {
+        let needed = measured.initdata_rules().is_some_and(|rules| rules.required);
+        let hint = if needed { ": give the initdata that it requires by --initdata" } else { "" };
+        return measured.config().with_context(|| format!("{}{hint}", path.display()));
+    };
+    let rules = measured.initdata_rules().context("--initdata: the configuration has no [initdata]")?;
+    let text = std::fs::read_to_string(named).with_context(|| named.display().to_string())?;
+    let initdata = boot::Initdata::parse(text, named).map_err(boot_error)?;
+    initdata::is_pinned(&initdata, rules.digest).map_err(coded)?;
+    // A root's content is checked too, hence written somewhere.
+    let folder = tempfile::tempdir().context("--initdata")?;
+    let rules = InitdataRules { folder: folder.path().join("files"), ..rules.clone() };
+    initdata.write_to(&rules.folder).map_err(boot_error)?;
+    let brought = initdata::brings(&initdata, &rules).map_err(coded)?;
+    measured.config_rehearsed(brought).with_context(|| format!("{} with {}", path.display(), named.display()))
 }
 
 fn bind(measured: &Measured, patience: Duration) -> Result<Option<(BoundInitdata, Brought)>, AgentError> {

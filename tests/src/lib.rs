@@ -16,6 +16,7 @@ pub mod oci11;
 pub mod process;
 pub mod proxy;
 pub mod registry;
+pub mod tls;
 pub mod tpm;
 pub mod tpm_relay;
 pub mod vm;

@@ -47,6 +47,12 @@ impl Registry {
         Self { address, storage, _service: service }
     }
 
+    /// The folder with everything it stores.
+    #[must_use]
+    pub fn storage(&self) -> &Path {
+        &self.storage
+    }
+
     /// The data file of a blob.
     #[must_use]
     pub fn blob(&self, digest: &str) -> PathBuf {

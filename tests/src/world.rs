@@ -219,7 +219,22 @@ impl World {
     /// # Panics
     /// When it does not.
     pub fn start_agent(&mut self) {
-        let mut agent = self.spawn_agent();
+        self.serves(self.spawn_agent());
+    }
+
+    /// Starts the agent with these words on the kernel's command line, and waits until it serves.
+    ///
+    /// # Panics
+    /// When it does not.
+    pub fn start_agent_booted_with(&mut self, words: &str) {
+        let path = self.path("cmdline");
+        fs::write(&path, words).unwrap();
+        let mut command = Command::new(binary("guest-agent"));
+        command.arg("--config").arg(self.path("agent.toml")).arg("--kernel-parameters").arg(path);
+        self.serves(Service::start("guest-agent", &command, &self.path("agent.log")));
+    }
+
+    fn serves(&mut self, mut agent: Service) {
         agent.wait_for_socket(&self.path("agent.sock"));
         self.agent = Some(agent);
     }

@@ -97,4 +97,12 @@ impl Measured {
     pub(crate) fn config_with(&self, initdata: BoundInitdata, brought: Brought) -> Result<Config, ConfigError> {
         self.file.clone().check(self.digest, Some(initdata), brought)
     }
+
+    /// The configuration with what an initdata would bring, for a look at it only.
+    ///
+    /// # Errors
+    /// [`ConfigError`] names the field.
+    pub(crate) fn config_rehearsed(&self, brought: Brought) -> Result<Config, ConfigError> {
+        self.file.clone().check(self.digest, None, brought)
+    }
 }
