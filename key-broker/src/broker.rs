@@ -12,6 +12,7 @@ use protocols::jwe::{self, PublicKey};
 use protocols::jws::{self, JwsError};
 use protocols::kbs::{self, Attestation, RuntimeData, Tee, TeeEvidence};
 use protocols::reason::{self, Refusal};
+use protocols::register::RegisterKind;
 use protocols::resource::ResourcePath;
 use protocols::tcl::{
     Delivery, EVENTS_TYP, EventsRequest, EventsResponse, GoldenResource, Hello, HelloReply, LogBinding, RECEIPT_TYP,
@@ -135,9 +136,16 @@ impl Broker {
         let (guest, init) = match &runtime_data.log {
             Some(log) => {
                 let kinds = &rules.settings.evidence.registers;
-                if !kinds.contains(&log.kind) {
+                let refused = |expected, kind: RegisterKind| {
+                    Err(BrokerError::refused(reason::POLICY_REGISTER, "register", expected, kind.as_str()))
+                };
+                // Kinds are judged by what stands behind the evidence, not by what the guest says of itself.
+                if !kinds.contains(&claims.register()) {
                     let expected = kinds.iter().map(|kind| kind.as_str()).collect::<Vec<_>>().join(" or ");
-                    return Err(BrokerError::refused(reason::POLICY_REGISTER, "register", expected, log.kind.as_str()));
+                    return refused(expected, claims.register());
+                }
+                if log.kind != claims.told() {
+                    return refused(claims.told().to_string(), log.kind);
                 }
                 // A guest that is not held yet is named by its first delivery, not here.
                 match self.store.history(log.guest).await? {

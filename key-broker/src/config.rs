@@ -21,7 +21,7 @@ use registry::RegistryConfig;
 use rustls_pki_types::SubjectPublicKeyInfoDer;
 use rustls_pki_types::pem::PemObject as _;
 use serde::{Deserialize, Serialize};
-use verifier::{EnrolledAk, EvidencePolicy, SignerConfig, TpmPolicy, TrustedSigners};
+use verifier::{EnrolledAk, Enrolment, EvidencePolicy, SignerConfig, TpmPolicy, TrustedSigners};
 use zeroize::Zeroizing;
 
 pub use self::appraise::AppraisalConfig;
@@ -123,6 +123,9 @@ pub struct AkConfig {
     /// A software TPM's; refused in production.
     #[serde(default)]
     pub simulated: bool,
+    /// How it was enrolled, which is its register's kind: `tpm-listed` when absent, or `tpm-ek`.
+    #[serde(default)]
+    pub kind: Enrolment,
 }
 
 /// What is wrong with a configuration.
@@ -313,6 +316,7 @@ impl Config {
         struct Ak {
             key: Sha256Digest,
             simulated: bool,
+            kind: Enrolment,
         }
         #[derive(Serialize)]
         struct Deciding<'c> {
@@ -331,7 +335,9 @@ impl Config {
             reference_signers: &'c [reference_values::SignerConfig],
             reference_documents: BTreeSet<Sha256Digest>,
         }
-        let aks = aks.iter().map(|ak| Ak { key: Sha256Digest::of(&ak.spki_der), simulated: ak.simulated }).collect();
+        let named =
+            |ak: &EnrolledAk| Ak { key: Sha256Digest::of(&ak.spki_der), simulated: ak.simulated, kind: ak.enrolment };
+        let aks = aks.iter().map(named).collect();
         let deciding = Deciding {
             v: 1,
             environment: self.environment,
@@ -356,7 +362,7 @@ fn enrolled(config: &AkConfig, environment: Environment) -> Result<EnrolledAk, C
     real(config.simulated, environment, "tpm.ak", "a simulated TPM's key")?;
     let spki = SubjectPublicKeyInfoDer::from_pem_slice(config.key.as_bytes())
         .map_err(|_| value("tpm.ak", "not an SPKI PEM public key"))?;
-    Ok(EnrolledAk { spki_der: spki.as_ref().to_vec(), simulated: config.simulated })
+    Ok(EnrolledAk { spki_der: spki.as_ref().to_vec(), simulated: config.simulated, enrolment: config.kind })
 }
 
 fn signing_key(path: &Path) -> Result<p256::ecdsa::SigningKey, ConfigError> {

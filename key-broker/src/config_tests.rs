@@ -71,6 +71,7 @@ fn the_guides_configuration_is_read_whole() {
     assert_eq!(settings.evidence.registers, [RegisterKind::TpmListed, RegisterKind::Software]);
     assert_eq!(settings.evidence.tpm.aks.len(), 1);
     assert!(settings.evidence.tpm.aks[0].simulated);
+    assert_eq!(settings.evidence.tpm.aks[0].enrolment, Enrolment::Listed);
     assert_eq!(settings.evidence.tpm.pcr, 14);
     assert!(settings.admin.is_some());
     assert_eq!(settings.registry.plain_http, ["127.0.0.1:5000"]);
@@ -173,6 +174,7 @@ fn unknown_fields_and_unusable_values_are_named() {
     let late = |text: String| text.replace("revocation_seconds = 0", "revocation_seconds = 3601");
     assert!(files.refused(late).contains("revocation_seconds"));
     assert!(files.refused(|text| text.replace("tpm-listed", "tpm")).contains("tpm"));
+    assert!(files.refused(|text| text.replace("[[tpm.ak]]", "[[tpm.ak]]\nkind = \"software\"")).contains("software"));
     assert!(files.refused(|text| text.replace("[[tpm.ak]]", "[tpm]\npcr = 16\n[[tpm.ak]]")).contains("tpm.pcr"));
     let measured = |text: String| text + "\n[snp]\nmeasurements = [\"00\"]\n";
     assert!(files.refused(measured).contains("snp.measurements"));
@@ -200,6 +202,7 @@ fn the_policys_digest_changes_with_everything_that_decides_and_nothing_else() {
         (", \"software\"", ""),
         ("simulated = true", "simulated = false"),
         ("[[tpm.ak]]", "[tpm]\npcr = 11\n[[tpm.ak]]"),
+        ("[[tpm.ak]]", "[[tpm.ak]]\nkind = \"tpm-ek\""),
     ] {
         assert_ne!(policy(&|text| text.replace(from, to)), base, "{to}");
     }

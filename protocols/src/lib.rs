@@ -8,6 +8,7 @@ pub mod cel;
 pub mod digest;
 pub mod dsse;
 pub mod encoding;
+pub mod enrolment;
 pub mod environment;
 pub mod event_log;
 pub mod events;

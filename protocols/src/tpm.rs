@@ -5,6 +5,7 @@
 
 mod attest;
 mod command;
+mod endorsement;
 mod nv;
 mod public;
 
@@ -13,8 +14,11 @@ pub use command::{
     Command, PcrValues, Primary, QuoteAnswer, answer_size, create_primary_ak, flush_context, pcr_extend, pcr_read,
     quote, read_clock, transient_handles,
 };
-pub use nv::{NV_CHUNK, NvPublic, nv_define, nv_read, nv_read_public, nv_write, read_public};
-pub use public::Public;
+pub use endorsement::{
+    EkKind, activate_credential, create_primary_ek, policy_secret_endorsement, start_policy_session,
+};
+pub use nv::{NV_CHUNK, NvPublic, NvReader, nv_define, nv_read, nv_read_public, nv_write, read_public};
+pub use public::{Public, object_name};
 
 use crate::digest::Sha256Digest;
 

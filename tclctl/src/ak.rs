@@ -76,7 +76,7 @@ pub(crate) async fn show(arguments: &AkShowArguments, output: &Output) -> Result
     output.raw(pem.as_bytes())
 }
 
-fn pem(der: &[u8]) -> String {
+pub(crate) fn pem(der: &[u8]) -> String {
     let mut text = String::from("-----BEGIN PUBLIC KEY-----\n");
     let encoded = b64(der);
     let mut rest = encoded.as_str();

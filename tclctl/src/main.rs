@@ -9,6 +9,7 @@ mod artifact;
 mod attestor;
 mod cli;
 mod encryption;
+mod enrolment;
 mod evidence;
 mod explain;
 mod golden;
@@ -102,6 +103,10 @@ async fn dispatch(command: Command, output: &Output) -> Result<Ending, Failure> 
         Command::Log(LogCommand::Verify(arguments)) => log::verify(&arguments, output).await?,
         Command::Explain(arguments) => explain::explain(&arguments, output).await?,
         Command::Ak(AkCommand::Show(arguments)) => ak::show(&arguments, output).await?,
+        Command::Ak(AkCommand::Request(arguments)) => enrolment::request(&arguments, output).await?,
+        Command::Ak(AkCommand::Challenge(arguments)) => enrolment::challenge(&arguments, output)?,
+        Command::Ak(AkCommand::Answer(arguments)) => enrolment::answer(&arguments, output).await?,
+        Command::Ak(AkCommand::Enroll(arguments)) => enrolment::enroll(&arguments, output)?,
         Command::Simulated(SimulatedCommand::Pki(arguments)) => artifact::simulated_pki(&arguments, output)?,
         Command::ReasonCodes(arguments) => explain::table(&arguments, output)?,
         Command::Completions { shell } => {

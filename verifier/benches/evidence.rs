@@ -20,7 +20,7 @@ use simulated_tee::tdx::{Body, CollateralFacts, Params as TdxParams, Platform};
 use simulated_tee::{AzureVm, Chip, Params, Pki, VtpmQuote};
 use verifier::snp::{AllowedChips, ExpectedMeasurement, SnpPolicy, TrustedArk, VerifiedVek, verify_report, verify_snp};
 use verifier::tdx::{TcbStatus, TdxCollateral, TdxMeasurements, TdxPolicy, TdxRoot, verify_tdx};
-use verifier::{AzurePolicy, EnrolledAk, TpmPolicy, Trace, UserData, verify_azure_snp, verify_tpm};
+use verifier::{AzurePolicy, EnrolledAk, Enrolment, TpmPolicy, Trace, UserData, verify_azure_snp, verify_tpm};
 
 /// Verifications per second, the last column of `openssl speed`.
 fn openssl(algorithm: &str) -> f64 {
@@ -145,7 +145,7 @@ fn tpm(criterion: &mut Criterion) -> f64 {
     let text = include_str!("../../tests/data/vectors/tpm/tpm_evidence.json");
     let evidence: TpmEvidence = serde_json::from_str(text).unwrap();
     let nonce = Attest::parse(&evidence.tpm_quote.message).unwrap().extra_data;
-    let aks = vec![EnrolledAk { spki_der: evidence.ak_public.clone(), simulated: true }];
+    let aks = vec![EnrolledAk { spki_der: evidence.ak_public.clone(), simulated: true, enrolment: Enrolment::Listed }];
     let policy = TpmPolicy { aks, pcr: 14, environment: Environment::Development };
     rate(criterion, "tpm", || drop(verify_tpm(&evidence, &nonce, &policy, &mut Trace::off()).unwrap()))
 }

@@ -161,9 +161,7 @@ impl Certificate {
 
     /// Whether subject or issuer carries `O=SIMULATED`.
     pub(crate) fn is_simulated(&self) -> bool {
-        let inner = self.x509.tbs_certificate();
-        let mut attributes = inner.subject().iter().chain(inner.issuer().iter());
-        attributes.any(|attribute| attribute.oid == ORGANIZATION && attribute.value.value() == SIMULATED)
+        is_simulated(&self.x509)
     }
 
     fn is_ca(&self) -> bool {
@@ -185,6 +183,13 @@ impl Certificate {
         }
         spki.subject_public_key.as_bytes()
     }
+}
+
+/// Whether subject or issuer carries `O=SIMULATED`.
+pub(crate) fn is_simulated(certificate: &X509) -> bool {
+    let inner = certificate.tbs_certificate();
+    let mut attributes = inner.subject().iter().chain(inner.issuer().iter());
+    attributes.any(|attribute| attribute.oid == ORGANIZATION && attribute.value.value() == SIMULATED)
 }
 
 /// A certificate's or list's first element as it stands in `der`, header included: what is signed. One

@@ -63,14 +63,23 @@ impl EvidenceClaims {
         }
     }
 
-    /// The kind of register that this evidence can stand behind.
+    /// The kind of register that this evidence can stand behind: of a TPM's, what its key was enrolled as.
     #[must_use]
     pub const fn register(&self) -> RegisterKind {
         match self {
-            Self::Tpm(_) => RegisterKind::TpmListed,
+            Self::Tpm(claims) => claims.enrolment().register(),
             Self::Snp(_) => RegisterKind::Software,
             Self::Azure(_) => RegisterKind::VtpmHcl,
             Self::Tdx(_) => RegisterKind::Rtmr,
+        }
+    }
+
+    /// What a guest calls this register. It cannot know how its key was enrolled: a TPM is always a listed one there.
+    #[must_use]
+    pub const fn told(&self) -> RegisterKind {
+        match self {
+            Self::Tpm(_) => RegisterKind::TpmListed,
+            _ => self.register(),
         }
     }
 
@@ -154,7 +163,7 @@ pub fn guest_of(claims: &EvidenceClaims, init: &Init) -> GuestId {
 ///
 /// | # | code | passes when |
 /// |---|---|---|
-/// | 1 | `policy.register` | `Init`'s register kind is one this evidence can stand behind, the binding's, and one that policy names; a TPM's log is in the one PCR that policy names |
+/// | 1 | `policy.register` | `Init`'s register kind is what guests with this evidence say, and the binding's; policy names the kind that the evidence stands behind, for a TPM the one its key was enrolled as; a TPM's log is in the one PCR that policy names |
 /// | 2 | `policy.environment` | `Init` calls the platform simulated exactly when the evidence is; in production neither it nor a development guest |
 /// | 3 | `evidence.initdata` | `Init` names the initdata that the evidence is bound to, and none where HOST_DATA or MRCONFIGID is zero |
 /// | 4 | `evidence.guest` | the guest that follows from the evidence and `Init` is the binding's |
@@ -206,10 +215,10 @@ fn check_kind(
     let refuse = |expected: String, actual: RegisterKind| {
         Err(Refusal::new(reason::POLICY_REGISTER, "register kind", expected, actual.as_str()))
     };
-    let supported = claims.register();
+    let (told, supported) = (claims.told(), claims.register());
     let kind = log.init().register_kind;
-    if kind != supported {
-        return refuse(format!("{supported}, which this evidence stands behind"), kind);
+    if kind != told {
+        return refuse(format!("{told}, as guests with this evidence say"), kind);
     }
     if binding.kind != kind {
         return refuse(format!("{kind}, as the first record says"), binding.kind);

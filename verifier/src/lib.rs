@@ -18,6 +18,7 @@
 pub mod appraise;
 pub mod azure;
 mod certificate;
+pub mod enrolment;
 pub mod evidence;
 pub mod golden;
 mod judge;
@@ -42,7 +43,7 @@ pub use snp::{
     AllowedChips, ExpectedMeasurement, RootError, SnpClaims, SnpPolicy, TcbVersion, TrustedArk, amd_roots, verify_snp,
 };
 pub use tdx::{TdxClaims, TdxCollateral, TdxMeasurements, TdxPolicy, TdxRoot, verify_tdx};
-pub use tpm::{EnrolledAk, TpmClaims, TpmPolicy, verify_tpm};
+pub use tpm::{EnrolledAk, Enrolment, TpmClaims, TpmPolicy, verify_tpm};
 pub use trace::{Check, Trace};
 
 /// Lower-case hex for refusals.

@@ -17,13 +17,38 @@ use protocols::digest::Sha256Digest;
 use protocols::environment::Environment;
 use protocols::kbs::TpmEvidence;
 use protocols::reason::{self, Code, Refusal};
+use protocols::register::RegisterKind;
 use protocols::tpm::{PCR_COUNT, Signature};
+use serde::{Deserialize, Serialize};
 
 use crate::trace::Trace;
 pub(crate) use quote::Quote;
 
 /// What refusals are about.
 const SUBJECT: &str = "TPM quote";
+
+/// How the attestor came to trust a key. It decides the kind of the register behind the key, whatever a guest says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub enum Enrolment {
+    /// Somebody listed it: the least that can be said of a key.
+    #[default]
+    #[serde(rename = "tpm-listed")]
+    Listed,
+    /// It was shown to be in the TPM that a manufacturer's endorsement certificate names (`tclctl ak enroll`).
+    #[serde(rename = "tpm-ek")]
+    Endorsed,
+}
+
+impl Enrolment {
+    /// The kind of register that stands behind a key of this enrolment.
+    #[must_use]
+    pub const fn register(self) -> RegisterKind {
+        match self {
+            Self::Listed => RegisterKind::TpmListed,
+            Self::Endorsed => RegisterKind::TpmEk,
+        }
+    }
+}
 
 /// An attestation key the attestor was told of; a plain TPM's key proves nothing by itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,6 +57,8 @@ pub struct EnrolledAk {
     pub spki_der: Vec<u8>,
     /// The key of a software TPM: counts in development only.
     pub simulated: bool,
+    /// How it came to be trusted.
+    pub enrolment: Enrolment,
 }
 
 /// Which quotes count. An empty list accepts none.
@@ -59,6 +86,7 @@ pub struct TpmClaims {
     restart_count: u32,
     firmware_version: u64,
     simulated: bool,
+    enrolment: Enrolment,
 }
 
 impl TpmClaims {
@@ -73,6 +101,7 @@ impl TpmClaims {
             restart_count: attest.clock_info.restart_count,
             firmware_version: attest.firmware_version,
             simulated,
+            enrolment: Enrolment::Listed,
         }
     }
 
@@ -118,6 +147,12 @@ impl TpmClaims {
         self.firmware_version
     }
 
+    /// How the key came to be trusted.
+    #[must_use]
+    pub const fn enrolment(&self) -> Enrolment {
+        self.enrolment
+    }
+
     /// Whether the key was enrolled as a software TPM's.
     #[must_use]
     pub const fn simulated(&self) -> bool {
@@ -154,7 +189,7 @@ pub fn verify_tpm(
         || (if ak.simulated { "a SIMULATED TPM's key" } else { "a hardware TPM's key" }).to_owned(),
     )?;
     quote.verify(&ak.spki_der, nonce, trace)?;
-    Ok(TpmClaims::new(quote, ak.spki_der.clone(), ak.simulated))
+    Ok(TpmClaims { enrolment: ak.enrolment, ..TpmClaims::new(quote, ak.spki_der.clone(), ak.simulated) })
 }
 
 fn refuse(code: Code, expected: impl Into<String>, actual: impl Into<String>) -> Refusal {

@@ -28,7 +28,7 @@ pub use error::{AttesterError, Poison};
 pub use event_log::{Appended, EventLog, InitFacts, Opened};
 pub use sev::SevAttester;
 pub use tdx::TdxAttester;
-pub use tpm::TpmAttester;
+pub use tpm::{TpmAttester, answer_challenge, enrolment_request};
 
 /// The measurement register of a platform.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

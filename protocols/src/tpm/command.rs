@@ -8,9 +8,9 @@ use crate::digest::Sha256Digest;
 pub(super) const TPM_ST_NO_SESSIONS: u16 = 0x8001;
 pub(super) const TPM_ST_SESSIONS: u16 = 0x8002;
 const TPM_RS_PW: u32 = 0x4000_0009;
-const TPM_RH_ENDORSEMENT: u32 = 0x4000_000B;
-const TPM_ALG_NULL: u16 = 0x0010;
-const CC_CREATE_PRIMARY: u32 = 0x131;
+pub(super) const TPM_RH_ENDORSEMENT: u32 = 0x4000_000B;
+pub(super) const TPM_ALG_NULL: u16 = 0x0010;
+pub(super) const CC_CREATE_PRIMARY: u32 = 0x131;
 const CC_QUOTE: u32 = 0x158;
 const CC_FLUSH_CONTEXT: u32 = 0x165;
 const CC_GET_CAPABILITY: u32 = 0x17A;
@@ -55,15 +55,28 @@ impl<T> Command<T> {
         body: &[&[u8]],
         read: fn(&[u8]) -> Result<T, TpmError>,
     ) -> Self {
-        let mut session = Vec::from(9u32.to_be_bytes());
-        session.extend_from_slice(&TPM_RS_PW.to_be_bytes());
-        // Empty nonce, no attributes, empty password.
-        session.extend_from_slice(&[0; 5]);
+        Self::with_sessions(code, handles, &password_session(), body, read)
+    }
+
+    /// With `sessions`, marshalled, after the handles.
+    pub(super) fn with_sessions(
+        code: u32,
+        handles: &[u32],
+        sessions: &[u8],
+        body: &[&[u8]],
+        read: fn(&[u8]) -> Result<T, TpmError>,
+    ) -> Self {
         let handles: Vec<u8> = handles.iter().flat_map(|handle| handle.to_be_bytes()).collect();
-        let mut parts: Vec<&[u8]> = vec![&handles, &session];
+        let size = u32::try_from(sessions.len()).unwrap_or_default().to_be_bytes();
+        let mut parts: Vec<&[u8]> = vec![&handles, &size, sessions];
         parts.extend_from_slice(body);
         Self { bytes: frame(TPM_ST_SESSIONS, code, &parts), read }
     }
+}
+
+/// TPMS_AUTH_COMMAND of the empty password: empty nonce, no attributes.
+pub(super) fn password_session() -> Vec<u8> {
+    [TPM_RS_PW.to_be_bytes().as_slice(), &[0; 5]].concat()
 }
 
 fn frame(tag: u16, code: u32, body: &[&[u8]]) -> Vec<u8> {
@@ -182,6 +195,8 @@ pub struct Primary {
     pub handle: u32,
     /// Its public key.
     pub public: Public,
+    /// Its whole public area, TPMT_PUBLIC, as the TPM gave it.
+    pub area: Vec<u8>,
 }
 
 /// TPM2_CreatePrimary of our attestation key: restricted ECDSA P-256 with SHA-256, in the endorsement
@@ -195,8 +210,8 @@ pub fn create_primary_ak() -> Command<Primary> {
     Command::authorised(CC_CREATE_PRIMARY, &[TPM_RH_ENDORSEMENT], &[&sensitive, &template, &[0; 6]], |bytes| {
         let mut reader = body(bytes, TPM_ST_SESSIONS, "TPM2_CreatePrimary")?;
         let handle = reader.u32()?;
-        let public = Public::parse(parameters(reader)?.sized(MAX_ANSWER)?)?;
-        Ok(Primary { handle, public })
+        let area = parameters(reader)?.sized(MAX_ANSWER)?.to_vec();
+        Ok(Primary { handle, public: Public::parse(&area)?, area })
     })
 }
 

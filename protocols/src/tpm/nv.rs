@@ -1,7 +1,7 @@
-//! NV indices and persistent keys: what a platform has left in its TPM. Authorised as the owner, by the empty password.
+//! NV indices and persistent keys: what a platform has left in its TPM. Authorised by the empty password.
 
 use super::command::{MAX_ANSWER, TPM_ST_NO_SESSIONS, TPM_ST_SESSIONS, body, parameters, sized};
-use super::{ALG_SHA256, Command, Public};
+use super::{ALG_SHA256, Command};
 
 const TPM_RH_OWNER: u32 = 0x4000_0001;
 const CC_NV_DEFINE_SPACE: u32 = 0x12A;
@@ -21,6 +21,15 @@ pub struct NvPublic {
     pub index: u32,
     /// Size of its data in bytes.
     pub size: u16,
+}
+
+/// Whose empty password authorises a read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NvReader {
+    /// The owner's (TPMA_NV OWNERREAD).
+    Owner,
+    /// The index's own (TPMA_NV AUTHREAD), which also holds where the owner has a password.
+    Index,
 }
 
 /// TPM2_NV_ReadPublic. [`super::RC_HANDLE`] where there is no such index.
@@ -60,9 +69,13 @@ pub fn nv_define(index: u32, size: u16) -> Command<()> {
 
 /// TPM2_NV_Read of at most [`NV_CHUNK`] bytes from `offset`.
 #[must_use]
-pub fn nv_read(index: u32, size: u16, offset: u16) -> Command<Vec<u8>> {
+pub fn nv_read(reader: NvReader, index: u32, size: u16, offset: u16) -> Command<Vec<u8>> {
+    let authority = match reader {
+        NvReader::Owner => TPM_RH_OWNER,
+        NvReader::Index => index,
+    };
     let body_parts: [&[u8]; 2] = [&size.to_be_bytes(), &offset.to_be_bytes()];
-    Command::authorised(CC_NV_READ, &[TPM_RH_OWNER, index], &body_parts, |bytes| {
+    Command::authorised(CC_NV_READ, &[authority, index], &body_parts, |bytes| {
         let mut reader = parameters(body(bytes, TPM_ST_SESSIONS, "TPM2_NV_Read")?)?;
         let data = reader.sized(MAX_ANSWER)?.to_vec();
         reader.end()?;
@@ -78,16 +91,16 @@ pub fn nv_write(index: u32, data: &[u8]) -> Command<()> {
     })
 }
 
-/// TPM2_ReadPublic of a loaded or persistent attestation key. [`super::RC_HANDLE`] where there is none.
+/// TPM2_ReadPublic of a loaded or persistent object: its public area, TPMT_PUBLIC. [`super::RC_HANDLE`] where there is none.
 #[must_use]
-pub fn read_public(handle: u32) -> Command<Public> {
+pub fn read_public(handle: u32) -> Command<Vec<u8>> {
     Command::plain(CC_READ_PUBLIC, &[&handle.to_be_bytes()], |bytes| {
         let mut reader = body(bytes, TPM_ST_NO_SESSIONS, "TPM2_ReadPublic")?;
-        let public = Public::parse(reader.sized(MAX_ANSWER)?)?;
+        let area = reader.sized(MAX_ANSWER)?.to_vec();
         reader.sized(MAX_ANSWER)?;
         reader.sized(MAX_ANSWER)?;
         reader.end()?;
-        Ok(public)
+        Ok(area)
     })
 }
 
@@ -121,7 +134,7 @@ mod tests {
         strict(&command, TPM_ST_NO_SESSIONS, &content);
 
         let data = [&5u32.to_be_bytes()[..], &sized(&[1, 2, 3]), &[0; 5]].concat();
-        let command = nv_read(1, 3, 0);
+        let command = nv_read(NvReader::Owner, 1, 3, 0);
         assert_eq!(command.answer(&answer(TPM_ST_SESSIONS, &data)), Ok(vec![1, 2, 3]));
         strict(&command, TPM_ST_SESSIONS, &data);
     }

@@ -4,6 +4,7 @@ use p256::pkcs8::EncodePublicKey as _;
 
 use super::attest::coordinate;
 use super::{ALG_SHA256, Reader, TpmError};
+use crate::digest::Sha256Digest;
 
 const ALG_RSA: u16 = 0x0001;
 const ALG_NULL: u16 = 0x0010;
@@ -106,6 +107,12 @@ impl Public {
             }
         }
     }
+}
+
+/// The name of an object with nameAlg SHA-256, from its public area: what a credential is bound to.
+#[must_use]
+pub fn object_name(area: &[u8]) -> Vec<u8> {
+    [ALG_SHA256.to_be_bytes().as_slice(), Sha256Digest::of(area).as_bytes()].concat()
 }
 
 /// The template of our attestation key: the same seed gives the same key each time.

@@ -24,7 +24,10 @@ pub(crate) use self::golden::{
     GoldenShowArguments, GoldenVerifyArguments, IssueArguments, KeygenArguments, MeasureArguments,
 };
 pub(crate) use self::image::{DecryptionArguments, ImageCommand, ImageEncryptArguments, ImagePushArguments};
-pub(crate) use self::keys::{AkCommand, AkShowArguments, SimulatedCommand, SimulatedPkiArguments};
+pub(crate) use self::keys::{
+    AkAnswerArguments, AkChallengeArguments, AkCommand, AkEnrollArguments, AkRequestArguments, AkShowArguments,
+    EkArgument, SimulatedCommand, SimulatedPkiArguments,
+};
 pub(crate) use self::launch::{ModeArgument, RunArguments, StopArguments};
 pub(crate) use self::log::{LogCommand, LogExportArguments, LogFormat, LogShowArguments, LogVerifyArguments};
 pub(crate) use self::reference::{

@@ -152,7 +152,7 @@ pub(super) fn needed<'o, T>(option: Option<&'o T>, name: &str) -> Result<&'o T, 
     option.ok_or_else(|| Failure::Usage(format!("this kind of evidence needs {name}")))
 }
 
-pub(super) fn bytes(path: &Path) -> Result<Vec<u8>, Failure> {
+pub(crate) fn bytes(path: &Path) -> Result<Vec<u8>, Failure> {
     let file = std::fs::File::open(path).map_err(|error| Failure::file(path, error))?;
     let mut bytes = Vec::new();
     file.take(MAX_FILE + 1).read_to_end(&mut bytes).map_err(|error| Failure::file(path, error))?;

@@ -6,7 +6,7 @@ use protocols::tpm::Attest;
 use rustls::pki_types::SubjectPublicKeyInfoDer;
 use rustls::pki_types::pem::PemObject as _;
 use serde_json::{Map, Value, json};
-use verifier::{EnrolledAk, TpmClaims, TpmPolicy, Trace, verify_tpm};
+use verifier::{EnrolledAk, Enrolment, TpmClaims, TpmPolicy, Trace, verify_tpm};
 
 use super::{Appraisal, Passed, environment, needed, parsed, text};
 use crate::cli::EvidenceVerifyArguments;
@@ -20,7 +20,8 @@ pub(super) fn verify(arguments: &EvidenceVerifyArguments) -> Result<Appraisal, F
     if let Some(path) = &arguments.tpm.ak {
         let spki = SubjectPublicKeyInfoDer::from_pem_slice(text(path)?.as_bytes())
             .map_err(|_| Failure::Usage(format!("{}: not an SPKI PEM public key", path.display())))?;
-        aks.push(EnrolledAk { spki_der: spki.as_ref().to_vec(), simulated: arguments.allow_simulated });
+        let spki_der = spki.as_ref().to_vec();
+        aks.push(EnrolledAk { spki_der, simulated: arguments.allow_simulated, enrolment: Enrolment::Listed });
     }
     // No log is compared here, so no PCR holds one.
     let policy = TpmPolicy { aks, pcr: 0, environment: environment(arguments) };

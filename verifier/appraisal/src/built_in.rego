@@ -34,7 +34,7 @@ configuration := 3 if {
 
 configuration := 2 if {
 	register_counts
-	input.init.register_kind == input.register_kind
+	input.init.register_kind == input.register_told
 	input.init.simulated == input.simulated
 	environment_fits
 }

@@ -84,6 +84,7 @@ impl Question<'_> {
             "environment": self.environment,
             "simulated": self.claims.simulated(),
             "register_kind": self.claims.register(),
+            "register_told": self.claims.told(),
             "registers": self.registers,
             "claims": claims::of(self.claims),
             "init": self.init,

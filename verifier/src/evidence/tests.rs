@@ -8,15 +8,19 @@ use crate::log::check_log;
 use crate::snp::testing::{self as snp, REPORT_ID};
 use crate::tdx::testing as tdx;
 use crate::testing::{NOW, init, launch};
-use crate::tpm::EnrolledAk;
 use crate::tpm::testing::{Quote, key, spki};
+use crate::tpm::{EnrolledAk, Enrolment};
 
 const PCR: u32 = 14;
 
 fn policy(environment: Environment) -> EvidencePolicy {
     let simulated = environment == Environment::Development;
     EvidencePolicy {
-        tpm: TpmPolicy { aks: vec![EnrolledAk { spki_der: spki(&key(1)), simulated }], pcr: PCR, environment },
+        tpm: TpmPolicy {
+            aks: vec![EnrolledAk { spki_der: spki(&key(1)), simulated, enrolment: Enrolment::Listed }],
+            pcr: PCR,
+            environment,
+        },
         snp: SnpPolicy { roots: vec![snp::root(simulated)], environment, ..snp::policy() },
         azure: AzurePolicy {
             snp: SnpPolicy { roots: vec![snp::root(simulated)], environment, ..snp::policy() },
@@ -330,4 +334,32 @@ fn a_refusal_quotes_no_more_than_the_start_of_the_evidence() {
     let refusal =
         verify_evidence(Tee::Snp, &evidence, &binding_digest(), &policy(Environment::Development), NOW).unwrap_err();
     assert!(refusal.actual.len() <= 200);
+}
+
+#[test]
+fn the_kind_of_a_tpms_register_follows_from_how_its_key_was_enrolled() {
+    let mut shown = tpm(Environment::Production, |_| {});
+    assert_eq!(shown.bind(), "pass");
+    let mut quote = Quote::good();
+    quote.extra_data = kbs::tpm_nonce(&binding_digest()).to_vec();
+    let RegisterValue::Sha256(head) = shown.log.head() else { unreachable!() };
+    quote.set_pcr(14, head);
+    let mut policy = policy(Environment::Production);
+    policy.tpm.aks[0].enrolment = Enrolment::Endorsed;
+    let evidence = serde_json::to_value(quote.signed(&key(1))).unwrap();
+    shown.claims = verify_evidence(Tee::Tpm, &evidence, &binding_digest(), &policy, NOW).unwrap();
+    assert_eq!(shown.claims.register(), RegisterKind::TpmEk);
+    // Kinds are exact: a policy that names listed keys does not take the better kind either.
+    assert_eq!(shown.bind(), "policy.register");
+    shown.policy.registers = vec![RegisterKind::TpmEk];
+    assert_eq!(shown.bind(), "pass");
+    // A guest that calls itself endorsed says what it cannot know.
+    let mut boasting = tpm(Environment::Production, |init| init.register_kind = RegisterKind::TpmEk);
+    boasting.claims = shown.claims;
+    boasting.policy.registers.push(RegisterKind::TpmEk);
+    assert_eq!(boasting.bind(), "policy.register");
+    // A listed key does not satisfy a policy that wants an endorsed one.
+    let mut listed = tpm(Environment::Production, |_| {});
+    listed.policy.registers = vec![RegisterKind::TpmEk];
+    assert_eq!(listed.bind(), "policy.register");
 }

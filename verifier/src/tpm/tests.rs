@@ -6,14 +6,18 @@ use protocols::tpm::TpmError;
 
 use super::quote::{values as pcrs, verifies};
 use super::testing::{NONCE, Quote, key, spki};
-use super::{EnrolledAk, Environment, Refusal, Sha256Digest, Signature, TpmClaims, TpmEvidence, TpmPolicy};
+use super::{EnrolledAk, Enrolment, Environment, Refusal, Sha256Digest, Signature, TpmClaims, TpmEvidence, TpmPolicy};
 use crate::Trace;
 use protocols::tpm::{Attest, pcr_digest};
 
 const VECTOR: &str = include_str!("../../../tests/data/vectors/tpm/tpm_evidence.json");
 
 fn policy(simulated: bool, environment: Environment) -> TpmPolicy {
-    TpmPolicy { aks: vec![EnrolledAk { spki_der: spki(&key(1)), simulated }], pcr: 14, environment }
+    TpmPolicy {
+        aks: vec![EnrolledAk { spki_der: spki(&key(1)), simulated, enrolment: Enrolment::Listed }],
+        pcr: 14,
+        environment,
+    }
 }
 
 fn run(evidence: &TpmEvidence) -> Result<TpmClaims, Refusal> {
@@ -142,7 +146,7 @@ fn bytes_after_quote_or_signature_are_refused() {
 /// everything passes but the nonce, whose length we fix at 32.
 fn published() -> (TpmEvidence, TpmPolicy) {
     let evidence: TpmEvidence = serde_json::from_str(VECTOR).unwrap();
-    let ak = EnrolledAk { spki_der: evidence.ak_public.clone(), simulated: true };
+    let ak = EnrolledAk { spki_der: evidence.ak_public.clone(), simulated: true, enrolment: Enrolment::Listed };
     (evidence, TpmPolicy { aks: vec![ak], pcr: 14, environment: Environment::Development })
 }
 
@@ -187,7 +191,7 @@ fn a_signature_of_another_scheme_than_the_keys_is_refused() {
     let ecdsa = Quote::good().signed(&key(1));
     let mixed = TpmEvidence { ak_public: rsa.ak_public.clone(), ..ecdsa.clone() };
     let enrolled = |spki_der: &[u8]| TpmPolicy {
-        aks: vec![EnrolledAk { spki_der: spki_der.to_vec(), simulated: false }],
+        aks: vec![EnrolledAk { spki_der: spki_der.to_vec(), simulated: false, enrolment: Enrolment::Listed }],
         pcr: 14,
         environment: Environment::Production,
     };

@@ -23,7 +23,7 @@ use protocols::hcl::{self, Hardware, HclError, HclReport};
 use protocols::kbs::{Tee, TpmEvidence};
 use protocols::register::{HashAlg, RegisterKind, RegisterValue};
 use protocols::snp::{Report, TcbVersion};
-use protocols::tpm::{self, Attest, NV_CHUNK, Public, RC_HANDLE, Signature, TpmError};
+use protocols::tpm::{self, Attest, NvReader, Public, RC_HANDLE, Signature, TpmError};
 
 use crate::tpm::{Session, TransportError};
 use crate::{Attester, AttesterError, RegisterInfo, TpmAddress, TpmAttester};
@@ -91,7 +91,8 @@ impl AzureAttester {
     }
 
     fn report(&self) -> Result<Vec<u8>, AttesterError> {
-        self.tpm.transaction(read_report).map_err(|error| refused(format!("NV index {NV_REPORT:#x}: {error}")))
+        let read = |tpm: &mut Session| tpm.nv(NvReader::Owner, NV_REPORT, hcl::MAX_SIZE);
+        self.tpm.transaction(read).map_err(|error| refused(format!("NV index {NV_REPORT:#x}: {error}")))
     }
 
     /// A well-formed report that names the vTPM's key.
@@ -150,25 +151,6 @@ impl AzureAttester {
 fn whole(report: &HclReport<'_>) -> bool {
     let Hardware::Snp(hardware) = report.hardware() else { return true };
     Report::parse(hardware).is_ok_and(|hardware| hardware.fields().report_data == report.report_data())
-}
-
-fn read_report(tpm: &mut Session) -> Result<Vec<u8>, TransportError> {
-    let size = tpm.run(&tpm::nv_read_public(NV_REPORT))?.size;
-    if usize::from(size) > hcl::MAX_SIZE {
-        return Err(TpmError::Value("size of the paravisor's report").into());
-    }
-    let mut bytes = Vec::with_capacity(usize::from(size));
-    let mut offset = 0;
-    while offset < size {
-        let count = NV_CHUNK.min(size - offset);
-        let chunk = tpm.run(&tpm::nv_read(NV_REPORT, count, offset))?;
-        if chunk.len() != usize::from(count) {
-            return Err(TpmError::Value("size of what was read").into());
-        }
-        bytes.extend(chunk);
-        offset += count;
-    }
-    Ok(bytes)
 }
 
 fn write_user_data(tpm: &mut Session, data: &[u8; hcl::USER_DATA_SIZE]) -> Result<(), TransportError> {

@@ -1,5 +1,6 @@
 //! A TPM 2.0 behind a kernel device or swtpm's socket: one PCR as register, quotes as evidence.
 
+mod enrolment;
 mod firmware_log;
 mod transport;
 
@@ -10,9 +11,12 @@ use protocols::digest::{Sha256Digest, Sha384Digest};
 use protocols::guest::GuestId;
 use protocols::kbs::{self, Tee, TpmEvidence, TpmQuote};
 use protocols::register::{HashAlg, RegisterKind, RegisterValue};
-use protocols::tpm::{self, Attest, INITDATA_PCR, PCR_COUNT, Primary, RC_OBJECT_MEMORY, TpmError};
+use protocols::tpm::{
+    self, Attest, INITDATA_PCR, NV_CHUNK, NvReader, PCR_COUNT, Primary, Public, RC_OBJECT_MEMORY, TpmError,
+};
 
 use crate::{Attester, AttesterError, RegisterInfo, TpmAddress};
+pub use enrolment::{answer_challenge, enrolment_request};
 use transport::Connection;
 pub(crate) use transport::TransportError;
 
@@ -288,6 +292,26 @@ impl Session {
         Ok(values)
     }
 
+    /// The whole content of an NV index; one of more than `max` bytes is refused.
+    pub(crate) fn nv(&mut self, reader: NvReader, index: u32, max: usize) -> Result<Vec<u8>, TransportError> {
+        let size = self.run(&tpm::nv_read_public(index))?.size;
+        if usize::from(size) > max {
+            return Err(TpmError::Value("size of the NV index").into());
+        }
+        let mut bytes = Vec::with_capacity(usize::from(size));
+        let mut offset = 0;
+        while offset < size {
+            let count = NV_CHUNK.min(size - offset);
+            let chunk = self.run(&tpm::nv_read(reader, index, count, offset))?;
+            if chunk.len() != usize::from(count) {
+                return Err(TpmError::Value("size of what was read").into());
+            }
+            bytes.extend(chunk);
+            offset += count;
+        }
+        Ok(bytes)
+    }
+
     /// Makes or finds the attestation key, uses it, and unloads what was made whatever happened.
     fn with_ak<T>(
         &mut self,
@@ -295,8 +319,9 @@ impl Session {
         run: impl FnOnce(&mut Connection, &Primary) -> Result<T, TransportError>,
     ) -> Result<T, TransportError> {
         if let Key::Persistent(handle) = key {
-            let public = self.connection.run(&tpm::read_public(handle))?;
-            return run(&mut self.connection, &Primary { handle, public });
+            let area = self.connection.run(&tpm::read_public(handle))?;
+            let key = Primary { handle, public: Public::parse(&area)?, area };
+            return run(&mut self.connection, &key);
         }
         let ak = match self.connection.run(&tpm::create_primary_ak()) {
             // A process that died half-way left its objects: without a resource manager we clear them.

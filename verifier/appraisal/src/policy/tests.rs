@@ -6,8 +6,8 @@ use protocols::snp::{REPORT_SIZE, Report};
 use protocols::time::Timestamp;
 use protocols::tpm::Attest;
 use verifier::{
-    AllowedChips, AzurePolicy, EnrolledAk, ExpectedMeasurement, SnpPolicy, TcbVersion, TpmPolicy, Trace, UserData,
-    amd_roots, verify_azure_snp, verify_snp, verify_tpm,
+    AllowedChips, AzurePolicy, EnrolledAk, Enrolment, ExpectedMeasurement, SnpPolicy, TcbVersion, TpmPolicy, Trace,
+    UserData, amd_roots, verify_azure_snp, verify_snp, verify_tpm,
 };
 
 use super::*;
@@ -52,10 +52,14 @@ fn simulated() -> EvidenceClaims {
 }
 
 fn tpm() -> EvidenceClaims {
+    enrolled(Enrolment::Listed)
+}
+
+fn enrolled(enrolment: Enrolment) -> EvidenceClaims {
     let text = include_str!("../../../../tests/data/vectors/tpm/tpm_evidence.json");
     let evidence: TpmEvidence = serde_json::from_str(text).unwrap();
     let nonce = Attest::parse(&evidence.tpm_quote.message).unwrap().extra_data;
-    let ak = EnrolledAk { spki_der: evidence.ak_public.clone(), simulated: false };
+    let ak = EnrolledAk { spki_der: evidence.ak_public.clone(), simulated: false, enrolment };
     let policy = TpmPolicy { aks: vec![ak], pcr: 14, environment: Environment::Production };
     EvidenceClaims::Tpm(Box::new(verify_tpm(&evidence, &nonce, &policy, &mut Trace::off()).unwrap()))
 }
@@ -98,7 +102,7 @@ fn init(claims: &EvidenceClaims) -> Init {
     Init {
         v: 1,
         boot_nonce: [1; 32],
-        register_kind: claims.register(),
+        register_kind: claims.told(),
         reg0: HashAlg::Sha384.zero(),
         agent: "0.1.0".into(),
         agent_h: Sha256Digest::of(b"agent"),
@@ -221,6 +225,20 @@ fn the_logs_first_record_and_the_registers_kind_must_fit() {
     with(|init| init.simulated = true);
     Asked { registers: vec![RegisterKind::Rtmr], ..expected() }.refused(&policy);
     Asked { registers: Vec::new(), init: None, ..expected() }.refused(&policy);
+}
+
+#[test]
+fn an_endorsed_key_is_of_its_own_kind_though_its_guest_says_listed() {
+    let policy = built_in();
+    let visible = TrustVector { runtime_opaque: 0, ..AFFIRMED };
+    let endorsed = || Asked::expected(enrolled(Enrolment::Endorsed), &["tpm.pcr4"]);
+    assert_eq!(endorsed().registers, [RegisterKind::TpmEk]);
+    assert_eq!(endorsed().by(&policy).unwrap(), visible);
+    Asked { registers: vec![RegisterKind::TpmListed], ..endorsed() }.refused(&policy);
+    Asked { registers: vec![RegisterKind::TpmEk], ..Asked::expected(tpm(), &["tpm.pcr4"]) }.refused(&policy);
+    let mut boasting = endorsed();
+    boasting.init.as_mut().unwrap().register_kind = RegisterKind::TpmEk;
+    boasting.refused(&policy);
 }
 
 fn vector(members: &str) -> String {
