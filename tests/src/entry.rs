@@ -2,6 +2,7 @@
 //! fixed-seed smoke test call the same. None may panic; what is accepted must satisfy the parser's promise.
 
 mod blobs;
+mod enrolment;
 mod evidence;
 mod kata;
 mod platforms;
@@ -33,6 +34,7 @@ use registry::{
 use serde_json::{Value, json};
 
 pub use self::blobs::{agree, erofs, gzip, tar, write_erofs, zstd};
+pub use self::enrolment::enrolment;
 pub use self::evidence::{aael, ear, tcg_log, tdx_quote};
 pub use self::kata::{cgroup_files, copy_file, create_container, kata_address, kata_wire, policy};
 pub use self::platforms::{azure, endorsement};
@@ -64,6 +66,7 @@ pub const ALL: &[Entry] = &[
     Entry { name: "snp_report", read: snp_report, seeds: seeds::snp_reports },
     Entry { name: "azure", read: azure, seeds: platforms::seeds::azures },
     Entry { name: "endorsement", read: endorsement, seeds: platforms::seeds::endorsements },
+    Entry { name: "enrolment", read: enrolment, seeds: enrolment::seeds },
     Entry { name: "tdx_quote", read: tdx_quote, seeds: evidence::tdx_quotes },
     Entry { name: "tcg_log", read: tcg_log, seeds: evidence::tcg_logs },
     Entry { name: "aael", read: aael, seeds: evidence::aaels },
