@@ -1,6 +1,7 @@
 //! The configuration file: parsed whole and strictly before anything starts.
 
 mod appraise;
+mod azure;
 mod hardware;
 mod reference;
 mod tdx;
@@ -25,7 +26,8 @@ use verifier::{EnrolledAk, Enrolment, EvidencePolicy, SignerConfig, TpmPolicy, T
 use zeroize::Zeroizing;
 
 pub use self::appraise::AppraisalConfig;
-pub use self::hardware::{AmdConfig, ArkConfig, AzureConfig, ProductConfig, SnpConfig, TcbConfig};
+pub use self::azure::{AzureConfig, AzureTdxConfig};
+pub use self::hardware::{AmdConfig, ArkConfig, ProductConfig, SnpConfig, TcbConfig};
 pub use self::reference::ReferenceConfig;
 pub use self::tdx::{Demands, RootConfig, TdxConfig};
 
@@ -274,7 +276,8 @@ impl Config {
         let policy = self.policy_digest(&aks, anchors, &appraisal, &documents)?;
         let evidence = EvidencePolicy {
             tpm: TpmPolicy { aks, pcr: self.tpm.pcr, environment },
-            azure: AzureConfig::policy(self.azure.as_ref(), &snp, environment)?,
+            azure: azure::snp_policy(self.azure.as_ref(), &snp, environment)?,
+            azure_tdx: azure::tdx_policy(self.azure.as_ref(), &tdx, environment)?,
             snp,
             tdx,
             registers: self.policy.registers.clone(),

@@ -215,6 +215,8 @@ fn the_policys_digest_changes_with_everything_that_decides_and_nothing_else() {
         "[snp.amd.turin]\nminimum_tcb = { fmc = 1, bootloader = 4, tee = 0, snp = 24, microcode = 219 }",
         "[azure]",
         "[azure]\nmeasurements = []",
+        "[azure.tdx]\nsept_ve_disable = true",
+        "[azure.tdx]\nsept_ve_disable = false",
     ] {
         assert_ne!(policy(&|text| format!("{text}\n{more}\n")), base, "{more}");
     }
@@ -313,6 +315,42 @@ fn tdx_tables_that_cannot_be_meant_are_refused() {
     assert!(files.refused(|_| production(with_tdx(&files, "minimum_evaluation = 1"))).contains("simulated root"));
     std::fs::write(files.directory.path().join("other.json"), "{}").unwrap();
     assert!(refused("minimum_evaluation = 1").contains("other.json"));
+}
+
+#[test]
+fn azures_tds_count_only_where_they_are_named_and_sept_ve_disable_is_decided() {
+    let files = Files::new();
+    let base = with_tdx(&files, "minimum_evaluation = 1");
+    let with = |more: &str| {
+        let text = format!("{base}{more}\n");
+        move |_: String| text
+    };
+    let none = files.settings(with("")).unwrap().evidence.azure_tdx;
+    assert!(none.tdx.roots.is_empty() && none.tdx.collateral.is_empty());
+    assert_eq!((none.sept_ve, none.user_data), (verifier::SeptVe::Required, UserData::Nonce));
+    let snp_only = files.settings(with("[azure]")).unwrap().evidence.azure_tdx;
+    assert!(snp_only.tdx.roots.is_empty());
+
+    let (hex, other) = ("0a".repeat(48), "0b".repeat(48));
+    let table = format!("[azure.tdx]\nsept_ve_disable = false\nmrtd = [\"{hex}\"]\nrtmr0 = [\"{other}\"]");
+    let named = files.settings(with(&table)).unwrap();
+    let azure = named.evidence.azure_tdx;
+    assert_eq!(
+        (azure.tdx.roots.len(), azure.tdx.collateral.len(), azure.sept_ve),
+        (1, 1, verifier::SeptVe::NotRequired)
+    );
+    assert_eq!(azure.tdx.measurements.mr_td, ExpectedMeasurement::Listed(vec![[0x0A; 48]]));
+    // A bare TD keeps its own list, and may not be without it.
+    assert_eq!(named.evidence.tdx.measurements, verifier::TdxMeasurements::ANY);
+    assert!(named.references.values()["azure.tdx.mrtd"].contains(&hex));
+    assert!(named.references.values()["azure.tdx.rtmr0"].contains(&other));
+    let required = files.settings(with(&table.replace("false", "true"))).unwrap();
+    assert_eq!(required.evidence.azure_tdx.sept_ve, verifier::SeptVe::Required);
+    assert_ne!(required.policy, named.policy);
+
+    assert!(files.refused(with("[azure.tdx]")).contains("sept_ve_disable"), "nothing is decided silently");
+    let wrong = "[azure.tdx]\nsept_ve_disable = false\nrtmr2 = [\"00\"]";
+    assert!(files.refused(with(wrong)).contains("azure.tdx.rtmr2"));
 }
 
 #[test]

@@ -6,7 +6,7 @@ use p256::ecdsa::SigningKey;
 use protocols::digest::Sha256Digest;
 use protocols::time::Timestamp;
 use reference_values::{AcceptedReferences, CheckedReferences, References, names};
-use verifier::{EvidencePolicy, ExpectedMeasurement, Judge};
+use verifier::{EvidencePolicy, ExpectedMeasurement, Judge, TdxMeasurements};
 
 use crate::broker::{ATTEMPTS, Broker};
 use crate::config::Settings;
@@ -47,10 +47,10 @@ impl Rules {
 /// The verifier's own lists of measurements take in reference values; a list that is absent in development accepts any
 /// measurement as before, which the appraisal policy then grades.
 pub(crate) fn expecting(mut policy: EvidencePolicy, references: &References) -> EvidencePolicy {
-    let [rtmr0, rtmr1, rtmr2] = &mut policy.tdx.measurements.rtmr;
-    let registers = [&mut policy.tdx.measurements.mr_td, rtmr0, rtmr1, rtmr2];
     let others = [(names::SNP, &mut policy.snp.measurements), (names::AZURE, &mut policy.azure.snp.measurements)];
-    for (name, expected) in others.into_iter().chain(names::TDX.into_iter().zip(registers)) {
+    let tds = names::TDX.into_iter().zip(of_td(&mut policy.tdx.measurements));
+    let azure = names::AZURE_TDX.into_iter().zip(of_td(&mut policy.azure_tdx.tdx.measurements));
+    for (name, expected) in others.into_iter().chain(tds).chain(azure) {
         let ExpectedMeasurement::Listed(list) = expected else { continue };
         for value in references.of(name) {
             let mut bytes = [0u8; 48];
@@ -60,6 +60,11 @@ pub(crate) fn expecting(mut policy: EvidencePolicy, references: &References) -> 
         }
     }
     policy
+}
+
+const fn of_td(measurements: &mut TdxMeasurements) -> [&mut ExpectedMeasurement; 4] {
+    let [rtmr0, rtmr1, rtmr2] = &mut measurements.rtmr;
+    [&mut measurements.mr_td, rtmr0, rtmr1, rtmr2]
 }
 
 /// Holds documents against what was accepted before, and remembers the highest versions.

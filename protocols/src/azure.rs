@@ -10,7 +10,8 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::encoding::{b64url_padded, un_b64, un_b64url_padded};
+use crate::encoding::{b64url, b64url_padded, un_b64, un_b64url, un_b64url_padded};
+use crate::tdx::{LOCAL_REPORT_SIZE, trim};
 
 /// JSON that is not evidence of an Azure VM.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -22,8 +23,8 @@ pub enum AzureError {
     #[error("version {0} is not known")]
     Version(u32),
     /// Not what the instance metadata service answers.
-    #[error("the certificates of the instance metadata service: {0}")]
-    Certification(&'static str),
+    #[error("the answer of the instance metadata service: {0}")]
+    Service(&'static str),
 }
 
 /// A quote of the VM's vTPM.
@@ -124,7 +125,7 @@ fn pem(text: &str) -> Option<Vec<u8>> {
 }
 
 /// The largest answer of the instance metadata service that is read, in bytes.
-pub const MAX_CERTIFICATION: usize = 64 * 1024;
+pub const MAX_ANSWER: usize = 64 * 1024;
 
 #[derive(Deserialize)]
 struct Certification {
@@ -136,14 +137,42 @@ struct Certification {
 /// JSON whose `vcekCert` is PEM. The chain that it brings too is not used: roots are the verifier's.
 ///
 /// # Errors
-/// [`AzureError::Certification`].
+/// [`AzureError::Service`].
 pub fn read_certification(answer: &[u8]) -> Result<Vec<u8>, AzureError> {
-    if answer.len() > MAX_CERTIFICATION {
-        return Err(AzureError::Certification("too large"));
+    if answer.len() > MAX_ANSWER {
+        return Err(AzureError::Service("too large"));
     }
     let answer: Certification =
-        serde_json::from_slice(answer).map_err(|_| AzureError::Certification("not JSON with a vcekCert"))?;
-    pem(&answer.vcek).ok_or(AzureError::Certification("vcekCert is not a certificate in PEM"))
+        serde_json::from_slice(answer).map_err(|_| AzureError::Service("not JSON with a vcekCert"))?;
+    pem(&answer.vcek).ok_or(AzureError::Service("vcekCert is not a certificate in PEM"))
+}
+
+/// What is sent to the instance metadata service with `POST /acc/tdquote`: JSON whose `report` is the TD report that the
+/// paravisor shows, base64url.
+#[must_use]
+pub fn td_quote_request(report: &[u8; LOCAL_REPORT_SIZE]) -> Vec<u8> {
+    serde_json::json!({ "report": b64url(report) }).to_string().into_bytes()
+}
+
+#[derive(Deserialize)]
+struct TdQuote {
+    quote: String,
+}
+
+/// The TD quote of the service's answer to [`td_quote_request`]: JSON whose `quote` is base64url, padded or not. Zero
+/// bytes behind the quote are cut: hosts hand out whole pages.
+///
+/// # Errors
+/// [`AzureError::Service`].
+pub fn read_td_quote(answer: &[u8]) -> Result<Vec<u8>, AzureError> {
+    if answer.len() > MAX_ANSWER {
+        return Err(AzureError::Service("too large"));
+    }
+    let TdQuote { quote } = serde_json::from_slice(answer).map_err(|_| AzureError::Service("not JSON with a quote"))?;
+    let padding = quote.len() - quote.trim_end_matches('=').len();
+    let read = if padding == 0 { un_b64url(&quote) } else { un_b64url_padded(&quote) };
+    let buffer = read.map_err(|_| AzureError::Service("quote is not base64url"))?;
+    Ok(trim(&buffer).map_err(|_| AzureError::Service("quote is not a TD quote"))?.to_vec())
 }
 
 impl AzureSnpEvidence {
@@ -236,10 +265,30 @@ mod tests {
         let answer = serde_json::json!({"vcekCert": pem, "tcbm": "00", "certificateChain": "", "cacheControl": "1"});
         assert_eq!(read_certification(answer.to_string().as_bytes()).unwrap(), [1, 2, 3]);
         for text in ["", "{}", "[]", r#"{"vcekCert":1}"#, r#"{"vcekCert":"AQID"}"#] {
-            assert!(matches!(read_certification(text.as_bytes()), Err(AzureError::Certification(_))), "{text}");
+            assert!(matches!(read_certification(text.as_bytes()), Err(AzureError::Service(_))), "{text}");
         }
-        let padded = format!("{answer}{}", " ".repeat(MAX_CERTIFICATION));
-        assert_eq!(read_certification(padded.as_bytes()), Err(AzureError::Certification("too large")));
+        let padded = format!("{answer}{}", " ".repeat(MAX_ANSWER));
+        assert_eq!(read_certification(padded.as_bytes()), Err(AzureError::Service("too large")));
+    }
+
+    #[test]
+    fn a_td_quote_is_asked_for_and_cut_where_it_ends() {
+        let request: Value = serde_json::from_slice(&td_quote_request(&[7; LOCAL_REPORT_SIZE])).unwrap();
+        assert_eq!(un_b64url(request["report"].as_str().unwrap()).unwrap(), [7; LOCAL_REPORT_SIZE]);
+
+        let padded = AzureTdxEvidence::from_json(&value(TDX)).unwrap().td_quote;
+        let quote = trim(&padded).unwrap();
+        assert!(quote.len() < padded.len(), "the published one has zero bytes behind it");
+        for text in [b64url(&padded), b64url_padded(&padded), b64url(quote)] {
+            let answer = serde_json::json!({ "quote": text }).to_string();
+            assert_eq!(read_td_quote(answer.as_bytes()).unwrap(), quote);
+        }
+        let cut = serde_json::json!({ "quote": b64url(&quote[..2000]) }).to_string();
+        for text in ["", "{}", "[]", r#"{"quote":1}"#, r#"{"quote":"A+I"}"#, r#"{"quote":"AQI=="}"#, &cut] {
+            assert!(matches!(read_td_quote(text.as_bytes()), Err(AzureError::Service(_))), "{text}");
+        }
+        let long = format!("{cut}{}", " ".repeat(MAX_ANSWER));
+        assert_eq!(read_td_quote(long.as_bytes()), Err(AzureError::Service("too large")));
     }
 
     #[test]

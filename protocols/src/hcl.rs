@@ -19,6 +19,7 @@ use serde_json::Value;
 
 use crate::digest::Sha256Digest;
 use crate::encoding;
+use crate::tdx::LOCAL_REPORT_SIZE;
 
 const MAGIC: [u8; 4] = *b"HCLA";
 const REQUEST_TYPE: u32 = 2;
@@ -31,10 +32,6 @@ const TYPE_TDX: u32 = 4;
 const HASH_SHA256: u32 = 1;
 /// The most bytes a report may have; NV indices hold less.
 pub const MAX_SIZE: usize = 8192;
-/// Size of a TDREPORT_STRUCT.
-pub const TD_REPORT_SIZE: usize = 1024;
-/// Where a TDREPORT_STRUCT holds its report data (Intel TDX module, REPORTMACSTRUCT).
-const TD_REPORT_DATA: usize = 128;
 /// Size of the user data in the JSON.
 pub const USER_DATA_SIZE: usize = 64;
 /// The `kid` of the vTPM's attestation key.
@@ -61,19 +58,8 @@ pub enum HclError {
 pub enum Hardware<'b> {
     /// An SNP report, 1184 bytes; see [`crate::snp::Report::parse`].
     Snp(&'b [u8; HARDWARE_SIZE]),
-    /// A TDREPORT_STRUCT, which only its own machine could verify.
-    Tdx(&'b [u8; TD_REPORT_SIZE]),
-}
-
-impl Hardware<'_> {
-    /// The report data of a TDREPORT_STRUCT; an SNP report is parsed for it.
-    #[must_use]
-    pub fn td_report_data(&self) -> Option<[u8; 64]> {
-        match self {
-            Self::Snp(_) => None,
-            Self::Tdx(report) => report.get(TD_REPORT_DATA..).and_then(<[u8]>::first_chunk::<64>).copied(),
-        }
-    }
+    /// A TDREPORT_STRUCT, which only its own machine could verify; see [`crate::tdx::parse_local`].
+    Tdx(&'b [u8; LOCAL_REPORT_SIZE]),
 }
 
 /// A well-formed HCL report.

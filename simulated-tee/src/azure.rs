@@ -1,9 +1,10 @@
-//! An Azure confidential VM on SEV-SNP: a paravisor's report over a vTPM's key, and that vTPM's quotes.
+//! An Azure confidential VM: a paravisor's report over a vTPM's key, and that vTPM's quotes.
 
-use protocols::azure::{AzureQuote, AzureSnpEvidence};
+use protocols::azure::{AzureQuote, AzureSnpEvidence, AzureTdxEvidence};
 use protocols::digest::Sha256Digest;
 use protocols::encoding::b64url;
 use protocols::snp::Report;
+use protocols::tdx::TdReport;
 use protocols::tpm::{PCR_COUNT, pcr_digest};
 use rsa::PrivateKey;
 use rsa::pkcs1v15;
@@ -17,6 +18,11 @@ use crate::{Params, Pki, SimulatedError};
 const AK_BITS: usize = 2048;
 /// What NV index 0x01400001 holds.
 const HCL_SIZE: usize = 2600;
+/// How an HCL report calls an SNP report, and a TD report.
+const SNP: usize = 2;
+const TDX: usize = 4;
+/// Where the hardware report ends and the claims begin.
+const HARDWARE_END: usize = 0x4C0;
 
 /// What a TPMS_ATTEST is made of. [`VtpmQuote::new`] gives a good one; tests change members to make wrong ones.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -122,15 +128,32 @@ impl AzureVm {
     /// Evidence of parts that need not belong together; for evidence that no VM would show.
     #[must_use]
     pub fn evidence_of(&self, pki: &Pki, report: &Report, var_data: &[u8], quote: &VtpmQuote) -> AzureSnpEvidence {
-        let message = quote.message();
-        let signature = self.key.sign(&message).to_vec();
-        let pcrs = quote.pcrs.iter().map(Sha256Digest::hex).collect();
         AzureSnpEvidence {
             version: 2,
-            quote: AzureQuote { signature, message, pcrs },
-            hcl_report: padded(hcl_report(report, var_data)),
+            quote: self.quote(quote),
+            hcl_report: padded(hcl_report(SNP, report.to_bytes().as_slice(), var_data)),
             vcek: pki.vcek_der().to_vec(),
         }
+    }
+
+    /// The same of a VM on TDX. In evidence that a VM would show, `td_quote` is of `report`, whose data are
+    /// [`claims_data`] of `var_data`.
+    #[must_use]
+    pub fn td_evidence_of(
+        &self,
+        report: &TdReport,
+        td_quote: Vec<u8>,
+        var_data: &[u8],
+        quote: &VtpmQuote,
+    ) -> AzureTdxEvidence {
+        let hcl_report = padded(hcl_report(TDX, &report.to_local(), var_data));
+        AzureTdxEvidence { version: 2, quote: self.quote(quote), hcl_report, td_quote }
+    }
+
+    fn quote(&self, quote: &VtpmQuote) -> AzureQuote {
+        let message = quote.message();
+        let signature = self.key.sign(&message).to_vec();
+        AzureQuote { signature, message, pcrs: quote.pcrs.iter().map(Sha256Digest::hex).collect() }
     }
 }
 
@@ -152,15 +175,29 @@ pub fn claims_for(modulus: &[u8], user_data: &[u8; 64]) -> Value {
 /// [`SimulatedError::Report`] when the parameters do not fit each other.
 pub fn paravisor_report(pki: &Pki, params: &Params, claims: &Value) -> Result<Vec<u8>, SimulatedError> {
     let (report, var_data) = bound(pki, params, claims)?;
-    Ok(hcl_report(&report, &var_data))
+    Ok(hcl_report(SNP, report.to_bytes().as_slice(), &var_data))
+}
+
+/// The same of a VM on TDX: `report`, whose data become the hash of `claims`.
+#[must_use]
+pub fn paravisor_td_report(report: &TdReport, claims: &Value) -> Vec<u8> {
+    let var_data = claims.to_string().into_bytes();
+    hcl_report(TDX, &TdReport { report_data: claims_data(&var_data), ..report.clone() }.to_local(), &var_data)
+}
+
+/// The report data that are made of the paravisor's claims: their SHA-256, then zeros.
+#[must_use]
+pub fn claims_data(var_data: &[u8]) -> [u8; 64] {
+    let mut report_data = [0; 64];
+    for (to, from) in report_data.iter_mut().zip(Sha256::digest(var_data)) {
+        *to = from;
+    }
+    report_data
 }
 
 fn bound(pki: &Pki, params: &Params, claims: &Value) -> Result<(Report, Vec<u8>), SimulatedError> {
     let var_data = claims.to_string().into_bytes();
-    let mut report_data = [0; 64];
-    for (to, from) in report_data.iter_mut().zip(Sha256::digest(&var_data)) {
-        *to = from;
-    }
+    let report_data = claims_data(&var_data);
     Ok((pki.report(&Params { report_data, ..params.clone() })?, var_data))
 }
 
@@ -170,16 +207,16 @@ fn padded(mut report: Vec<u8>) -> Vec<u8> {
 }
 
 /// See [`protocols::hcl`].
-fn hcl_report(report: &Report, var_data: &[u8]) -> Vec<u8> {
+fn hcl_report(kind: usize, hardware: &[u8], var_data: &[u8]) -> Vec<u8> {
     let number = |value: usize| u32::try_from(value).unwrap_or(u32::MAX).to_le_bytes();
     let claims_size = 20 + var_data.len();
-    let size = 0x20 + report.to_bytes().len() + claims_size;
     let mut out = b"HCLA".to_vec();
-    for value in [1, size, 2, 0, 0, 0, 0] {
+    for value in [1, HARDWARE_END + claims_size, 2, 0, 0, 0, 0] {
         out.extend(number(value));
     }
-    out.extend(report.to_bytes());
-    for value in [claims_size, 1, 2, 1, var_data.len()] {
+    out.extend(hardware);
+    out.resize(HARDWARE_END, 0);
+    for value in [claims_size, 1, kind, 1, var_data.len()] {
         out.extend(number(value));
     }
     out.extend(var_data);

@@ -13,7 +13,7 @@ pub mod tdx;
 
 use std::path::{Path, PathBuf};
 
-pub use azure::{AzureVm, VtpmQuote, claims_for, paravisor_report};
+pub use azure::{AzureVm, VtpmQuote, claims_data, claims_for, paravisor_report, paravisor_td_report};
 
 use p384::ecdsa::SigningKey;
 use p384::ecdsa::signature::Signer as _;

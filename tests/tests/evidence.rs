@@ -120,6 +120,9 @@ fn real_azure_evidence_passes_and_another_nonce_does_not() {
     let other = [&tdx[..], &["--collateral", "tdx/tdx_quote_collateral.json"]].concat();
     // The quote is judged as every TD's is, and Azure starts this one without SEPT_VE_DISABLE.
     refused(&verify("az-tdx-vtpm", &other), "evidence.policy", "pending pages");
+    // Where that is accepted, what is left is collateral of its own kind of platform, which is not published.
+    let without = [&other[..], &["--without-sept-ve-disable"]].concat();
+    refused(&verify("az-tdx-vtpm", &without), "evidence.collateral", "collateral");
     refused(
         &verify("az-tdx-vtpm", &["--evidence", "az-tdx-vtpm/evidence-v1.json", "--nonce", "00"]),
         "evidence.nonce",

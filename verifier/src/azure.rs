@@ -4,10 +4,10 @@
 //!
 //! | # | code | passes when |
 //! |---|---|---|
-//! | 1 | `evidence.malformed` | the HCL report, the quote and its values are strictly well formed |
+//! | 1 | `evidence.malformed` | the HCL report, the quote and its values are strictly well formed; on TDX the TD report and the TD quote too |
 //! | 2 | `evidence.policy` | the hardware report is of the kind that the evidence is called by |
-//! | 3 | `evidence.binding` | its report data is SHA-256 of the runtime claims (`var_data`), the rest zero |
-//! | 4 | as [`crate::snp`] | the SNP report passes, at the paravisor's VMPL |
+//! | 3 | `evidence.binding` | its report data is SHA-256 of the runtime claims (`var_data`), the rest zero; on TDX the TD quote is of the same TD report |
+//! | 4 | as [`crate::snp`] or [`crate::tdx`] | the SNP report passes, at the paravisor's VMPL; the TD quote passes, `SEPT_VE_DISABLE` as policy says |
 //! | 5 | `evidence.signature` | the quote is signed by the key that the runtime claims name `HCLAkPub` |
 //! | 6 | `evidence.nonce` | extraData is what was asked for |
 //! | 7 | `evidence.pcr` | exactly one selection, SHA-256 PCRs 0 to 23, whose digest is that of the values presented |
@@ -18,20 +18,20 @@
 use protocols::azure::{AzureQuote, AzureSnpEvidence, AzureTdxEvidence};
 use protocols::digest::Sha256Digest;
 use protocols::hcl::{Hardware, HclError, HclReport, USER_DATA_SIZE};
-use protocols::kbs::SnpCertificate;
+use protocols::kbs::{SnpCertificate, TdxEvidence};
 use protocols::reason::{self, Code, Refusal};
 use protocols::snp::Report;
+use protocols::tdx::{self, TdReport, TdxError};
 use protocols::time::Timestamp;
 use protocols::tpm::{PCR_COUNT, Public, Signature};
 use subtle::ConstantTimeEq as _;
 
 use crate::hex;
 use crate::snp::{SnpClaims, SnpPolicy, verify_snp_bytes};
+use crate::tdx::{SeptVe, TdxClaims, TdxPolicy, verify_td};
 use crate::tpm::{Quote, TpmClaims};
 use crate::trace::Trace;
 
-/// Where a TD quote of version 4 holds its report data: 48 bytes of header, 520 of the TD report before it.
-const TD_QUOTE_REPORT_DATA: usize = 48 + 520;
 /// What refusals are about.
 const SUBJECT: &str = "Azure vTPM evidence";
 
@@ -44,7 +44,7 @@ pub enum UserData {
     AnyUserData,
 }
 
-/// Which evidence of Azure's VMs counts. Without roots none does.
+/// Which evidence of Azure's VMs on SEV-SNP counts. Without roots none does.
 #[derive(Debug, Clone)]
 pub struct AzurePolicy {
     /// The hardware reports, whose measurements are the paravisor's.
@@ -53,11 +53,31 @@ pub struct AzurePolicy {
     pub user_data: UserData,
 }
 
+/// Which evidence of Azure's VMs on TDX counts. Without roots none does.
+#[derive(Debug, Clone)]
+pub struct AzureTdxPolicy {
+    /// The TD quotes, whose MRTD is the paravisor's.
+    pub tdx: TdxPolicy,
+    /// Azure starts its TDs without `SEPT_VE_DISABLE`: whoever asks for it accepts none of them.
+    pub sept_ve: SeptVe,
+    /// How fresh they are to be.
+    pub user_data: UserData,
+}
+
+/// The hardware that vouches for the vTPM.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AzureHardware {
+    /// An SNP report.
+    Snp(Box<SnpClaims>),
+    /// A TD quote.
+    Tdx(Box<TdxClaims>),
+}
+
 /// What verified evidence of an Azure VM says. Only this module makes one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AzureClaims {
     tpm: TpmClaims,
-    snp: SnpClaims,
+    hardware: AzureHardware,
     configuration: serde_json::Value,
 }
 
@@ -70,8 +90,8 @@ impl AzureClaims {
 
     /// The hardware report.
     #[must_use]
-    pub const fn snp(&self) -> &SnpClaims {
-        &self.snp
+    pub const fn hardware(&self) -> &AzureHardware {
+        &self.hardware
     }
 
     /// What the paravisor says of the VM, such as `secure-boot`.
@@ -83,7 +103,10 @@ impl AzureClaims {
     /// Whether a simulated root vouches for it.
     #[must_use]
     pub const fn simulated(&self) -> bool {
-        self.snp.simulated()
+        match &self.hardware {
+            AzureHardware::Snp(snp) => snp.simulated(),
+            AzureHardware::Tdx(tdx) => tdx.simulated(),
+        }
     }
 }
 
@@ -111,11 +134,30 @@ pub fn verify_azure_snp(
     let snp = verify_snp_bytes(report, &vcek, &vtpm.hcl.report_data(), &policy.snp, now, trace)?;
     let configuration = vtpm.hcl.configuration().clone();
     let tpm = vtpm.verify(nonce, policy.user_data, snp.simulated(), trace)?;
-    Ok(AzureClaims { tpm, snp, configuration })
+    Ok(AzureClaims { tpm, hardware: AzureHardware::Snp(Box::new(snp)), configuration })
+}
+
+/// Verifies evidence of an Azure VM on TDX over `nonce`, as [`verify_azure_snp`].
+///
+/// # Errors
+/// The module's table.
+pub fn verify_azure_tdx(
+    evidence: &AzureTdxEvidence,
+    nonce: &[u8],
+    policy: &AzureTdxPolicy,
+    now: Timestamp,
+    trace: &mut Trace,
+) -> Result<AzureClaims, Refusal> {
+    let vtpm = Vtpm::of_td(evidence, trace)?;
+    let quote = TdxEvidence { cc_eventlog: None, quote: evidence.td_quote.clone() };
+    let tdx = verify_td(&quote, &vtpm.hcl.report_data(), &policy.tdx, policy.sept_ve, now, trace)?;
+    let configuration = vtpm.hcl.configuration().clone();
+    let tpm = vtpm.verify(nonce, policy.user_data, tdx.simulated(), trace)?;
+    Ok(AzureClaims { tpm, hardware: AzureHardware::Tdx(Box::new(tdx)), configuration })
 }
 
 /// Verifies the parts of evidence of an Azure VM on TDX that need no collateral: the quote under the key that the
-/// TD report's data vouches for, and that the TD quote is over the same data. The TD quote's own signature is not
+/// TD report's data vouches for, and that the TD quote is of the same report. The TD quote's own signature is not
 /// looked at, so nothing is believed because of this alone: it gives the quoted PCRs for people to read.
 ///
 /// # Errors
@@ -126,13 +168,7 @@ pub fn check_azure_tdx_vtpm(
     user_data: UserData,
     trace: &mut Trace,
 ) -> Result<[Sha256Digest; PCR_COUNT], Refusal> {
-    let vtpm = Vtpm::read(&evidence.hcl_report, &evidence.quote, trace)?;
-    let Some(report_data) = vtpm.hcl.hardware().td_report_data() else {
-        return Err(refuse(reason::EVIDENCE_POLICY, "a TD report inside", "an SNP report"));
-    };
-    vtpm.check_binding(&report_data, trace)?;
-    vtpm.check_td_quote(&evidence.td_quote, trace)?;
-    let claims = vtpm.verify(nonce, user_data, false, trace)?;
+    let claims = Vtpm::of_td(evidence, trace)?.verify(nonce, user_data, false, trace)?;
     Ok(*claims.pcrs())
 }
 
@@ -160,6 +196,32 @@ impl<'e> Vtpm<'e> {
         Ok(Self { hcl, quote, ak_spki })
     }
 
+    /// Checks 1 to 3 on TDX.
+    fn of_td(evidence: &'e AzureTdxEvidence, trace: &mut Trace) -> Result<Self, Refusal> {
+        let vtpm = Self::read(&evidence.hcl_report, &evidence.quote, trace)?;
+        let Hardware::Tdx(bytes) = vtpm.hcl.hardware() else {
+            return Err(refuse(reason::EVIDENCE_POLICY, "a TD report inside", "an SNP report"));
+        };
+        let malformed =
+            |error: TdxError| refuse(reason::EVIDENCE_MALFORMED, "a TD report and its quote", error.to_string());
+        let read = || {
+            let report = tdx::parse_local(bytes).map_err(malformed)?;
+            Ok((report, tdx::Quote::parse(&evidence.td_quote).map_err(malformed)?.report))
+        };
+        let told = |_: &(TdReport, TdReport)| ("a TD report and its quote".to_owned(), "both".to_owned());
+        let (report, quoted) = trace.outcome(("TD report", reason::EVIDENCE_MALFORMED), read(), told)?;
+        vtpm.check_binding(&report.report_data, trace)?;
+        // A quote over report 1.0 says nothing of what only 1.5 has.
+        let report = if quoted.v15.is_none() { TdReport { v15: None, ..report } } else { report };
+        trace.require(
+            (SUBJECT, "TD quote", reason::EVIDENCE_BINDING),
+            report == quoted,
+            || format!("a quote of the TD report with MRTD {}", hex(&report.mr_td)),
+            || format!("one with MRTD {}, report data {}", hex(&quoted.mr_td), hex(&quoted.report_data)),
+        )?;
+        Ok(vtpm)
+    }
+
     fn check_binding(&self, report_data: &[u8; 64], trace: &mut Trace) -> Result<(), Refusal> {
         let expected = self.hcl.report_data();
         trace.require(
@@ -167,18 +229,6 @@ impl<'e> Vtpm<'e> {
             report_data.ct_eq(&expected).into(),
             || format!("report data {}", hex(&expected)),
             || hex(report_data),
-        )
-    }
-
-    /// Whether the TD quote, a version 4 quote of a TD of version 1.0, is over the runtime claims too.
-    fn check_td_quote(&self, quote: &[u8], trace: &mut Trace) -> Result<(), Refusal> {
-        let expected = self.hcl.report_data();
-        let quoted = quote.get(TD_QUOTE_REPORT_DATA..).and_then(<[u8]>::first_chunk::<64>);
-        trace.require(
-            (SUBJECT, "TD quote's report data", reason::EVIDENCE_BINDING),
-            quoted.is_some_and(|quoted| quoted.ct_eq(&expected).into()),
-            || format!("report data {}", hex(&expected)),
-            || quoted.map_or_else(|| "a TD quote without any".to_owned(), |quoted| hex(quoted)),
         )
     }
 

@@ -1,6 +1,6 @@
 //! One entry for every kind of evidence, and the tie between evidence and event log.
 
-use protocols::azure::AzureSnpEvidence;
+use protocols::azure::{AzureSnpEvidence, AzureTdxEvidence};
 use protocols::digest::{Sha256Digest, Sha384Digest};
 use protocols::environment::Environment;
 use protocols::events::Init;
@@ -14,7 +14,7 @@ use protocols::tpm::{INITDATA_PCR, initdata_pcr};
 use serde::Deserialize as _;
 use serde_json::Value;
 
-use crate::azure::{AzureClaims, AzurePolicy, verify_azure_snp};
+use crate::azure::{AzureClaims, AzurePolicy, AzureTdxPolicy, verify_azure_snp, verify_azure_tdx};
 use crate::log::LogState;
 use crate::snp::{SnpClaims, SnpPolicy, verify_snp};
 use crate::tdx::{TdxClaims, TdxPolicy, verify_tdx};
@@ -28,8 +28,10 @@ pub struct EvidencePolicy {
     pub tpm: TpmPolicy,
     /// SNP reports.
     pub snp: SnpPolicy,
-    /// Azure's VMs.
+    /// Azure's VMs on SEV-SNP.
     pub azure: AzurePolicy,
+    /// Azure's VMs on TDX.
+    pub azure_tdx: AzureTdxPolicy,
     /// TDX quotes.
     pub tdx: TdxPolicy,
     /// Register kinds that count, exactly.
@@ -127,8 +129,13 @@ pub fn verify_evidence(
             let claims = verify_tdx(&evidence, &kbs::report_data(binding), &policy.tdx, now, &mut Trace::off())?;
             Ok(EvidenceClaims::Tdx(Box::new(claims)))
         }
-        Tee::AzTdxVtpm | Tee::Sample => {
-            let expected = "evidence of a TEE that is verified here: snp, tdx, tpm, az-snp-vtpm";
+        Tee::AzTdxVtpm => {
+            let evidence = AzureTdxEvidence::from_json(evidence).map_err(|error| malformed(tee, &error))?;
+            let claims = verify_azure_tdx(&evidence, binding.as_bytes(), &policy.azure_tdx, now, &mut Trace::off())?;
+            Ok(EvidenceClaims::Azure(Box::new(claims)))
+        }
+        Tee::Sample => {
+            let expected = "evidence of a TEE that is verified here: snp, tdx, tpm, az-snp-vtpm, az-tdx-vtpm";
             Err(Refusal::new(reason::EVIDENCE_POLICY, "evidence", expected, tee.as_str()))
         }
     }

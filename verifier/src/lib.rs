@@ -33,7 +33,10 @@ pub mod tpm;
 mod trace;
 
 pub use appraise::{HighWater, Pass, Policy, Verdict, appraise, process_digest};
-pub use azure::{AzureClaims, AzurePolicy, UserData, check_azure_tdx_vtpm, verify_azure_snp};
+pub use azure::{
+    AzureClaims, AzureHardware, AzurePolicy, AzureTdxPolicy, UserData, check_azure_tdx_vtpm, verify_azure_snp,
+    verify_azure_tdx,
+};
 pub use evidence::{EvidenceClaims, EvidencePolicy, bind_log, guest_of, verify_evidence};
 pub use golden::{AuthenticatedGolden, AuthenticatedRevocations, authenticate};
 pub use judge::Judge;
@@ -42,7 +45,7 @@ pub use signers::{RevocationRule, SignerConfig, SignersError, TrustedSigners};
 pub use snp::{
     AllowedChips, ExpectedMeasurement, RootError, SnpClaims, SnpPolicy, TcbVersion, TrustedArk, amd_roots, verify_snp,
 };
-pub use tdx::{TdxClaims, TdxCollateral, TdxMeasurements, TdxPolicy, TdxRoot, verify_tdx};
+pub use tdx::{SeptVe, TdxClaims, TdxCollateral, TdxMeasurements, TdxPolicy, TdxRoot, verify_tdx};
 pub use tpm::{EnrolledAk, Enrolment, TpmClaims, TpmPolicy, verify_tpm};
 pub use trace::{Check, Trace};
 

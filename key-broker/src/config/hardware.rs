@@ -1,4 +1,4 @@
-//! `[snp]` and `[azure]`: whose hardware reports count, and what they must say.
+//! `[snp]`: whose hardware reports count, and what they must say.
 
 use std::path::PathBuf;
 
@@ -6,7 +6,7 @@ use protocols::digest::Sha256Digest;
 use protocols::environment::Environment;
 use serde::{Deserialize, Serialize};
 use verifier::snp::{Product, TcbVersion, amd_root};
-use verifier::{AllowedChips, AzurePolicy, ExpectedMeasurement, SnpPolicy, TrustedArk, UserData};
+use verifier::{AllowedChips, ExpectedMeasurement, SnpPolicy, TrustedArk};
 
 use super::{ConfigError, read, read_bytes, real, value};
 
@@ -91,14 +91,6 @@ impl From<TcbConfig> for TcbVersion {
     }
 }
 
-/// `[azure]`: confidential VMs on SEV-SNP under the roots of `[snp]`.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct AzureConfig {
-    /// The paravisor's measurements that count, 96 hex digits each; absent: any in development, none in production.
-    pub measurements: Option<Vec<String>>,
-}
-
 impl SnpConfig {
     /// The policy, and the digest of every file it was read from.
     pub(super) fn policy(&self, environment: Environment) -> Result<(SnpPolicy, Vec<Sha256Digest>), ConfigError> {
@@ -135,27 +127,6 @@ impl SnpConfig {
             environment,
         };
         Ok((policy, anchors))
-    }
-}
-
-impl AzureConfig {
-    pub(super) fn policy(
-        config: Option<&Self>,
-        snp: &SnpPolicy,
-        environment: Environment,
-    ) -> Result<AzurePolicy, ConfigError> {
-        let (roots, listed) = match config {
-            // Nobody vouches for anything.
-            None => (Vec::new(), Some([].as_slice())),
-            Some(config) => (snp.roots.clone(), config.measurements.as_deref()),
-        };
-        let snp = SnpPolicy {
-            roots,
-            measurements: measurements(listed, environment, "azure.measurements")?,
-            vmpl: 0,
-            ..snp.clone()
-        };
-        Ok(AzurePolicy { snp, user_data: UserData::Nonce })
     }
 }
 

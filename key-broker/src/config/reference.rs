@@ -7,7 +7,7 @@ use protocols::environment::Environment;
 use reference_values::{CheckedReferences, References, SignerConfig, Signers, Trust, highest, names};
 use serde::Deserialize;
 
-use super::{Config, ConfigError, read_bytes, real, value};
+use super::{AzureTdxConfig, Config, ConfigError, read_bytes, real, value};
 
 /// The most files of signed documents.
 const MAX_FILES: usize = 256;
@@ -88,7 +88,10 @@ impl Config {
         let azure = self.azure.as_ref().and_then(|azure| azure.measurements.as_ref());
         let listed = [(names::SNP, self.snp.measurements.as_ref()), (names::AZURE, azure)];
         let registers = [&demands.mrtd, &demands.rtmr0, &demands.rtmr1, &demands.rtmr2].map(Option::as_ref);
-        for (name, values) in listed.into_iter().chain(names::TDX.into_iter().zip(registers)) {
+        let azure_tdx = self.azure.as_ref().and_then(|azure| azure.tdx.as_ref());
+        let azure_tdx = azure_tdx.map_or([None; 4], AzureTdxConfig::lists);
+        let tds = names::TDX.into_iter().zip(registers).chain(names::AZURE_TDX.into_iter().zip(azure_tdx));
+        for (name, values) in listed.into_iter().chain(tds) {
             add(name, values.map(Vec::as_slice).unwrap_or_default())?;
         }
         Ok(references)

@@ -20,11 +20,13 @@
 //! | | PCK, intermediate and root as PEM: lines of 64, LF, at the end perhaps one zero byte |
 
 mod attributes;
+mod local;
 mod pem;
 mod quote;
 mod report;
 
 pub use attributes::{TdAttributes, Xfam};
+pub use local::{LOCAL_REPORT_SIZE, parse_local};
 pub use pem::{MAX_CERTIFICATES, MAX_CHAIN, PckChain};
 pub use quote::{Header, Quote, QuoteVersion, SignatureData, trim};
 pub use report::{QeReport, REPORT_10_SIZE, REPORT_15_SIZE, TdReport, TdReport15};
@@ -70,6 +72,9 @@ pub enum TdxError {
     /// The certificates are not PEM in the one form that is taken.
     #[error("the PCK chain is not {MAX_CERTIFICATES} or fewer PEM certificates in plain form")]
     Chain,
+    /// Not the report that a TDX module gives to its guest.
+    #[error("the TD report's {0} is not what a TDX module writes")]
+    Local(&'static str),
 }
 
 /// Reads fields one after the other.

@@ -38,7 +38,7 @@ pub(crate) enum TeeArgument {
     Snp,
     /// Azure confidential VM on SEV-SNP: --evidence
     AzSnpVtpm,
-    /// Azure confidential VM on TDX: --evidence
+    /// Azure confidential VM on TDX: --evidence, --collateral
     AzTdxVtpm,
     /// Intel TDX: --quote and --collateral
     Tdx,
@@ -108,6 +108,9 @@ pub(crate) struct TdxArguments {
     /// MRCONFIGID, 48 bytes: SHA-384 of the initdata
     #[arg(long, value_name = "HEX")]
     pub(crate) mrconfigid: Option<String>,
+    /// On Azure alone: a TD started without SEPT_VE_DISABLE counts, as Azure starts its own
+    #[arg(long)]
+    pub(crate) without_sept_ve_disable: bool,
     /// The firmware's log (CCEL), which must lead to RTMR0 to RTMR2
     #[arg(long, value_name = "FILE")]
     pub(crate) ccel: Option<PathBuf>,

@@ -2,13 +2,15 @@
 
 use protocols::azure::{AzureSnpEvidence, AzureTdxEvidence};
 use protocols::hcl::{Hardware, HclReport};
-use protocols::kbs::TdxEvidence;
 use protocols::reason::{self, Refusal};
 use protocols::snp::Report;
 use protocols::tdx::{Quote, trim};
 use protocols::time::Timestamp;
-use serde_json::{Map, Value, json};
-use verifier::{AzurePolicy, TdxClaims, Trace, UserData, check_azure_tdx_vtpm, verify_azure_snp};
+use serde_json::{Value, json};
+use verifier::{
+    AzureClaims, AzureHardware, AzurePolicy, AzureTdxPolicy, SeptVe, Trace, UserData, check_azure_tdx_vtpm,
+    verify_azure_snp, verify_azure_tdx,
+};
 
 use super::snp::Unchecked;
 use super::{Appraisal, Passed, needed, parsed, snp, tdx, tpm};
@@ -32,56 +34,50 @@ pub(super) fn verify_snp(arguments: &EvidenceVerifyArguments, now: Timestamp) ->
     let mut trace = Trace::on();
     let result = verify_azure_snp(&evidence, &nonce, &policy, now, &mut trace);
     unchecked.push(("PCR values", "compare them with what the VM should have booted"));
-    let passed = result.map(|claims| {
-        let mut out = tpm::claims(claims.tpm());
-        out.insert("hardware".to_owned(), Value::Object(snp::claims(claims.snp())));
-        out.insert("vm-configuration".to_owned(), claims.configuration().clone());
-        Passed { simulated: claims.simulated(), claims: out }
-    });
-    Ok(Appraisal { trace, unchecked, result: passed })
+    Ok(Appraisal { trace, unchecked, result: result.map(|claims| passed(&claims)) })
+}
+
+fn passed(claims: &AzureClaims) -> Passed {
+    let hardware = match claims.hardware() {
+        AzureHardware::Snp(claims) => snp::claims(claims),
+        AzureHardware::Tdx(claims) => tdx::claims(claims),
+    };
+    let mut out = tpm::claims(claims.tpm());
+    out.insert("hardware".to_owned(), Value::Object(hardware));
+    out.insert("vm-configuration".to_owned(), claims.configuration().clone());
+    Passed { simulated: claims.simulated(), claims: out }
 }
 
 pub(super) fn verify_tdx(arguments: &EvidenceVerifyArguments, now: Timestamp) -> Result<Appraisal, Failure> {
     let value: Value = parsed(needed(arguments.evidence.as_ref(), "--evidence")?)?;
-    let evidence = AzureTdxEvidence::from_json(&value).map_err(malformed)?;
+    let mut evidence = AzureTdxEvidence::from_json(&value).map_err(malformed)?;
+    // Hosts hand out whole pages: zero bytes behind a quote are no part of it.
+    if let Ok(quote) = trim(&evidence.td_quote) {
+        evidence.td_quote = quote.to_vec();
+    }
     let mut unchecked = Unchecked::new();
     let nonce = tpm::nonce(arguments, &evidence.quote.message, &mut unchecked)?;
     let mut trace = Trace::on();
     let user_data = user_data(evidence.version, &mut unchecked);
-    let result = match check_azure_tdx_vtpm(&evidence, &nonce, user_data, &mut trace) {
-        Ok(pcrs) => td_quote(arguments, &evidence, now, &mut unchecked, &mut trace)?.map(|quote| (pcrs, quote)),
-        Err(refusal) => Err(refusal),
+    let given = arguments.tdx.collateral.is_some() || arguments.endorsements.is_some();
+    let result = if given {
+        let tdx = tdx::policy(arguments, Quote::parse(&evidence.td_quote).as_ref(), &mut unchecked)?;
+        let sept_ve = if arguments.tdx.without_sept_ve_disable { SeptVe::NotRequired } else { SeptVe::Required };
+        let policy = AzureTdxPolicy { tdx, sept_ve, user_data };
+        verify_azure_tdx(&evidence, &nonce, &policy, now, &mut trace)
+    } else {
+        // Without collateral nothing vouches for the vTPM's key: anybody could have written the rest.
+        const GIVEN: &str = "--collateral FILE or --endorsements DIR, for the TD quote";
+        match check_azure_tdx_vtpm(&evidence, &nonce, user_data, &mut trace) {
+            Err(refusal) => Err(refusal),
+            Ok(_) => match trace.compare(("TD collateral", reason::EVIDENCE_COLLATERAL), GIVEN, "none") {
+                Err(refusal) => Err(refusal),
+                Ok(()) => return Err(Failure::Usage(GIVEN.to_owned())),
+            },
+        }
     };
     unchecked.push(("PCR values", "compare them with what the VM should have booted"));
-    let passed = result.map(|(pcrs, quote)| {
-        let pcrs: Map<String, Value> =
-            pcrs.iter().enumerate().map(|(number, pcr)| (number.to_string(), json!(pcr.hex()))).collect();
-        let hardware = Value::Object(tdx::claims(&quote));
-        let claims = [("pcrs".to_owned(), Value::Object(pcrs)), ("hardware".to_owned(), hardware)];
-        Passed { simulated: quote.simulated(), claims: Map::from_iter(claims) }
-    });
-    Ok(Appraisal { trace, unchecked, result: passed })
-}
-
-/// Verifies the TD quote over the runtime claims. Without collateral nothing vouches for the vTPM's key: anybody could
-/// have written the rest.
-fn td_quote(
-    arguments: &EvidenceVerifyArguments,
-    evidence: &AzureTdxEvidence,
-    now: Timestamp,
-    unchecked: &mut Unchecked,
-    trace: &mut Trace,
-) -> Result<Result<TdxClaims, Refusal>, Failure> {
-    const GIVEN: &str = "--collateral FILE or --endorsements DIR, for the TD quote";
-    let given = if arguments.tdx.collateral.is_some() || arguments.endorsements.is_some() { GIVEN } else { "none" };
-    if let Err(refusal) = trace.compare(("TD collateral", reason::EVIDENCE_COLLATERAL), GIVEN, given) {
-        return Ok(Err(refusal));
-    }
-    let quote = trim(&evidence.td_quote).unwrap_or(&evidence.td_quote).to_vec();
-    let policy = tdx::policy(arguments, Quote::parse(&quote).as_ref(), unchecked)?;
-    let report_data = HclReport::parse(&evidence.hcl_report).map_err(malformed)?.report_data();
-    let evidence = TdxEvidence { cc_eventlog: None, quote };
-    Ok(verifier::verify_tdx(&evidence, &report_data, &policy, now, trace))
+    Ok(Appraisal { trace, unchecked, result: result.map(|claims| passed(&claims)) })
 }
 
 fn user_data(version: u32, unchecked: &mut Vec<(&'static str, &'static str)>) -> UserData {

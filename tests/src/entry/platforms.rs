@@ -1,7 +1,7 @@
 //! What platforms' evidence is made of: Azure's reports, AMD's certificates and lists.
 
 use protocols::azure::{AzureSnpEvidence, AzureTdxEvidence};
-use protocols::hcl::HclReport;
+use protocols::hcl::{Hardware, HclReport};
 use protocols::snp::{read_certificates, write_certificates};
 use serde_json::Value;
 use verifier::snp::{Product, TcbVersion, TrustedArk, amd_root};
@@ -13,7 +13,9 @@ use verifier::snp::{Product, TcbVersion, TrustedArk, amd_root};
 pub fn azure(bytes: &[u8]) {
     if let Ok(report) = HclReport::parse(bytes) {
         let _ = (report.attestation_key(), report.user_data(), report.report_data());
-        let _ = report.hardware().td_report_data();
+        if let Hardware::Tdx(report) = report.hardware() {
+            let _ = protocols::tdx::parse_local(report);
+        }
     }
     let Ok(value) = serde_json::from_slice::<Value>(bytes) else { return };
     if let Ok(evidence) = AzureSnpEvidence::from_json(&value)

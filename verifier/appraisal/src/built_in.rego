@@ -61,21 +61,25 @@ hardware := unexpected.hardware if input.simulated
 # The verifier has let pass only levels that its configuration names: any but the newest is worth a warning.
 genuine if {
 	not input.simulated
-	input.tee != "tdx"
+	not input.tee in {"tdx", "az-tdx-vtpm"}
 }
 
 genuine if {
 	not input.simulated
-	input.claims.tcb_status == "UpToDate"
-	count(input.claims.advisories) == 0
+	platform.tcb_status == "UpToDate"
+	count(platform.advisories) == 0
 }
+
+platform := input.claims if input.tee == "tdx"
+
+platform := input.claims.hardware if input.tee == "az-tdx-vtpm"
 
 # A TPM alone hides no memory.
 default runtime_opaque := 0
 
 runtime_opaque := 2 if {
 	not input.simulated
-	input.tee in {"snp", "tdx", "az-snp-vtpm"}
+	input.tee in {"snp", "tdx", "az-snp-vtpm", "az-tdx-vtpm"}
 }
 
 boot_is_known if {
@@ -97,6 +101,12 @@ boot_is_known if {
 boot_is_known if {
 	input.tee == "az-snp-vtpm"
 	expected("azure.measurement")
+	registers_are_known
+}
+
+boot_is_known if {
+	input.tee == "az-tdx-vtpm"
+	every name in ["azure.tdx.mrtd", "azure.tdx.rtmr0", "azure.tdx.rtmr1", "azure.tdx.rtmr2"] { expected(name) }
 	registers_are_known
 }
 

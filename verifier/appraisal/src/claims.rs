@@ -3,7 +3,7 @@
 
 use reference_values::names::{self, Measured};
 use serde_json::{Map, Value, json};
-use verifier::{EvidenceClaims, SnpClaims, TcbVersion, TdxClaims, TpmClaims};
+use verifier::{AzureHardware, EvidenceClaims, SnpClaims, TcbVersion, TdxClaims, TpmClaims};
 
 /// The claims of verified evidence. A name that is there was checked as `docs/claims.md` says.
 #[must_use]
@@ -15,7 +15,11 @@ pub fn of(claims: &EvidenceClaims) -> Value {
         EvidenceClaims::Azure(claims) => {
             let mut value = tpm(claims.tpm());
             if let Value::Object(members) = &mut value {
-                members.insert("hardware".to_owned(), snp(claims.snp()));
+                let hardware = match claims.hardware() {
+                    AzureHardware::Snp(claims) => snp(claims),
+                    AzureHardware::Tdx(claims) => tdx(claims),
+                };
+                members.insert("hardware".to_owned(), hardware);
                 members.insert("vm-configuration".to_owned(), claims.configuration().clone());
             }
             value
@@ -30,20 +34,20 @@ pub fn measured(claims: &EvidenceClaims) -> Vec<Measured> {
         let number = (0u32..).zip(tpm.pcrs());
         number.map(|(number, pcr)| (names::pcr(number), hex(pcr.as_bytes()))).collect::<Vec<_>>()
     };
+    let td = |names: [&str; 4], claims: &TdxClaims| {
+        let [rtmr0, rtmr1, rtmr2] = claims.boot_rtmrs();
+        names.map(str::to_owned).into_iter().zip([*claims.mr_td(), rtmr0, rtmr1, rtmr2].map(|v| hex(&v)))
+    };
     match claims {
         EvidenceClaims::Snp(claims) => vec![(names::SNP.to_owned(), hex(claims.measurement()))],
-        EvidenceClaims::Tdx(claims) => {
-            let [rtmr0, rtmr1, rtmr2] = claims.boot_rtmrs();
-            names::TDX
-                .map(str::to_owned)
-                .into_iter()
-                .zip([*claims.mr_td(), rtmr0, rtmr1, rtmr2].map(|v| hex(&v)))
-                .collect()
-        }
+        EvidenceClaims::Tdx(claims) => td(names::TDX, claims).collect(),
         EvidenceClaims::Tpm(claims) => pcrs(claims),
         EvidenceClaims::Azure(claims) => {
             let mut all = pcrs(claims.tpm());
-            all.push((names::AZURE.to_owned(), hex(claims.snp().measurement())));
+            match claims.hardware() {
+                AzureHardware::Snp(claims) => all.push((names::AZURE.to_owned(), hex(claims.measurement()))),
+                AzureHardware::Tdx(claims) => all.extend(td(names::AZURE_TDX, claims)),
+            }
             all
         }
     }

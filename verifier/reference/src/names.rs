@@ -3,7 +3,8 @@
 //! | name | bytes | compared with |
 //! |---|---|---|
 //! | `snp.measurement` | 48 | an SNP guest's launch measurement |
-//! | `azure.measurement` | 48 | the paravisor's launch measurement of an Azure VM |
+//! | `azure.measurement` | 48 | the paravisor's launch measurement of an Azure VM on SEV-SNP |
+//! | `azure.tdx.mrtd`, `azure.tdx.rtmr0` to `azure.tdx.rtmr2` | 48 | MRTD and registers of an Azure VM on TDX: the paravisor's |
 //! | `tdx.mrtd`, `tdx.rtmr0` to `tdx.rtmr2` | 48 | MRTD and the boot's registers |
 //! | `tpm.pcr0` to `tpm.pcr23` | 32 | a TPM's or vTPM's SHA-256 PCRs |
 
@@ -13,10 +14,12 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 /// An SNP guest's launch measurement.
 pub const SNP: &str = "snp.measurement";
-/// The measurement of an Azure VM's paravisor.
+/// The measurement of an Azure VM's paravisor on SEV-SNP.
 pub const AZURE: &str = "azure.measurement";
 /// MRTD and RTMR0 to RTMR2.
 pub const TDX: [&str; 4] = ["tdx.mrtd", "tdx.rtmr0", "tdx.rtmr1", "tdx.rtmr2"];
+/// The same of an Azure VM on TDX, where the paravisor is what the hardware measures.
+pub const AZURE_TDX: [&str; 4] = ["azure.tdx.mrtd", "azure.tdx.rtmr0", "azure.tdx.rtmr1", "azure.tdx.rtmr2"];
 /// How many PCRs are quoted.
 const PCRS: u32 = 24;
 
@@ -32,7 +35,7 @@ pub type Measured = (String, String);
 /// The digest size in bytes that values of this name have; `None`: no such name.
 #[must_use]
 pub fn size(name: &str) -> Option<usize> {
-    if name == SNP || name == AZURE || TDX.contains(&name) {
+    if name == SNP || name == AZURE || TDX.contains(&name) || AZURE_TDX.contains(&name) {
         return Some(48);
     }
     let number: u32 = name.strip_prefix("tpm.pcr")?.parse().ok()?;

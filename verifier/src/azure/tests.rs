@@ -50,7 +50,8 @@ fn real_evidence_passes_under_amds_roots() {
     let bound = policy(&newest, UserData::Nonce);
     let claims = verify_azure_snp(&newest, &nonce(&newest), &bound, NOW, &mut Trace::off()).unwrap();
     assert!(!claims.simulated());
-    assert_eq!(claims.snp().version(), 3);
+    let AzureHardware::Snp(hardware) = claims.hardware() else { panic!("an SNP report") };
+    assert_eq!(hardware.version(), 3);
     assert_eq!(claims.configuration()["secure-boot"], true);
     assert_eq!(claims.tpm().pcrs().len(), 24);
 
@@ -95,7 +96,11 @@ fn every_part_of_real_evidence_is_needed() {
 /// All but the TD quote itself, which needs collateral.
 #[test]
 fn the_vtpm_of_a_real_td_is_bound_to_its_report() {
-    let evidence = AzureTdxEvidence::from_json(&serde_json::from_str::<Value>(TDX).unwrap()).unwrap();
+    let mut evidence = AzureTdxEvidence::from_json(&serde_json::from_str::<Value>(TDX).unwrap()).unwrap();
+    let nothing = UserData::AnyUserData;
+    let refusal = check_azure_tdx_vtpm(&evidence, b"challenge", nothing, &mut Trace::off()).unwrap_err();
+    assert_eq!(refusal.code.as_str(), "evidence.malformed", "zero bytes behind the quote, which attesters cut");
+    evidence.td_quote = tdx::trim(&evidence.td_quote).unwrap().to_vec();
     let check = |evidence: &AzureTdxEvidence, nonce: &[u8]| {
         let result = check_azure_tdx_vtpm(evidence, nonce, UserData::AnyUserData, &mut Trace::off());
         result.map_or_else(|refusal| refusal.code.as_str(), |_| "pass")
@@ -109,7 +114,8 @@ fn the_vtpm_of_a_real_td_is_bound_to_its_report() {
     };
     assert_eq!(altered(|e| e.hcl_report[0x20 + 128] ^= 1), "evidence.binding");
     assert_eq!(altered(|e| e.td_quote[48 + 520 + 63] ^= 1), "evidence.binding");
-    assert_eq!(altered(|e| e.td_quote.truncate(600)), "evidence.binding");
+    assert_eq!(altered(|e| e.td_quote[48 + 136] ^= 1), "evidence.binding", "another TD's MRTD");
+    assert_eq!(altered(|e| e.td_quote.truncate(600)), "evidence.malformed");
     assert_eq!(altered(|e| e.quote.signature[9] ^= 1), "evidence.signature");
     let snp_inside = AzureTdxEvidence { hcl_report: snp(V2).hcl_report, ..evidence.clone() };
     assert_eq!(check(&snp_inside, b"challenge"), "evidence.policy");

@@ -6,6 +6,7 @@ use super::*;
 use crate::azure::UserData;
 use crate::log::check_log;
 use crate::snp::testing::{self as snp, REPORT_ID};
+use crate::tdx::SeptVe;
 use crate::tdx::testing as tdx;
 use crate::testing::{NOW, init, launch};
 use crate::tpm::testing::{Quote, key, spki};
@@ -24,6 +25,11 @@ fn policy(environment: Environment) -> EvidencePolicy {
         snp: SnpPolicy { roots: vec![snp::root(simulated)], environment, ..snp::policy() },
         azure: AzurePolicy {
             snp: SnpPolicy { roots: vec![snp::root(simulated)], environment, ..snp::policy() },
+            user_data: UserData::Nonce,
+        },
+        azure_tdx: AzureTdxPolicy {
+            tdx: TdxPolicy { environment, ..tdx::Scene::new(tdx::Body::V4).policy() },
+            sept_ve: SeptVe::NotRequired,
             user_data: UserData::Nonce,
         },
         tdx: TdxPolicy { environment, ..tdx::Scene::new(tdx::Body::V4).policy() },
@@ -312,10 +318,8 @@ fn evidence_of_other_tees_or_shapes_is_refused() {
     let run = |tee, evidence: &Value| {
         verify_evidence(tee, evidence, &binding_digest(), &policy, NOW).unwrap_err().code.as_str()
     };
-    for tee in [Tee::Sample, Tee::AzTdxVtpm] {
-        assert_eq!(run(tee, &serde_json::json!({})), "evidence.policy", "{}", tee.as_str());
-    }
-    for tee in [Tee::Tpm, Tee::Snp, Tee::AzSnpVtpm, Tee::Tdx] {
+    assert_eq!(run(Tee::Sample, &serde_json::json!({})), "evidence.policy");
+    for tee in [Tee::Tpm, Tee::Snp, Tee::AzSnpVtpm, Tee::AzTdxVtpm, Tee::Tdx] {
         for evidence in [serde_json::json!({}), serde_json::json!([]), Value::Null, serde_json::json!("x".repeat(1000))]
         {
             assert_eq!(run(tee, &evidence), "evidence.malformed", "{}", tee.as_str());

@@ -2,9 +2,10 @@ use protocols::environment::Environment;
 use protocols::register::RegisterKind;
 
 use super::*;
-use crate::azure::{AzurePolicy, UserData};
+use crate::azure::{AzurePolicy, AzureTdxPolicy, UserData};
 use crate::snp::SnpPolicy;
 use crate::snp::testing::{self as snp, Spec};
+use crate::tdx::SeptVe;
 use crate::testing::NOW;
 use crate::tpm::TpmPolicy;
 
@@ -16,6 +17,11 @@ fn judge() -> Judge {
         tpm: TpmPolicy { aks: Vec::new(), pcr: 14, environment },
         azure: AzurePolicy { snp: snp.clone(), user_data: UserData::Nonce },
         snp,
+        azure_tdx: AzureTdxPolicy {
+            tdx: crate::tdx::testing::policy(),
+            sept_ve: SeptVe::Required,
+            user_data: UserData::Nonce,
+        },
         tdx: crate::tdx::testing::policy(),
         registers: vec![RegisterKind::Software],
         environment,

@@ -6,7 +6,7 @@
 //! |---|---|---|
 //! | 1 | `evidence.malformed` | the bytes are exactly one quote of version 4 or 5 over TD report 1.0 or 1.5 |
 //! | 2 | `policy.environment` | in production: nothing simulated, neither by its mark nor by its root, and measurements are listed |
-//! | 3 | `evidence.debug`, `.migration`, `.policy` | the TD: nothing of "under debug", not migratable, no reserved attribute, `SEPT_VE_DISABLE`, no service TD. Before any signature, since none could mend it |
+//! | 3 | `evidence.debug`, `.migration`, `.policy` | the TD: nothing of "under debug", not migratable, no reserved attribute, `SEPT_VE_DISABLE` (of Azure's as policy says), no service TD. Before any signature, since none could mend it |
 //! | 4 | `evidence.chain` | the PCK certificate can be read, and its chain ends in a pinned root |
 //! | 5 | `evidence.collateral` | there is collateral for the platform, and `now` is within all of it |
 //! | 5 | `policy.environment` | in production: none of its signers is simulated |
@@ -24,6 +24,7 @@
 mod collateral;
 mod reasons;
 mod root;
+mod sept;
 
 use dcap_qvl::intel::{PckExtension, parse_pck_extension};
 use dcap_qvl::verify::{QuoteVerifier, VerifiedReport};
@@ -67,6 +68,16 @@ impl TdxMeasurements {
         let [rtmr0, rtmr1, rtmr2] = &self.rtmr;
         [("MRTD", &self.mr_td), ("RTMR0", rtmr0), ("RTMR1", rtmr1), ("RTMR2", rtmr2)]
     }
+}
+
+/// Whether a TD must have been started with `SEPT_VE_DISABLE`. Without it a host that takes a page away has the guest
+/// handle an exception, at a moment of the host's choice, instead of ending the TD.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SeptVe {
+    /// It must.
+    Required,
+    /// It need not: the guest, or a paravisor beneath it, is trusted to end the TD itself.
+    NotRequired,
 }
 
 /// Which quotes count. Empty lists accept none.
@@ -192,6 +203,18 @@ pub fn verify_tdx(
     now: Timestamp,
     trace: &mut Trace,
 ) -> Result<TdxClaims, Refusal> {
+    verify_td(evidence, report_data, policy, SeptVe::Required, now, trace)
+}
+
+/// The same, where the TD is another's than the guest's own.
+pub(crate) fn verify_td(
+    evidence: &TdxEvidence,
+    report_data: &[u8; 64],
+    policy: &TdxPolicy,
+    sept_ve: SeptVe,
+    now: Timestamp,
+    trace: &mut Trace,
+) -> Result<TdxClaims, Refusal> {
     let quote = Quote::parse(&evidence.quote)
         .map_err(|error| refuse(reason::EVIDENCE_MALFORMED, "a TDX quote", error.to_string()));
     let quote = trace.outcome(("quote", reason::EVIDENCE_MALFORMED), quote, |quote| {
@@ -203,7 +226,7 @@ pub fn verify_tdx(
     let marked = certificates.as_ref().is_ok_and(|chain| chain.iter().any(Certificate::is_simulated));
     let simulated = marked || root.is_some_and(TdxRoot::simulated);
     check_environment(policy, simulated, trace)?;
-    check_attributes(&quote.report, trace)?;
+    check_attributes(&quote.report, sept_ve, trace)?;
 
     let (facts, root, pck_issuer) =
         trace.outcome(("PCK certificate", reason::EVIDENCE_CHAIN), pck(chain, certificates, root), |(facts, ..)| {
@@ -224,9 +247,14 @@ pub fn verify_tdx(
         || format!("collateral for {}", policy.environment),
         || (if told { "SIMULATED collateral" } else { "what may be shown there" }).to_owned(),
     )?;
-    let verified = QuoteVerifier::new(root.der().to_vec())
-        .verify(&evidence.quote, collateral.inner(), now.0)
-        .map_err(|error| explain(&format!("{error:#}"), collateral, root, now));
+    let verified = if quote.report.td_attributes.any(TdAttributes::SEPT_VE_DISABLE) {
+        QuoteVerifier::new(root.der().to_vec())
+            .verify(&evidence.quote, collateral.inner(), now.0)
+            .map_err(|error| format!("{error:#}"))
+    } else {
+        sept::verify(&quote, collateral, root, now)
+    };
+    let verified = verified.map_err(|message| explain(&message, collateral, root, now));
     let verified =
         trace.outcome(("chains, signatures, TCB level", reason::EVIDENCE_SIGNATURE), verified, |verified| {
             (
@@ -281,9 +309,13 @@ fn check_environment(policy: &TdxPolicy, simulated: bool, trace: &mut Trace) -> 
 }
 
 /// Check 3.
-fn check_attributes(report: &TdReport, trace: &mut Trace) -> Result<(), Refusal> {
+fn check_attributes(report: &TdReport, sept_ve: SeptVe, trace: &mut Trace) -> Result<(), Refusal> {
     let attributes = report.td_attributes;
     let service = report.v15.as_ref().map_or([0; 48], |v15| v15.mr_service_td);
+    let (pending, wanted) = match sept_ve {
+        SeptVe::Required => (attributes.any(TdAttributes::SEPT_VE_DISABLE), "SEPT_VE_DISABLE"),
+        SeptVe::NotRequired => (true, "SEPT_VE_DISABLE or not, as policy says"),
+    };
     let serviced = attributes.any(TdAttributes::SERVTD_EXT) || service != [0; 48];
     for (name, code, passed, expected) in [
         ("debug", reason::EVIDENCE_DEBUG, !attributes.any(TdAttributes::TUD), "a TD that is not under debug"),
@@ -294,7 +326,7 @@ fn check_attributes(report: &TdReport, trace: &mut Trace) -> Result<(), Refusal>
             "a TD that cannot migrate",
         ),
         ("reserved attributes", reason::EVIDENCE_POLICY, !attributes.any(TdAttributes::RESERVED), "none"),
-        ("pending pages", reason::EVIDENCE_POLICY, attributes.any(TdAttributes::SEPT_VE_DISABLE), "SEPT_VE_DISABLE"),
+        ("pending pages", reason::EVIDENCE_POLICY, pending, wanted),
     ] {
         let actual = || format!("attributes {attributes}");
         trace.require((SUBJECT, name, code), passed, || expected.to_owned(), actual)?;

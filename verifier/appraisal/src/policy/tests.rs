@@ -1,13 +1,15 @@
-use protocols::azure::AzureSnpEvidence;
+use protocols::azure::{AzureSnpEvidence, AzureTdxEvidence};
 use protocols::digest::Sha256Digest;
 use protocols::kbs::{SnpCertificate, SnpEvidence, TpmEvidence};
 use protocols::register::HashAlg;
 use protocols::snp::{REPORT_SIZE, Report};
 use protocols::time::Timestamp;
 use protocols::tpm::Attest;
+use simulated_tee::tdx::{Body, CollateralFacts, Platform};
 use verifier::{
-    AllowedChips, AzurePolicy, EnrolledAk, Enrolment, ExpectedMeasurement, SnpPolicy, TcbVersion, TpmPolicy, Trace,
-    UserData, amd_roots, verify_azure_snp, verify_snp, verify_tpm,
+    AllowedChips, AzureHardware, AzurePolicy, AzureTdxPolicy, EnrolledAk, Enrolment, ExpectedMeasurement, SeptVe, SnpPolicy,
+    TcbVersion, TdxCollateral, TdxMeasurements, TdxPolicy, TdxRoot, TpmPolicy, Trace, UserData, amd_roots,
+    verify_azure_snp, verify_azure_tdx, verify_snp, verify_tpm,
 };
 
 use super::*;
@@ -73,6 +75,30 @@ fn azure() -> EvidenceClaims {
     EvidenceClaims::Azure(Box::new(claims))
 }
 
+/// A simulated Azure VM on TDX, of a TCB that has this status.
+fn azure_td(status: &'static str) -> EvidenceClaims {
+    let (platform, vm) = (Platform::new(NOW).unwrap(), simulated_tee::AzureVm::new().unwrap());
+    let mut facts = CollateralFacts::new(&platform, NOW);
+    facts.levels.iter_mut().for_each(|level| level.status = status);
+    let claims = vm.claims(&[0; 64]).to_string();
+    let params = simulated_tee::tdx::Params::new(Body::V4, simulated_tee::claims_data(claims.as_bytes()));
+    let quote = simulated_tee::VtpmQuote::new(b"nonce", &[Sha256Digest::new([7; 32]); 24]);
+    let td_quote = platform.quote(&params).unwrap().encode();
+    let evidence: AzureTdxEvidence = vm.td_evidence_of(&params.report, td_quote, claims.as_bytes(), &quote);
+    let tdx = TdxPolicy {
+        roots: vec![TdxRoot::from_der(&platform.root_der(), true).unwrap()],
+        collateral: vec![TdxCollateral::parse(platform.collateral(&facts).as_bytes()).unwrap()],
+        statuses: vec![verifier::tdx::TcbStatus::UpToDate, verifier::tdx::TcbStatus::SWHardeningNeeded],
+        advisories: vec![],
+        minimum_evaluation: 1,
+        measurements: TdxMeasurements::ANY,
+        environment: Environment::Development,
+    };
+    let policy = AzureTdxPolicy { tdx, sept_ve: SeptVe::Required, user_data: UserData::AnyUserData };
+    let claims = verify_azure_tdx(&evidence, b"nonce", &policy, NOW, &mut Trace::off()).unwrap();
+    EvidenceClaims::Azure(Box::new(claims))
+}
+
 fn built_in() -> AppraisalPolicy {
     AppraisalPolicy::compile(BUILT_IN).unwrap()
 }
@@ -82,7 +108,10 @@ fn tee(claims: &EvidenceClaims) -> Tee {
         EvidenceClaims::Snp(_) => Tee::Snp,
         EvidenceClaims::Tdx(_) => Tee::Tdx,
         EvidenceClaims::Tpm(_) => Tee::Tpm,
-        EvidenceClaims::Azure(_) => Tee::AzSnpVtpm,
+        EvidenceClaims::Azure(claims) => match claims.hardware() {
+            AzureHardware::Snp(_) => Tee::AzSnpVtpm,
+            AzureHardware::Tdx(_) => Tee::AzTdxVtpm,
+        },
     }
 }
 
@@ -178,6 +207,29 @@ fn production_affirms_exactly_what_is_expected_of_each_platform() {
     assert_eq!(Asked::expected(tpm(), &["tpm.pcr4"]).by(&policy).unwrap(), visible);
     let without_log = Asked { init: None, ..Asked::expected(snp(), &["snp.measurement"]) };
     assert_eq!(without_log.by(&policy).unwrap(), TrustVector { configuration: 3, ..AFFIRMED });
+}
+
+/// The platform is simulated, so that what a real one would get is asked of the policy alone.
+#[test]
+fn of_azures_tds_paravisor_and_boot_are_expected_and_the_tcb_is_graded() {
+    let tds = reference_values::names::AZURE_TDX;
+    let names = [tds.as_slice(), &["tpm.pcr4", "tpm.pcr11"]].concat();
+    let development = |claims, names: &[&str]| {
+        Asked { environment: Environment::Development, ..Asked::expected(claims, names) }.by(&built_in()).unwrap()
+    };
+    let known = development(azure_td("UpToDate"), &names);
+    assert_eq!((known.executables, known.hardware, known.configuration), (3, 32, 2));
+    for some in [&tds[..], &names[1..], &names[4..]] {
+        assert_eq!(development(azure_td("UpToDate"), some).executables, 33, "{some:?}");
+    }
+    let real = BUILT_IN.replace("not input.simulated", "true");
+    let graded = |status| {
+        let asked = Asked { environment: Environment::Development, ..Asked::expected(azure_td(status), &names) };
+        // Whether it is simulated decides `hardware` once more: that line is out of the way too.
+        let real = real.replace("hardware := unexpected.hardware if input.simulated", "");
+        asked.by(&AppraisalPolicy::compile(&real).unwrap()).unwrap().hardware
+    };
+    assert_eq!((graded("UpToDate"), graded("SWHardeningNeeded")), (2, 32));
 }
 
 #[test]
