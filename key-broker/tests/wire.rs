@@ -85,7 +85,7 @@ fn p256() -> SecretKey {
 #[tokio::test]
 async fn a_stock_client_attests_and_reads_a_resource_by_cookie_or_token() {
     for key in keys() {
-        attests_and_reads(key).await;
+        Box::pin(attests_and_reads(key)).await;
     }
 }
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use protocols::environment::Environment;
 use serde::Deserialize;
 
-use crate::azure::{AzureLimits, IMDS};
+use crate::azure::{AzureLimits, AzureTee, IMDS};
 use crate::sev::SevPaths;
 use crate::{Attester, AttesterError, AzureAttester, SevAttester, TdxAttester, TpmAttester};
 
@@ -95,6 +95,17 @@ pub enum AttesterConfig {
         #[serde(default = "default_imds")]
         imds: String,
     },
+    /// A confidential VM on Azure with TDX, likewise: the metadata service gives the TD quote.
+    AzTdxVtpm {
+        /// Where the vTPM is reached.
+        device: TpmAddress,
+        /// The PCR that is extended: 0 to 15.
+        #[serde(default = "default_pcr")]
+        pcr: u32,
+        /// The instance metadata service. Nothing it says is believed.
+        #[serde(default = "default_imds")]
+        imds: String,
+    },
     /// A TDX guest: RTMR3 and configfs-tsm. Linux 6.16 or later.
     Tdx {},
     /// An SNP guest: configfs-tsm (Linux 6.7) or /dev/sev-guest, and a register in software.
@@ -132,7 +143,9 @@ impl AttesterConfig {
     #[must_use]
     pub const fn simulated(&self) -> bool {
         match self {
-            Self::Tpm { device, .. } | Self::AzSnpVtpm { device, .. } => device.simulated(),
+            Self::Tpm { device, .. } | Self::AzSnpVtpm { device, .. } | Self::AzTdxVtpm { device, .. } => {
+                device.simulated()
+            }
             Self::Snp { .. } | Self::Tdx {} => false,
             Self::SimulatedSnp { .. } | Self::SimulatedTdx { .. } => true,
         }
@@ -155,7 +168,10 @@ pub fn open(
     Ok(match config {
         AttesterConfig::Tpm { device, pcr } => Arc::new(TpmAttester::open(device.clone(), *pcr)?),
         AttesterConfig::AzSnpVtpm { device, pcr, imds } => {
-            Arc::new(AzureAttester::open(device.clone(), *pcr, imds, AzureLimits::default())?)
+            Arc::new(AzureAttester::open(AzureTee::Snp, device.clone(), *pcr, imds, AzureLimits::default())?)
+        }
+        AttesterConfig::AzTdxVtpm { device, pcr, imds } => {
+            Arc::new(AzureAttester::open(AzureTee::Tdx, device.clone(), *pcr, imds, AzureLimits::default())?)
         }
         AttesterConfig::Tdx {} => Arc::new(TdxAttester::open()?),
         AttesterConfig::Snp { vmpl } => Arc::new(SevAttester::open(SevPaths::default().source()?, *vmpl, state_dir)?),
@@ -193,6 +209,11 @@ mod tests {
         assert_eq!((azure.simulated(), azure), (false, expected));
         let socket = "kind = \"az-snp-vtpm\"\ndevice = \"unix:/run/s\"\npcr = 11\nimds = \"http://127.0.0.1:1/\"";
         assert!(parse(socket).unwrap().simulated());
+        let azure = parse("kind = \"az-tdx-vtpm\"\ndevice = \"/dev/tpmrm0\"").unwrap();
+        let expected =
+            AttesterConfig::AzTdxVtpm { device: "/dev/tpmrm0".parse().unwrap(), pcr: 14, imds: IMDS.to_owned() };
+        assert_eq!((azure.simulated(), azure), (false, expected));
+        assert!(parse("kind = \"az-tdx-vtpm\"\ndevice = \"unix:/run/s\"").unwrap().simulated());
         let tdx = parse("kind = \"tdx\"").unwrap();
         assert_eq!(tdx, AttesterConfig::Tdx {});
         assert!(!tdx.simulated());
@@ -217,6 +238,7 @@ mod tests {
             "kind = \"tpm\"",
             "kind = \"az-snp-vtpm\"",
             "kind = \"az-snp-vtpm\"\ndevice = \"/dev/tpm0\"\nvmpl = 0",
+            "kind = \"az-tdx-vtpm\"",
             "device = \"/dev/tpm0\"",
             "kind = \"tpm\"\ndevice = \"/dev/tpm0\"\npki = \"/pki\"",
             "kind = \"tpm\"\ndevice = \"/dev/tpm0\"\npcr = -1",

@@ -172,8 +172,11 @@ impl File {
         if let Some(rules) = &self.initdata {
             rules.check()?;
             // Nothing binds a TPM guest's initdata when it is launched: without an attestor nobody would look at it.
-            let alone = matches!(self.attester, AttesterConfig::Tpm { .. } | AttesterConfig::AzSnpVtpm { .. })
-                && rules.digest.is_none();
+            let by_tpm = matches!(
+                self.attester,
+                AttesterConfig::Tpm { .. } | AttesterConfig::AzSnpVtpm { .. } | AttesterConfig::AzTdxVtpm { .. }
+            );
+            let alone = by_tpm && rules.digest.is_none();
             development("initdata without digest beside a TPM and mode local", alone && self.local.is_some())?;
         }
         let modes = check_modes(self.modes)?;

@@ -1,4 +1,4 @@
-//! A confidential VM on Azure with SEV-SNP: the paravisor's vTPM holds the log's register, and its report binds the
+//! A confidential VM on Azure, on SEV-SNP or TDX: the paravisor's vTPM holds the log's register, and its report binds the
 //! vTPM's key to the hardware.
 //!
 //! | what | where |
@@ -6,7 +6,7 @@
 //! | the paravisor's report ([`protocols::hcl`]) | NV index 0x01400001 |
 //! | the user data it is made over: our binding, right-padded with zeros | NV index 0x01400002, 64 bytes, made where it is not there |
 //! | the attestation key, RSA-2048 | persistent handle 0x81000003 |
-//! | the chip's certificate | the host's instance metadata service, by HTTP |
+//! | the chip's certificate, or the TD quote of the TD report in the paravisor's report | the host's instance metadata service, by HTTP |
 //!
 //! The paravisor makes a new report some time after the user data was written: it is read again until it shows them.
 
@@ -16,13 +16,14 @@ use std::sync::{Mutex, PoisonError};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use protocols::azure::{AzureQuote, AzureSnpEvidence};
+use protocols::azure::{AzureQuote, AzureSnpEvidence, AzureTdxEvidence};
 use protocols::digest::{Sha256Digest, Sha384Digest};
 use protocols::guest::GuestId;
 use protocols::hcl::{self, Hardware, HclError, HclReport};
 use protocols::kbs::{Tee, TpmEvidence};
 use protocols::register::{HashAlg, RegisterKind, RegisterValue};
-use protocols::snp::{Report, TcbVersion};
+use protocols::snp::{REPORT_SIZE, Report, TcbVersion};
+use protocols::tdx::{LOCAL_REPORT_SIZE, Quote, parse_local};
 use protocols::tpm::{self, Attest, NvReader, Public, RC_HANDLE, Signature, TpmError};
 
 use crate::tpm::{Session, TransportError};
@@ -55,6 +56,15 @@ impl Default for AzureLimits {
     }
 }
 
+/// What is beneath the paravisor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AzureTee {
+    /// SEV-SNP.
+    Snp,
+    /// TDX.
+    Tdx,
+}
+
 /// A chip at a TCB, and the certificate of its key.
 #[derive(Debug)]
 struct Vcek {
@@ -62,9 +72,10 @@ struct Vcek {
     der: Vec<u8>,
 }
 
-/// A confidential VM on Azure with SEV-SNP.
+/// A confidential VM on Azure.
 #[derive(Debug)]
 pub struct AzureAttester {
+    tee: AzureTee,
     tpm: TpmAttester,
     imds: Imds,
     limits: AzureLimits,
@@ -75,16 +86,22 @@ pub struct AzureAttester {
 }
 
 impl AzureAttester {
-    /// Reaches the vTPM and checks that the paravisor's report names its attestation key. `imds` is the address of the
+    /// Reaches the vTPM and checks that the paravisor's report is of `tee` and names its attestation key. `imds` is the address of the
     /// instance metadata service, [`IMDS`] on every real VM; nothing is asked of it yet.
     ///
     /// # Errors
     /// As [`TpmAttester::open`]; [`AttesterError::Config`] for an address that is not plain HTTP;
-    /// [`AttesterError::EvidenceUnavailable`] where there is no report, or it names another key.
-    pub fn open(address: TpmAddress, pcr: u32, imds: &str, limits: AzureLimits) -> Result<Self, AttesterError> {
+    /// [`AttesterError::EvidenceUnavailable`] where there is no report, or it is of other hardware or names another key.
+    pub fn open(
+        tee: AzureTee,
+        address: TpmAddress,
+        pcr: u32,
+        imds: &str,
+        limits: AzureLimits,
+    ) -> Result<Self, AttesterError> {
         let imds = Imds::new(imds, limits.service)?;
         let tpm = TpmAttester::open_persistent(address, AK, pcr)?;
-        let attester = Self { tpm, imds, limits, turn: Mutex::new(()), vcek: Mutex::new(None) };
+        let attester = Self { tee, tpm, imds, limits, turn: Mutex::new(()), vcek: Mutex::new(None) };
         let bytes = attester.report()?;
         attester.read(&bytes)?;
         Ok(attester)
@@ -95,7 +112,7 @@ impl AzureAttester {
         self.tpm.transaction(read).map_err(|error| refused(format!("NV index {NV_REPORT:#x}: {error}")))
     }
 
-    /// A well-formed report that names the vTPM's key.
+    /// A well-formed report of the expected hardware that names the vTPM's key.
     fn read<'b>(&self, bytes: &'b [u8]) -> Result<HclReport<'b>, AttesterError> {
         let report = HclReport::parse(bytes).map_err(|error| malformed(&error))?;
         let (modulus, exponent) = report.attestation_key().map_err(|error| malformed(&error))?;
@@ -107,7 +124,12 @@ impl AzureAttester {
         if named.ok().as_deref() != Some(self.tpm.ak_spki_der()) {
             return Err(refused(format!("the paravisor's report names another key than the vTPM's at {AK:#x}")));
         }
-        Ok(report)
+        let wrong = match (self.tee, report.hardware()) {
+            (AzureTee::Snp, Hardware::Snp(_)) | (AzureTee::Tdx, Hardware::Tdx(_)) => return Ok(report),
+            (AzureTee::Snp, Hardware::Tdx(_)) => "a TD report: this is not an SNP guest",
+            (AzureTee::Tdx, Hardware::Snp(_)) => "an SNP report: this is not a TDX guest",
+        };
+        Err(refused(format!("the paravisor's report holds {wrong}")))
     }
 
     /// Writes the user data and waits for the report that shows them.
@@ -131,10 +153,7 @@ impl AzureAttester {
         }
     }
 
-    fn vcek(&self, report: &HclReport<'_>) -> Result<Vec<u8>, AttesterError> {
-        let Hardware::Snp(hardware) = report.hardware() else {
-            return Err(refused("the paravisor's report holds a TD report: this is not an SNP guest".to_owned()));
-        };
+    fn vcek(&self, hardware: &[u8; REPORT_SIZE]) -> Result<Vec<u8>, AttesterError> {
         let hardware = Report::parse(hardware).map_err(|error| refused(format!("the paravisor's report: {error}")))?;
         let chip = (hardware.fields().chip_id, hardware.fields().reported_tcb);
         let mut kept = self.vcek.lock().unwrap_or_else(PoisonError::into_inner);
@@ -145,12 +164,27 @@ impl AzureAttester {
         *kept = Some(Vcek { chip, der: der.clone() });
         Ok(der)
     }
+
+    /// The quote of a TD report, by the machine's quoting enclave.
+    fn td_quote(&self, report: &[u8; LOCAL_REPORT_SIZE]) -> Result<Vec<u8>, AttesterError> {
+        let told = |error| refused(format!("the paravisor's report: {error}"));
+        let local = parse_local(report).map_err(told)?;
+        let bytes = self.imds.td_quote(report)?;
+        let quote = Quote::parse(&bytes).map_err(|error| refused(format!("the TD quote: {error}")))?;
+        if quote.report.report_data != local.report_data {
+            return Err(refused("the instance metadata service gave a quote of another TD report".to_owned()));
+        }
+        Ok(bytes)
+    }
 }
 
 /// Whether the claims are those under the hardware report: a report that is just being written may be read half.
 fn whole(report: &HclReport<'_>) -> bool {
-    let Hardware::Snp(hardware) = report.hardware() else { return true };
-    Report::parse(hardware).is_ok_and(|hardware| hardware.fields().report_data == report.report_data())
+    let expected = report.report_data();
+    match report.hardware() {
+        Hardware::Snp(bytes) => Report::parse(bytes).is_ok_and(|hardware| hardware.fields().report_data == expected),
+        Hardware::Tdx(bytes) => parse_local(bytes).is_ok_and(|hardware| hardware.report_data == expected),
+    }
 }
 
 fn write_user_data(tpm: &mut Session, data: &[u8; hcl::USER_DATA_SIZE]) -> Result<(), TransportError> {
@@ -183,7 +217,10 @@ fn azure_quote(evidence: TpmEvidence) -> Result<AzureQuote, AttesterError> {
 
 impl Attester for AzureAttester {
     fn tee(&self) -> Tee {
-        Tee::AzSnpVtpm
+        match self.tee {
+            AzureTee::Snp => Tee::AzSnpVtpm,
+            AzureTee::Tdx => Tee::AzTdxVtpm,
+        }
     }
 
     fn register(&self) -> RegisterInfo {
@@ -209,10 +246,18 @@ impl Attester for AzureAttester {
             *to = *from;
         }
         let hcl_report = self.renewed_report(&user_data)?;
-        let vcek = self.vcek(&self.read(&hcl_report)?)?;
-        // Last, so that the quoted registers are as new as they can be.
-        let quote = azure_quote(self.tpm.quote(binding.as_bytes())?)?;
-        Ok(AzureSnpEvidence { version: 2, quote, hcl_report, vcek }.to_json())
+        // The quote is last, so that the quoted registers are as new as they can be.
+        let quote = || azure_quote(self.tpm.quote(binding.as_bytes())?);
+        match self.read(&hcl_report)?.hardware() {
+            Hardware::Snp(report) => {
+                let vcek = self.vcek(report)?;
+                Ok(AzureSnpEvidence { version: 2, quote: quote()?, hcl_report, vcek }.to_json())
+            }
+            Hardware::Tdx(report) => {
+                let td_quote = self.td_quote(report)?;
+                Ok(AzureTdxEvidence { version: 2, quote: quote()?, hcl_report, td_quote }.to_json())
+            }
+        }
     }
 
     /// By a quote, not by the clock: a TPM may obfuscate the reset count in quotes of some keys, and quotes are what is verified.

@@ -7,8 +7,8 @@ use protocols::time::Timestamp;
 use protocols::tpm::Attest;
 use simulated_tee::tdx::{Body, CollateralFacts, Platform};
 use verifier::{
-    AllowedChips, AzureHardware, AzurePolicy, AzureTdxPolicy, EnrolledAk, Enrolment, ExpectedMeasurement, SeptVe, SnpPolicy,
-    TcbVersion, TdxCollateral, TdxMeasurements, TdxPolicy, TdxRoot, TpmPolicy, Trace, UserData, amd_roots,
+    AllowedChips, AzureHardware, AzurePolicy, AzureTdxPolicy, EnrolledAk, Enrolment, ExpectedMeasurement, SeptVe,
+    SnpPolicy, TcbVersion, TdxCollateral, TdxMeasurements, TdxPolicy, TdxRoot, TpmPolicy, Trace, UserData, amd_roots,
     verify_azure_snp, verify_azure_tdx, verify_snp, verify_tpm,
 };
 
