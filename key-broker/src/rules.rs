@@ -21,21 +21,18 @@ pub(crate) struct Rules {
     /// Listed ones, and those of accepted documents that have not expired.
     pub(crate) references: References,
     accepted: Arc<[AcceptedReferences]>,
-    /// When the first document expires; from then on these rules are not asked.
+    /// When the first document begins or ends to count; from then on these rules are not asked.
     until: Option<Timestamp>,
 }
 
 impl Rules {
     fn at(settings: Arc<Settings>, accepted: Arc<[AcceptedReferences]>, now: Timestamp) -> Self {
         let mut references = settings.references.clone();
-        let mut until = None;
+        let mut until: Option<Timestamp> = None;
         for document in accepted.iter() {
+            until = [until, document.changes(now)].into_iter().flatten().min();
             match document.values(now) {
-                Ok(values) => {
-                    references.extend(values);
-                    let expires = document.checked().document().expires;
-                    until = Some(until.map_or(expires, |until: Timestamp| until.min(expires)));
-                }
+                Ok(values) => references.extend(values),
                 Err(refusal) => tracing::warn!(code = %refusal.code, "{refusal}"),
             }
         }

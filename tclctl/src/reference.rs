@@ -7,13 +7,15 @@ use std::path::Path;
 use protocols::digest::Sha256Digest;
 use protocols::dsse::Envelope;
 use protocols::time::Timestamp;
-use reference_values::document::{MAX_DOCUMENT, PAYLOAD_TYPE, TYPE};
-use reference_values::{Document, References, SignerConfig, Signers, Trust};
-use serde_json::{Value, json};
+use reference_values::corim::{self, CorimKey};
+use reference_values::document::{PAYLOAD_TYPE, TYPE};
+use reference_values::{CheckedReferences, Document, References, SignerConfig, Signers, Trust};
+use serde_json::json;
 use verifier::HighWater;
+use zeroize::Zeroizing;
 
-use crate::artifact::{create, private_key, public_key};
-use crate::cli::{ReferenceShowArguments, ReferenceSignArguments, ReferenceVerifyArguments};
+use crate::artifact::{create, private_key};
+use crate::cli::{ReferenceFormat, ReferenceShowArguments, ReferenceSignArguments, ReferenceVerifyArguments};
 use crate::issue;
 use crate::outcome::Failure;
 use crate::output::Output;
@@ -24,7 +26,6 @@ const DAY: u64 = 86_400;
 
 /// Signs values that somebody computed or wrote down.
 pub(crate) fn sign(arguments: &ReferenceSignArguments, output: &Output) -> Result<(), Failure> {
-    let key = private_key(&arguments.key)?;
     let mut values = References::default();
     for file in &arguments.values {
         values.extend(&listed(file)?);
@@ -45,18 +46,34 @@ pub(crate) fn sign(arguments: &ReferenceSignArguments, output: &Output) -> Resul
         environment: arguments.environment.into(),
         values,
     };
-    let payload = document.payload().map_err(|error| Failure::Usage(error.to_string()))?;
-    let digest = Sha256Digest::of(&payload);
-    create(&arguments.out, 0o644, &Envelope::sign(PAYLOAD_TYPE, payload, &key).to_bytes())?;
-    let keyid = key.verifying_key().keyid();
+    let unusable = |error: &dyn std::fmt::Display| Failure::Usage(error.to_string());
+    let (bytes, keyid) = match arguments.format {
+        ReferenceFormat::Json => {
+            let key = private_key(&arguments.key)?;
+            let payload = document.payload().map_err(|error| unusable(&error))?;
+            (Envelope::sign(PAYLOAD_TYPE, payload, &key).to_bytes(), key.verifying_key().keyid())
+        }
+        ReferenceFormat::Corim => {
+            let key = corim_key(&arguments.key)?;
+            (corim::sign(&document, &key).map_err(|error| unusable(&error))?, key.public().keyid().hex())
+        }
+    };
+    create(&arguments.out, 0o644, &bytes)?;
+    let digest = Sha256Digest::of(&bytes);
     output.tell(
-        || json!({"file": arguments.out, "payload_digest": digest, "keyid": keyid, "document": document}),
+        || json!({"file": arguments.out, "digest": digest, "keyid": keyid, "document": document}),
         || {
             let mut lines = described(&document);
             lines.push(format!("{}: {digest}, signed by key {keyid}", arguments.out.display()));
             lines
         },
     )
+}
+
+fn corim_key(path: &Path) -> Result<CorimKey, Failure> {
+    let pem = std::fs::read_to_string(path).map(Zeroizing::new).map_err(|error| Failure::file(path, error))?;
+    let wrong = "not a PKCS#8 PEM private key on P-256 or P-384";
+    CorimKey::from_pem(&pem).map_err(|_| Failure::Usage(format!("{}: {wrong}", path.display())))
 }
 
 /// Names with their values, any JSON.
@@ -86,24 +103,43 @@ fn read(file: &Path) -> Result<Vec<u8>, Failure> {
     Ok(bytes)
 }
 
-/// Prints what is there; nothing is believed.
-pub(crate) fn show(arguments: &ReferenceShowArguments, output: &Output) -> Result<(), Failure> {
-    let bytes = read(&arguments.file)?;
-    let wrong = |error: &dyn std::fmt::Display| Failure::Usage(format!("{}: {error}", arguments.file.display()));
-    let (document, signed) = match Envelope::parse(&bytes) {
-        Ok(envelope) => {
-            let keyids = envelope.signatures.iter().map(|signature| signature.keyid.clone()).collect();
-            (Document::parse(&envelope.payload), Some(keyids))
+/// What a file says, and by whose key; nothing is believed.
+struct Shown {
+    documents: Vec<Document>,
+    ignored: Vec<String>,
+    /// Key ids; `None`: unsigned.
+    keyids: Option<Vec<String>>,
+}
+
+impl Shown {
+    fn read(bytes: &[u8]) -> Result<Self, String> {
+        if corim::looks_like(bytes) {
+            let (contents, kid) = corim::show(bytes).map_err(|error| error.to_string())?;
+            let documents = contents.told.into_iter().map(|told| told.document).collect();
+            return Ok(Self { documents, ignored: contents.ignored, keyids: kid.map(|kid| vec![hex::encode(kid)]) });
         }
-        Err(error) if bytes.len() > MAX_DOCUMENT => return Err(wrong(&error)),
-        Err(_) => (Document::from_json(&bytes), None::<Vec<String>>),
-    };
-    let document = document.map_err(|error| wrong(&error))?;
+        let (document, keyids) = match Envelope::parse(bytes) {
+            Ok(envelope) => {
+                let keyids = envelope.signatures.iter().map(|signature| signature.keyid.clone()).collect();
+                (Document::parse(&envelope.payload), Some(keyids))
+            }
+            Err(_) => (Document::from_json(bytes), None),
+        };
+        Ok(Self { documents: vec![document.map_err(|error| error.to_string())?], ignored: Vec::new(), keyids })
+    }
+}
+
+/// Prints what is there.
+pub(crate) fn show(arguments: &ReferenceShowArguments, output: &Output) -> Result<(), Failure> {
+    let shown = Shown::read(&read(&arguments.file)?)
+        .map_err(|error| Failure::Usage(format!("{}: {error}", arguments.file.display())))?;
+    let Shown { documents, ignored, keyids } = &shown;
     output.tell(
-        || json!({"checked": false, "keyids": signed, "document": document}),
+        || json!({"checked": false, "keyids": keyids, "documents": documents, "ignored": ignored}),
         || {
-            let mut lines = described(&document);
-            lines.push(match &signed {
+            let mut lines: Vec<String> = documents.iter().flat_map(described).collect();
+            lines.extend(ignored.iter().map(|what| format!("  ignored: {what}")));
+            lines.push(match keyids {
                 Some(keyids) => format!("says to be signed by key {}, NOT checked here", keyids.join(", ")),
                 None => "UNSIGNED".to_owned(),
             });
@@ -124,7 +160,7 @@ fn described(document: &Document) -> Vec<String> {
 
 /// Checks a file as an attestor that has seen no version before.
 pub(crate) fn verify(arguments: &ReferenceVerifyArguments, output: &Output) -> Result<(), Failure> {
-    let key = public_key(&arguments.signer)?.to_pem().map_err(|error| Failure::Fault(error.to_string()))?;
+    let key = std::fs::read_to_string(&arguments.signer).map_err(|error| Failure::file(&arguments.signer, error))?;
     let at = arguments.at.as_deref().map(|text| issue::time("--at", text)).transpose()?.unwrap_or_else(Timestamp::now);
     let signer = SignerConfig {
         issuer: arguments.issuer.clone(),
@@ -135,19 +171,17 @@ pub(crate) fn verify(arguments: &ReferenceVerifyArguments, output: &Output) -> R
     let signers = Signers::new(&[signer]).map_err(|error| Failure::Usage(error.to_string()))?;
     let trust = Trust { signers: &signers, environment: arguments.environment.into(), unsigned: false };
     let name = arguments.file.display().to_string();
-    let accepted = reference_values::read(&name, &read(&arguments.file)?, &trust)
-        .and_then(|checked| checked.accept(&HighWater::None))
-        .map_err(Failure::by_command)?;
-    accepted.values(at).map_err(Failure::by_command)?;
-    let checked = accepted.checked();
+    let checked = reference_values::read(&name, &read(&arguments.file)?, &trust).map_err(Failure::by_command)?;
+    for one in &checked {
+        let accepted = one.clone().accept(&HighWater::None).map_err(Failure::by_command)?;
+        accepted.values(at).map_err(Failure::by_command)?;
+    }
+    let told = |one: &CheckedReferences| json!({"payload_digest": one.payload(), "keyid": one.signer(), "document": one.document()});
     output.tell(
-        || {
-            let document: Value = json!(checked.document());
-            json!({"payload_digest": checked.payload(), "keyid": checked.signer(), "document": document})
-        },
+        || checked.iter().map(told).collect(),
         || {
             let mut lines = vec![format!("verified: {name}")];
-            lines.extend(described(checked.document()));
+            lines.extend(checked.iter().flat_map(|one| described(one.document())));
             lines
         },
     )
@@ -189,6 +223,7 @@ mod tests {
                 expires: None,
                 days: Some(30),
                 environment: EnvironmentArgument::Production,
+                format: ReferenceFormat::Json,
                 out: self.path(out),
             }
         }
@@ -219,8 +254,14 @@ mod tests {
         sign(&files.signing("two"), &output).unwrap();
         assert_eq!(std::fs::read(files.path("one")).unwrap(), std::fs::read(files.path("two")).unwrap());
         assert_eq!(code(sign(&files.signing("two"), &output)), "74", "nothing is overwritten");
-        show(&ReferenceShowArguments { file: files.path("one") }, &output).unwrap();
-        verify(&files.verifying("one"), &output).unwrap();
+        let corim = |out| ReferenceSignArguments { format: ReferenceFormat::Corim, ..files.signing(out) };
+        sign(&corim("three"), &output).unwrap();
+        sign(&corim("four"), &output).unwrap();
+        assert_eq!(std::fs::read(files.path("three")).unwrap(), std::fs::read(files.path("four")).unwrap());
+        for file in ["one", "three"] {
+            show(&ReferenceShowArguments { file: files.path(file) }, &output).unwrap();
+            verify(&files.verifying(file), &output).unwrap();
+        }
         let document = Document::parse(&Envelope::parse(&std::fs::read(files.path("one")).unwrap()).unwrap().payload);
         assert_eq!(document.unwrap().values.of("tpm.pcr4").collect::<Vec<_>>(), ["ab".repeat(32), "cd".repeat(32)]);
     }

@@ -35,7 +35,7 @@ use serde_json::{Value, json};
 
 pub use self::blobs::{agree, erofs, gzip, tar, write_erofs, zstd};
 pub use self::enrolment::enrolment;
-pub use self::evidence::{aael, ear, tcg_log, tdx_quote};
+pub use self::evidence::{aael, corim, ear, tcg_log, tdx_quote};
 pub use self::kata::{cgroup_files, copy_file, create_container, kata_address, kata_wire, policy};
 pub use self::platforms::{azure, endorsement};
 pub use self::sandboxes::{interface_table, mount_options, uevent};
@@ -70,6 +70,7 @@ pub const ALL: &[Entry] = &[
     Entry { name: "tdx_quote", read: tdx_quote, seeds: evidence::tdx_quotes },
     Entry { name: "tcg_log", read: tcg_log, seeds: evidence::tcg_logs },
     Entry { name: "aael", read: aael, seeds: evidence::aaels },
+    Entry { name: "corim", read: corim, seeds: evidence::corims },
     Entry { name: "ear", read: ear, seeds: evidence::ears },
     Entry { name: "encryption", read: encryption, seeds: seeds::encryptions },
     Entry { name: "jws", read: jws, seeds: seeds::tokens },

@@ -45,7 +45,7 @@ impl ReferenceConfig {
         for path in &paths {
             let trust = Trust { signers: &signers, environment, unsigned: self.unsigned.contains(path) };
             let name = path.display().to_string();
-            checked.push(reference_values::read(&name, &read_bytes(path)?, &trust).map_err(refused)?);
+            checked.extend(reference_values::read(&name, &read_bytes(path)?, &trust).map_err(refused)?);
         }
         highest(checked).map_err(refused)
     }

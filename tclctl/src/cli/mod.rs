@@ -31,7 +31,7 @@ pub(crate) use self::keys::{
 pub(crate) use self::launch::{ModeArgument, RunArguments, StopArguments};
 pub(crate) use self::log::{LogCommand, LogExportArguments, LogFormat, LogShowArguments, LogVerifyArguments};
 pub(crate) use self::reference::{
-    ReferenceCommand, ReferenceShowArguments, ReferenceSignArguments, ReferenceVerifyArguments,
+    ReferenceCommand, ReferenceFormat, ReferenceShowArguments, ReferenceSignArguments, ReferenceVerifyArguments,
 };
 pub(crate) use self::store::{ImagesArguments, MountArguments, PruneArguments, PullArguments, UmountArguments};
 

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueEnum};
 
 use super::EnvironmentArgument;
 
@@ -45,9 +45,20 @@ pub(crate) struct ReferenceSignArguments {
     /// Where the values count
     #[arg(long, value_enum, default_value = "production")]
     pub(crate) environment: EnvironmentArgument,
+    /// The form of the file
+    #[arg(long, value_enum, default_value = "json")]
+    pub(crate) format: ReferenceFormat,
     /// The new file; an existing one is never overwritten
     #[arg(long, value_name = "FILE")]
     pub(crate) out: PathBuf,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ReferenceFormat {
+    /// A document in a DSSE envelope; keys on P-256 or Ed25519
+    Json,
+    /// A CoRIM in COSE_Sign1; keys on P-256 or P-384
+    Corim,
 }
 
 #[derive(Debug, Args)]

@@ -1,9 +1,11 @@
 //! Hardware evidence and what firmware logged.
 
 use protocols::cel::{self, Aael};
+use protocols::environment::Environment;
 use protocols::register::HashAlg;
 use protocols::tcg_log::TcgLog;
 use protocols::tdx::{Quote, trim};
+use reference_values::{Document, Signers, Trust};
 
 /// A TDX quote.
 ///
@@ -52,6 +54,29 @@ pub fn ear(bytes: &[u8]) {
     if let Ok(ear) = appraisal::Ear::from_json(bytes) {
         assert_eq!(appraisal::Ear::from_json(&serde_json::to_vec(&ear).unwrap()), Ok(ear));
     }
+}
+
+/// A file of reference values, of whatever form: what a CoRIM says can be written, and is read again as the same.
+///
+/// # Panics
+/// When it is read otherwise once it is written.
+pub fn corim(bytes: &[u8]) {
+    let signers = Signers::default();
+    let trust = Trust { signers: &signers, environment: Environment::Development, unsigned: true };
+    let _ = reference_values::read("file", bytes, &trust);
+    let Ok((contents, _)) = reference_values::corim::show(bytes) else { return };
+    for told in contents.told {
+        let written = reference_values::corim::unsigned(&told.document).unwrap();
+        let (again, _) = reference_values::corim::show(&written).unwrap();
+        let issuer = told.document.issuer.clone();
+        let again: Vec<_> =
+            again.told.into_iter().map(|one| Document { issuer: issuer.clone(), ..one.document }).collect();
+        assert_eq!(again, [told.document]);
+    }
+}
+
+pub(super) fn corims() -> Vec<Vec<u8>> {
+    ["es256", "es384", "unsigned"].map(|name| file(&format!("corim/{name}.corim"))).into()
 }
 
 fn file(name: &str) -> Vec<u8> {

@@ -5,7 +5,7 @@
 //! 2. [`highest`]: of one (issuer, series) the highest version counts. That version with two contents is
 //!    `reference.conflict`.
 //! 3. [`CheckedReferences::accept`]: nothing below a version accepted before, and no other content of that version.
-//! 4. [`AcceptedReferences::values`]: until the document expires, by the caller's time. The highest version counts even
+//! 4. [`AcceptedReferences::values`]: from when it was issued until it expires, by the caller's time. The highest version counts even
 //!    then: falling back to a lower one would let time undo an update.
 //!
 //! A document without a signature counts only where configuration names its file, and never in production. Nobody
@@ -22,6 +22,7 @@ use protocols::reason::{self, Refusal};
 use protocols::time::Timestamp;
 use verifier::HighWater;
 
+use crate::corim::{self, CorimError, Standing, Told};
 use crate::document::{Document, PAYLOAD_TYPE};
 use crate::names::References;
 use crate::signers::{Signer, Signers};
@@ -127,14 +128,22 @@ impl AcceptedReferences {
         &self.0
     }
 
-    /// The values.
+    /// When what [`Self::values`] says changes next, after `now`.
+    #[must_use]
+    pub fn changes(&self, now: Timestamp) -> Option<Timestamp> {
+        let document = &self.0.document;
+        [document.issued_at, document.expires].into_iter().find(|time| *time > now)
+    }
+
+    /// The values, from the second when they were issued.
     ///
     /// # Errors
-    /// `reference.expired`.
+    /// `reference.expired`: before or after the document's time.
     pub fn values(&self, now: Timestamp) -> Result<&References, Refusal> {
         let document = &self.0.document;
-        if now >= document.expires {
-            let (expected, actual) = (format!("expiry after {now}"), format!("expired at {}", document.expires));
+        if !(document.issued_at..document.expires).contains(&now) {
+            let actual = format!("{} to {}", document.issued_at, document.expires);
+            let expected = format!("values that count at {now}");
             return Err(Refusal::new(reason::REFERENCE_EXPIRED, subject(document), expected, actual));
         }
         Ok(&document.values)
@@ -145,40 +154,90 @@ fn subject(document: &Document) -> String {
     format!("reference values `{}` of {}", document.series, document.issuer)
 }
 
-/// Reads one file.
+/// Reads one file: an envelope with one document, or a CoRIM with one or more.
 ///
 /// # Errors
 /// `reference.malformed`, `.signature`, `.signer`, `.unsigned`, `.rollback`; `policy.environment` for a document of
 /// development in production. `name` is what the refusal calls the file.
-pub fn read(name: &str, bytes: &[u8], trust: &Trust<'_>) -> Result<CheckedReferences, Refusal> {
-    let malformed = |actual: String| {
-        let expected = "a DSSE envelope over a document of reference values";
-        Refusal::new(reason::REFERENCE_MALFORMED, name, expected, actual)
-    };
-    let checked = match Envelope::parse(bytes) {
-        Ok(envelope) if envelope.payload_type == PAYLOAD_TYPE => signed(name, &envelope, trust.signers)?,
-        Ok(envelope) => return Err(malformed(format!("payload type {}", envelope.payload_type))),
-        Err(error) => match Document::from_json(bytes) {
-            Ok(document) => unsigned(name, document, trust)?,
-            Err(_) => return Err(malformed(error.to_string())),
-        },
-    };
+pub fn read(name: &str, bytes: &[u8], trust: &Trust<'_>) -> Result<Vec<CheckedReferences>, Refusal> {
+    let checked =
+        if corim::looks_like(bytes) { of_corim(name, bytes, trust)? } else { vec![of_json(name, bytes, trust)?] };
+    for one in &checked {
+        fits(one, trust)?;
+    }
+    Ok(checked)
+}
+
+/// Whether it is for this environment, and not below the configured floor.
+fn fits(checked: &CheckedReferences, trust: &Trust<'_>) -> Result<(), Refusal> {
     let document = &checked.document;
     if trust.environment == Environment::Production && document.environment != Environment::Production {
         let actual = format!("signed for {}", document.environment);
-        return Err(Refusal::new(
-            reason::POLICY_ENVIRONMENT,
-            subject(document),
-            "reference values of production",
-            actual,
-        ));
+        let expected = "reference values of production";
+        return Err(Refusal::new(reason::POLICY_ENVIRONMENT, subject(document), expected, actual));
     }
     let floor = trust.signers.floor(&document.issuer, &document.series);
     if checked.signer.is_some() && document.version < floor {
         let (expected, actual) = (format!("version {floor} or higher"), format!("version {}", document.version));
         return Err(Refusal::new(reason::REFERENCE_ROLLBACK, subject(document), expected, actual));
     }
-    Ok(checked)
+    Ok(())
+}
+
+fn of_json(name: &str, bytes: &[u8], trust: &Trust<'_>) -> Result<CheckedReferences, Refusal> {
+    let malformed = |actual: String| {
+        let expected = "a DSSE envelope over a document of reference values, or a CoRIM";
+        Refusal::new(reason::REFERENCE_MALFORMED, name, expected, actual)
+    };
+    match Envelope::parse(bytes) {
+        Ok(envelope) if envelope.payload_type == PAYLOAD_TYPE => signed(name, &envelope, trust.signers),
+        Ok(envelope) => Err(malformed(format!("payload type {}", envelope.payload_type))),
+        Err(error) => match Document::from_json(bytes) {
+            Ok(document) => {
+                may_be_unsigned(name, trust)?;
+                let payload = document.payload().map_err(|error| malformed(error.to_string()))?;
+                Ok(CheckedReferences { document, payload: Sha256Digest::of(&payload), signer: None })
+            }
+            Err(_) => Err(malformed(error.to_string())),
+        },
+    }
+}
+
+fn of_corim(name: &str, bytes: &[u8], trust: &Trust<'_>) -> Result<Vec<CheckedReferences>, Refusal> {
+    let malformed = |error: CorimError| {
+        let expected = "a CoRIM whose reference triples are understood";
+        Refusal::new(reason::REFERENCE_MALFORMED, name, expected, format!("one that {}", error.0))
+    };
+    if bytes.first() != Some(&0xD2) {
+        let contents = corim::read(bytes, &corim::Meta::nobody()).map_err(malformed)?;
+        may_be_unsigned(name, trust)?;
+        let unsigned = |told: Told| CheckedReferences { document: told.document, payload: told.comid, signer: None };
+        return Ok(contents.told.into_iter().map(unsigned).collect());
+    }
+    let signed = corim::open(bytes).map_err(malformed)?;
+    let by = match signed.standing(trust.signers) {
+        Standing::By(by) => by,
+        Standing::Bad(signer) => return Err(bad_signature(name, &signer.keyid().hex())),
+        Standing::Unknown => {
+            let kid: String = signed.kid().iter().take(64).map(|byte| format!("{byte:02x}")).collect();
+            return Err(unknown_signer(name, format!("key id {kid}")));
+        }
+    };
+    let contents = corim::read(signed.payload(), signed.meta()).map_err(malformed)?;
+    let checked = |told: Told| {
+        let signer = issuer_of(&by, &told.document)?;
+        Ok(CheckedReferences { document: told.document, payload: told.comid, signer: Some(signer) })
+    };
+    contents.told.into_iter().map(checked).collect()
+}
+
+fn may_be_unsigned(name: &str, trust: &Trust<'_>) -> Result<(), Refusal> {
+    let expected = match trust.environment {
+        Environment::Production => "a signature",
+        Environment::Development if trust.unsigned => return Ok(()),
+        Environment::Development => "a signature, or a file that [reference] unsigned names",
+    };
+    Err(Refusal::new(reason::REFERENCE_UNSIGNED, name, expected, "none"))
 }
 
 fn signed(name: &str, envelope: &Envelope, signers: &Signers) -> Result<CheckedReferences, Refusal> {
@@ -186,9 +245,12 @@ fn signed(name: &str, envelope: &Envelope, signers: &Signers) -> Result<CheckedR
         Refusal::new(reason::REFERENCE_MALFORMED, name, "a document of reference values in canonical JSON", actual)
     };
     // One bad signature beside a good one changes nothing: anyone can add it.
-    let by: Vec<&Signer> = signers.iter().filter(|signer| envelope.verify(&[signer.key()]).is_ok()).collect();
+    let by: Vec<&Signer> = signers
+        .iter()
+        .filter(|signer| signer.envelope_key().is_some_and(|key| envelope.verify(&[key]).is_ok()))
+        .collect();
     if by.is_empty() {
-        let keys: Vec<_> = signers.iter().map(Signer::key).collect();
+        let keys: Vec<_> = signers.iter().filter_map(Signer::envelope_key).collect();
         envelope.verify(&keys).map_err(|error| match error {
             DsseError::BadSignature { keyid } => bad_signature(name, &keyid),
             DsseError::UnknownSigner { keyids } => unknown_signer(name, format!("key ids {}", keyids.join(", "))),
@@ -217,20 +279,6 @@ fn issuer_of(by: &[&Signer], document: &Document) -> Result<Sha256Digest, Refusa
     let names: Vec<_> = by.iter().map(|signer| signer.issuer()).collect();
     let expected = format!("issuer {}, as the signing key is named", names.join(" or "));
     Err(Refusal::new(reason::REFERENCE_SIGNER, subject(document), expected, format!("issuer {}", document.issuer)))
-}
-
-fn unsigned(name: &str, document: Document, trust: &Trust<'_>) -> Result<CheckedReferences, Refusal> {
-    if !trust.unsigned || trust.environment == Environment::Production {
-        let expected = match trust.environment {
-            Environment::Production => "a signature",
-            Environment::Development => "a signature, or a file that [reference] unsigned names",
-        };
-        return Err(Refusal::new(reason::REFERENCE_UNSIGNED, name, expected, "none"));
-    }
-    let payload = document.payload().map_err(|error| {
-        Refusal::new(reason::REFERENCE_MALFORMED, name, "a document of reference values", error.to_string())
-    })?;
-    Ok(CheckedReferences { document, payload: Sha256Digest::of(&payload), signer: None })
 }
 
 /// The highest version of every (issuer, series); unsigned ones all.

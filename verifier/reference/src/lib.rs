@@ -2,6 +2,7 @@
 //!
 //! - [`names`]: the names, and how long values of each are.
 //! - [`document`]: the document, canonical JSON in a DSSE envelope.
+//! - [`corim`]: the subset of CoRIM that carries them, in COSE_Sign1.
 //! - [`signers`]: who may sign one, as configuration says.
 //! - [`read`]: bytes of a file -> [`CheckedReferences`]; [`CheckedReferences::accept`] holds them against what was accepted before.
 //!
@@ -10,6 +11,7 @@
 #![allow(clippy::result_large_err)] // as in `verifier`: a refusal ends what asked for it
 
 mod check;
+pub mod corim;
 pub mod document;
 pub mod names;
 pub mod signers;
@@ -17,4 +19,4 @@ pub mod signers;
 pub use check::{AcceptedReferences, CheckedReferences, Trust, highest, read};
 pub use document::{Document, DocumentError};
 pub use names::{ReferenceError, References};
-pub use signers::{SignerConfig, Signers, SignersError};
+pub use signers::{Signer, SignerConfig, SignerKey, Signers, SignersError};

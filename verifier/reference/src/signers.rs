@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use p384::pkcs8::{DecodePublicKey as _, EncodePublicKey as _};
 use protocols::digest::Sha256Digest;
 use protocols::keys::{KeyError, VerifyingKey};
 use serde::{Deserialize, Serialize};
@@ -12,7 +13,7 @@ use serde::{Deserialize, Serialize};
 pub struct SignerConfig {
     /// The name that documents by this key must carry as their issuer.
     pub issuer: String,
-    /// The public key, SPKI PEM: ECDSA P-256 or Ed25519.
+    /// The public key, SPKI PEM: ECDSA P-256 or Ed25519; P-384 signs CoRIM alone.
     pub key: String,
     /// Documents below this version are refused; at least 1.
     pub min_version: u64,
@@ -51,11 +52,39 @@ pub enum SignersError {
     },
 }
 
+/// A signer's key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SignerKey {
+    /// ECDSA P-256 or Ed25519: envelopes, and P-256 for CoRIM too (ES256).
+    General(VerifyingKey),
+    /// ECDSA P-384: CoRIM alone (ES384).
+    P384(p384::ecdsa::VerifyingKey),
+}
+
+impl SignerKey {
+    fn from_pem(pem: &str) -> Result<Self, KeyError> {
+        VerifyingKey::from_pem(pem)
+            .map(Self::General)
+            .or_else(|error| p384::ecdsa::VerifyingKey::from_public_key_pem(pem).map(Self::P384).map_err(|_| error))
+    }
+
+    /// SHA-256 of the SPKI DER. Of no bytes only if the key could not be encoded, which no valid key gives.
+    #[must_use]
+    pub fn keyid(&self) -> Sha256Digest {
+        match self {
+            Self::General(key) => Sha256Digest::of(&key.to_der()),
+            Self::P384(key) => Sha256Digest::of(
+                key.to_public_key_der().map(|der| der.as_bytes().to_vec()).unwrap_or_default().as_slice(),
+            ),
+        }
+    }
+}
+
 /// One signer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Signer {
     issuer: String,
-    key: VerifyingKey,
+    key: SignerKey,
     keyid: Sha256Digest,
     min_version: u64,
     series: BTreeMap<String, u64>,
@@ -74,9 +103,18 @@ impl Signer {
         self.keyid
     }
 
+    /// Its key, where it can sign envelopes.
+    #[must_use]
+    pub const fn envelope_key(&self) -> Option<&VerifyingKey> {
+        match &self.key {
+            SignerKey::General(key) => Some(key),
+            SignerKey::P384(_) => None,
+        }
+    }
+
     /// Its key.
     #[must_use]
-    pub const fn key(&self) -> &VerifyingKey {
+    pub const fn key(&self) -> &SignerKey {
         &self.key
     }
 }
@@ -100,11 +138,11 @@ impl Signers {
             if min_version == 0 || series.values().any(|floor| *floor == 0) {
                 return Err(SignersError::MinVersion { issuer });
             }
-            let key = match VerifyingKey::from_pem(&key) {
+            let key = match SignerKey::from_pem(&key) {
                 Ok(key) => key,
                 Err(source) => return Err(SignersError::Key { issuer, source }),
             };
-            let keyid = Sha256Digest::of(&key.to_der());
+            let keyid = key.keyid();
             if signers.iter().any(|signer| signer.keyid == keyid) {
                 return Err(SignersError::DuplicateKey { issuer, keyid });
             }

@@ -37,7 +37,9 @@ fn envelope(document: &Document, key: &SigningKey) -> Vec<u8> {
 
 fn by(bytes: &[u8], signers: &[SignerConfig], environment: Environment) -> Result<CheckedReferences, Refusal> {
     let signers = Signers::new(signers).unwrap();
-    read("a.json", bytes, &Trust { signers: &signers, environment, unsigned: false })
+    let mut read = read("a.json", bytes, &Trust { signers: &signers, environment, unsigned: false })?;
+    assert_eq!(read.len(), 1);
+    Ok(read.remove(0))
 }
 
 fn checked(document: &Document) -> CheckedReferences {
@@ -59,6 +61,9 @@ fn what_a_listed_signer_signed_in_its_name_counts_until_it_expires() {
             let accepted = checked.accept(&HighWater::None).unwrap();
             assert_eq!(accepted.values(Timestamp(1999)).unwrap(), &document(7).values);
             assert_eq!(code(accepted.values(Timestamp(2000))), "reference.expired");
+            assert_eq!(code(accepted.values(Timestamp(999))), "reference.expired");
+            let changes = [0, 999, 1000, 1999, 2000].map(|now| accepted.changes(Timestamp(now)).map(|time| time.0));
+            assert_eq!(changes, [Some(1000), Some(1000), Some(2000), Some(2000), None]);
         }
     }
 }
@@ -124,7 +129,7 @@ fn without_a_signature_only_a_named_file_counts_and_in_development_alone() {
     ] {
         let result = read("a.json", &bytes, &Trust { signers: &signers, environment, unsigned });
         assert_eq!(result.as_ref().err().map(|refusal| refusal.code.as_str()), expected);
-        if let Ok(checked) = result {
+        for checked in result.into_iter().flatten() {
             // Nobody answers for the issuer it names: it must not raise that issuer's versions.
             assert_eq!((checked.series(), checked.signer()), (None, None));
             let later = HighWater::Accepted { version: 9, payload: Sha256Digest::of(b"") };
