@@ -93,6 +93,7 @@ async fn dispatch(command: Command, output: &Output) -> Result<Ending, Failure> 
         Command::Golden(GoldenCommand::Verify(arguments)) => golden::verify(&arguments, output).await?,
         Command::Golden(GoldenCommand::Revoke(arguments)) => golden::revoke(&arguments, output).await?,
         Command::Golden(GoldenCommand::Publish(arguments)) => golden::publish(&arguments, output).await?,
+        Command::Reference(ReferenceCommand::Compute(command)) => reference::compute(&command, output)?,
         Command::Reference(ReferenceCommand::Sign(arguments)) => reference::sign(&arguments, output)?,
         Command::Reference(ReferenceCommand::Show(arguments)) => reference::show(&arguments, output)?,
         Command::Reference(ReferenceCommand::Verify(arguments)) => reference::verify(&arguments, output)?,

@@ -1,5 +1,7 @@
 //! `reference sign | show | verify`.
 
+mod compute;
+
 use std::collections::BTreeMap;
 use std::io::Read as _;
 use std::path::Path;
@@ -14,6 +16,7 @@ use serde_json::json;
 use verifier::HighWater;
 use zeroize::Zeroizing;
 
+pub(crate) use self::compute::compute;
 use crate::artifact::{create, private_key};
 use crate::cli::{ReferenceFormat, ReferenceShowArguments, ReferenceSignArguments, ReferenceVerifyArguments};
 use crate::issue;

@@ -31,7 +31,8 @@ pub(crate) use self::keys::{
 pub(crate) use self::launch::{ModeArgument, RunArguments, StopArguments};
 pub(crate) use self::log::{LogCommand, LogExportArguments, LogFormat, LogShowArguments, LogVerifyArguments};
 pub(crate) use self::reference::{
-    ReferenceCommand, ReferenceFormat, ReferenceShowArguments, ReferenceSignArguments, ReferenceVerifyArguments,
+    ComputeCommand, ComputeTpmArguments, ReferenceCommand, ReferenceFormat, ReferenceShowArguments,
+    ReferenceSignArguments, ReferenceVerifyArguments,
 };
 pub(crate) use self::store::{ImagesArguments, MountArguments, PruneArguments, PullArguments, UmountArguments};
 

@@ -8,12 +8,29 @@ use super::EnvironmentArgument;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum ReferenceCommand {
+    /// Compute what a platform will measure of firmware, kernel and the like; prints what `sign` takes
+    #[command(subcommand)]
+    Compute(ComputeCommand),
     /// Sign reference values, for an attestor's [reference] files
     Sign(ReferenceSignArguments),
     /// Print what a file of reference values says, unverified
     Show(ReferenceShowArguments),
     /// Check a file of reference values against one signer, as an attestor would; 77 when it would be refused
     Verify(ReferenceVerifyArguments),
+}
+
+/// What a platform will measure; prints JSON that `reference sign` takes.
+#[derive(Debug, Subcommand)]
+pub(crate) enum ComputeCommand {
+    /// PCRs 4, 9 and 11 of a UKI that firmware starts directly
+    Tpm(ComputeTpmArguments),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ComputeTpmArguments {
+    /// The UKI: systemd-stub with kernel, initrd and command line inside
+    #[arg(long, value_name = "FILE")]
+    pub(crate) uki: PathBuf,
 }
 
 #[derive(Debug, Args)]
