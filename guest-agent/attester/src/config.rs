@@ -8,6 +8,7 @@ use protocols::environment::Environment;
 use serde::Deserialize;
 
 use crate::azure::{AzureLimits, AzureTee, IMDS};
+use crate::detect::Detector;
 use crate::sev::SevPaths;
 use crate::{Attester, AttesterError, AzureAttester, SevAttester, TdxAttester, TpmAttester};
 
@@ -165,6 +166,10 @@ pub fn open(
     if config.simulated() && environment == Environment::Production {
         return Err(AttesterError::Environment { what: "a simulated attester in a production configuration" });
     }
+    backend(config, state_dir).map_err(|error| error.with_missing(&Detector::missing(config)))
+}
+
+fn backend(config: &AttesterConfig, state_dir: &Path) -> Result<Arc<dyn Attester>, AttesterError> {
     Ok(match config {
         AttesterConfig::Tpm { device, pcr } => Arc::new(TpmAttester::open(device.clone(), *pcr)?),
         AttesterConfig::AzSnpVtpm { device, pcr, imds } => {

@@ -116,6 +116,17 @@ impl AttesterError {
         Self::Initdata { expected: shown(expected), actual: shown(actual) }
     }
 
+    /// Says of a platform that is not there what was looked for.
+    pub(crate) fn with_missing(mut self, missing: &str) -> Self {
+        if let Self::RegisterUnavailable { detail } | Self::EvidenceUnavailable { detail } = &mut self
+            && !missing.is_empty()
+        {
+            detail.push_str("; missing: ");
+            detail.push_str(missing);
+        }
+        self
+    }
+
     /// The stable reason code.
     #[must_use]
     pub const fn code(&self) -> Code {

@@ -6,6 +6,7 @@
 
 pub mod azure;
 mod config;
+pub mod detect;
 mod error;
 pub mod event_log;
 pub mod fault;

@@ -30,9 +30,9 @@ use crate::tpm::{Session, TransportError};
 use crate::{Attester, AttesterError, RegisterInfo, TpmAddress, TpmAttester};
 use imds::Imds;
 
-const NV_REPORT: u32 = 0x0140_0001;
+pub(crate) const NV_REPORT: u32 = 0x0140_0001;
 const NV_USER_DATA: u32 = 0x0140_0002;
-const AK: u32 = 0x8100_0003;
+pub(crate) const AK: u32 = 0x8100_0003;
 /// How often the report is looked at while the paravisor renews it.
 const RENEWAL_PAUSE: Duration = Duration::from_millis(100);
 /// What the quote that tells the guest's identity is over: a value of ours, and of no evidence.

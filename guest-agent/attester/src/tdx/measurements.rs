@@ -11,7 +11,7 @@ use protocols::digest::Sha384Digest;
 /// Where the kernel shows the registers.
 pub const ROOT: &str = "/sys/devices/virtual/misc/tdx_guest/measurements";
 
-pub(super) const RTMR3: &str = "rtmr3:sha384";
+pub(crate) const RTMR3: &str = "rtmr3:sha384";
 pub(super) const MRCONFIGID: &str = "mrconfigid";
 /// RTMR0 to RTMR2.
 pub(super) const RTMR: [&str; 3] = ["rtmr0:sha384", "rtmr1:sha384", "rtmr2:sha384"];

@@ -21,7 +21,8 @@ use protocols::tdx::{Quote, trim};
 pub use measurements::{FakeMeasurements, Measurements, ROOT as MEASUREMENTS, Sysfs};
 pub use simulated::SimulatedTd;
 
-use measurements::{MRCONFIGID, RTMR, RTMR3};
+pub(crate) use measurements::RTMR3;
+use measurements::{MRCONFIGID, RTMR};
 
 use crate::tsm::{self, Ask, Configfs, PROVIDER_TDX, Tsm, TsmFs};
 use crate::{Attester, AttesterError, RegisterInfo};

@@ -4,7 +4,7 @@ use protocols::enrolment::{EnrolmentAnswer, EnrolmentChallenge, EnrolmentRequest
 use protocols::tpm::{self, EkKind, NvReader};
 
 use super::transport::{Connection, TransportError};
-use super::{Key, Session, is_resource_manager, unavailable};
+use super::{Key, Session, unavailable};
 use crate::{AttesterError, TpmAddress};
 
 /// The largest certificate, in bytes.
@@ -39,8 +39,7 @@ pub fn answer_challenge(
 }
 
 fn open(address: &TpmAddress) -> Result<Session, AttesterError> {
-    let connection = Connection::open(address).map_err(|error| unavailable(&error.into()))?;
-    Ok(Session { connection, own: !is_resource_manager(address) })
+    Session::open(address).map_err(|error| unavailable(&error.into()))
 }
 
 fn activate(tpm: &mut Connection, ak: u32, challenge: &EnrolmentChallenge) -> Result<EnrolmentAnswer, TransportError> {

@@ -20,6 +20,8 @@ pub use enrolment::{answer_challenge, enrolment_request};
 use transport::Connection;
 pub(crate) use transport::TransportError;
 
+/// The kernel's devices, the one that several may use first.
+pub(crate) const DEVICES: [&str; 2] = ["/dev/tpmrm0", "/dev/tpm0"];
 /// The highest PCR that may be the register: 16 and 23 can be reset, 17 to 22 belong to dynamic launch.
 const MAX_PCR: u32 = 15;
 /// Something else may extend a PCR between reading and quoting: then both are done again.
@@ -103,9 +105,7 @@ impl TpmAttester {
         run: impl FnOnce(&mut Session) -> Result<T, TransportError>,
     ) -> Result<T, TransportError> {
         let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut session =
-            Session { connection: Connection::open(&self.address)?, own: !is_resource_manager(&self.address) };
-        run(&mut session)
+        run(&mut Session::open(&self.address)?)
     }
 
     fn read_pcr(&self, index: u32) -> Result<Sha256Digest, AttesterError> {
@@ -252,11 +252,15 @@ pub(crate) struct Session {
 }
 
 impl Session {
+    pub(crate) fn open(address: &TpmAddress) -> std::io::Result<Self> {
+        Ok(Self { connection: Connection::open(address)?, own: !is_resource_manager(address) })
+    }
+
     pub(crate) fn run<T>(&mut self, command: &tpm::Command<T>) -> Result<T, TransportError> {
         self.connection.run(command)
     }
 
-    fn pcr(&mut self, index: u32) -> Result<Sha256Digest, TransportError> {
+    pub(crate) fn pcr(&mut self, index: u32) -> Result<Sha256Digest, TransportError> {
         match self.pcrs(1u32.checked_shl(index).unwrap_or_default())?.as_slice() {
             [value] => Ok(*value),
             _ => Err(TpmError::Value("there is no such SHA-256 PCR").into()),

@@ -73,18 +73,31 @@ impl<F: TsmFs> Tsm<F> {
         self.fs.is_present()
     }
 
+    /// Who makes reports here: its driver's name.
+    ///
+    /// # Errors
+    /// [`AttesterError::EvidenceUnavailable`] where nobody does, or this process may not ask.
+    pub fn provider(&self) -> Result<String, AttesterError> {
+        self.directory(|name| self.text(name, "provider"))
+    }
+
     /// A report of `provider` over `inblob`. Blocks, on TDX for as long as the host's quoting service needs.
     ///
     /// # Errors
     /// [`AttesterError::EvidenceUnavailable`]: no such interface, another provider, a host that stays busy, a
     /// report that somebody else's write reached, or one of no or too many bytes.
     pub fn report(&self, provider: &str, inblob: &[u8; 64], ask: Ask) -> Result<TsmReport, AttesterError> {
+        self.directory(|name| self.fill(name, provider, inblob, ask))
+    }
+
+    /// Makes a directory of our own, and removes it whatever happened.
+    fn directory<T>(&self, run: impl FnOnce(&str) -> Result<T, AttesterError>) -> Result<T, AttesterError> {
         let name = fresh_name()?;
         self.fs.create(&name).map_err(|error| self.failed("no directory for a report", &error))?;
-        let report = self.fill(&name, provider, inblob, ask);
-        match (report, self.fs.remove(&name)) {
+        let done = run(&name);
+        match (done, self.fs.remove(&name)) {
             (Ok(_), Err(error)) => Err(self.failed("the report's directory stays", &error)),
-            (report, _) => report,
+            (done, _) => done,
         }
     }
 
