@@ -247,7 +247,7 @@ impl Journal {
     /// The digest evidence for the guest's root carries: never bytes of the caller's choice.
     #[must_use]
     pub fn evidence_binding(challenge: &[u8]) -> Sha384Digest {
-        Sha384Digest::of_parts(&[b"tcl-evidence-v1", challenge])
+        protocols::kbs::challenge_binding(challenge)
     }
 }
 

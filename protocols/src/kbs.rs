@@ -154,6 +154,13 @@ pub fn tpm_nonce(digest: &Sha384Digest) -> [u8; 32] {
     out
 }
 
+/// What evidence over somebody's challenge is bound to: never the challenge itself, so that nobody has bytes of their
+/// choice quoted.
+#[must_use]
+pub fn challenge_binding(challenge: &[u8]) -> Sha384Digest {
+    Sha384Digest::of_parts(&[b"tcl-evidence-v1", challenge])
+}
+
 /// Initdata as it travels.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct InitData {

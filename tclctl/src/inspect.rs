@@ -80,13 +80,15 @@ pub(crate) async fn status(arguments: &AgentArguments, output: &Output) -> Resul
     output.tell(value, lines)
 }
 
+/// A challenge that evidence may be asked over.
+pub(crate) fn challenge(text: &str) -> Result<Vec<u8>, Failure> {
+    let bytes = hex::decode(text).ok().filter(|bytes| (16..=64).contains(&bytes.len()));
+    bytes.ok_or_else(|| Failure::Usage("--challenge: expected 16 to 64 bytes in hex".to_owned()))
+}
+
 /// Evidence over a challenge.
 pub(crate) async fn evidence(arguments: &EvidenceArguments, output: &Output) -> Result<(), Failure> {
-    let challenge = arguments.challenge.as_ref();
-    let challenge = challenge
-        .and_then(|text| hex::decode(text).ok())
-        .filter(|bytes| (16..=64).contains(&bytes.len()))
-        .ok_or_else(|| Failure::Usage("--challenge: expected 16 to 64 bytes in hex".to_owned()))?;
+    let challenge = challenge(arguments.challenge.as_deref().unwrap_or_default())?;
     let agent = Agent::connect(&arguments.agent.agent).await?;
     let request = rpc::EvidenceRequest { challenge, ..Default::default() };
     let told = agent.client().evidence(soon(), &request).await.map_err(|error| agent.failure(&error))?;

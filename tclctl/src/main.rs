@@ -75,8 +75,12 @@ async fn dispatch(command: Command, output: &Output) -> Result<Ending, Failure> 
         Command::Status(agent) => inspect::status(&agent, output).await?,
         Command::Evidence(arguments) => match &arguments.command {
             None => inspect::evidence(&arguments, output).await?,
+            Some(EvidenceCommand::Detect(arguments)) => evidence::detect(arguments, output).await?,
+            Some(EvidenceCommand::Collect(arguments)) => evidence::collect(arguments, output).await?,
             Some(EvidenceCommand::Verify(arguments)) => evidence::verify(arguments, output)?,
-            Some(EvidenceCommand::CollectEndorsements(arguments)) => evidence::collect(arguments, output).await?,
+            Some(EvidenceCommand::CollectEndorsements(arguments)) => {
+                evidence::collect_endorsements(arguments, output).await?;
+            }
             Some(EvidenceCommand::Show(arguments)) => evidence::show(arguments, output)?,
             Some(EvidenceCommand::Simulate(arguments)) => evidence::simulate(arguments, output)?,
         },

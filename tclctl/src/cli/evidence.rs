@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
 
-use super::AgentArguments;
+use super::{AgentArguments, EvidenceCollectArguments, EvidenceDetectArguments};
 
 #[derive(Debug, Args)]
 #[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
@@ -20,6 +20,10 @@ pub(crate) struct EvidenceArguments {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum EvidenceCommand {
+    /// Print what of each platform this machine has, and what is missing
+    Detect(EvidenceDetectArguments),
+    /// Collect evidence of this machine over a challenge, without an agent, as JSON for `evidence verify`
+    Collect(EvidenceCollectArguments),
     /// Verify evidence in files, offline: every check with what it expects and what it finds; 77 when one refuses
     Verify(Box<EvidenceVerifyArguments>),
     /// Fetch what AMD or Intel says of the machine that made evidence, and keep it once the evidence verifies with it;
@@ -34,20 +38,20 @@ pub(crate) enum EvidenceCommand {
 /// Kinds of evidence, by their names in the KBS protocol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum TeeArgument {
-    /// AMD SEV-SNP: --report and --vek
+    /// AMD SEV-SNP: --report and --vek, or --evidence
     Snp,
     /// Azure confidential VM on SEV-SNP: --evidence
     AzSnpVtpm,
     /// Azure confidential VM on TDX: --evidence, --collateral
     AzTdxVtpm,
-    /// Intel TDX: --quote and --collateral
+    /// Intel TDX: --quote or --evidence, and --collateral
     Tdx,
     /// TPM 2.0: --evidence
     Tpm,
 }
 
 /// Every security input that is left out is named as not checked in the output.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub(crate) struct EvidenceVerifyArguments {
     /// The kind of evidence
     #[arg(long)]
@@ -61,6 +65,9 @@ pub(crate) struct EvidenceVerifyArguments {
     /// Evidence as JSON, as an attester sends it
     #[arg(long, value_name = "FILE")]
     pub(crate) evidence: Option<PathBuf>,
+    /// The challenge that `evidence collect` or the agent was given: the nonce or report data follow from it
+    #[arg(long, value_name = "HEX", conflicts_with_all = ["nonce", "report_data"])]
+    pub(crate) challenge: Option<String>,
     /// A directory of endorsements: the VEK's certificate and revocation list, or the collateral, are taken from there
     #[arg(long, value_name = "DIR", conflicts_with_all = ["vek", "collateral"])]
     pub(crate) endorsements: Option<PathBuf>,
@@ -72,11 +79,11 @@ pub(crate) struct EvidenceVerifyArguments {
     pub(crate) tpm: TpmArguments,
 }
 
-#[derive(Debug, Default, Args)]
+#[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Intel TDX")]
 pub(crate) struct TdxArguments {
     /// The quote; zero bytes behind it are cut
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", conflicts_with = "evidence")]
     pub(crate) quote: Option<PathBuf>,
     /// The platform's collateral as JSON
     #[arg(long, value_name = "FILE")]
@@ -116,11 +123,11 @@ pub(crate) struct TdxArguments {
     pub(crate) ccel: Option<PathBuf>,
 }
 
-#[derive(Debug, Default, Args)]
+#[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "SEV-SNP")]
 pub(crate) struct SnpArguments {
     /// The report, 1184 bytes
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", conflicts_with = "evidence")]
     pub(crate) report: Option<PathBuf>,
     /// The VCEK's or VLEK's certificate, DER or PEM
     #[arg(long, value_name = "FILE")]
@@ -157,7 +164,7 @@ pub(crate) struct SnpArguments {
     pub(crate) provider: Vec<String>,
 }
 
-#[derive(Debug, Default, Args)]
+#[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "TPM and vTPM")]
 pub(crate) struct TpmArguments {
     /// The nonce that was asked for

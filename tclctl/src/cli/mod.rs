@@ -7,6 +7,7 @@ mod image;
 mod keys;
 mod launch;
 mod log;
+mod platform;
 mod reference;
 mod store;
 
@@ -30,6 +31,7 @@ pub(crate) use self::keys::{
 };
 pub(crate) use self::launch::{ModeArgument, RunArguments, StopArguments};
 pub(crate) use self::log::{LogCommand, LogExportArguments, LogFormat, LogShowArguments, LogVerifyArguments};
+pub(crate) use self::platform::{EvidenceCollectArguments, EvidenceDetectArguments};
 pub(crate) use self::reference::{
     ComputeCommand, ComputeTpmArguments, ReferenceCommand, ReferenceFormat, ReferenceShowArguments,
     ReferenceSignArguments, ReferenceVerifyArguments,

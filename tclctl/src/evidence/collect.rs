@@ -20,7 +20,7 @@ use crate::outcome::Failure;
 use crate::output::Output;
 
 /// Fetches, verifies the evidence with what came as `evidence verify --endorsements` does, and keeps it only then.
-pub(crate) async fn collect(arguments: &CollectArguments, output: &Output) -> Result<(), Failure> {
+pub(crate) async fn collect_endorsements(arguments: &CollectArguments, output: &Output) -> Result<(), Failure> {
     let now = arguments.at.as_deref().map_or_else(|| Ok(Timestamp::now()), time)?;
     let service = Service::new(&arguments.from, Limits::default()).map_err(failure)?;
     let kept = Directory::new(&arguments.out);
@@ -85,6 +85,7 @@ fn verifying(
         at: String::new(),
         allow_simulated: arguments.allow_simulated,
         evidence: None,
+        challenge: None,
         endorsements: Some(endorsements.to_owned()),
         snp,
         tdx,
@@ -106,10 +107,7 @@ fn report(arguments: &CollectArguments) -> Result<Report, Failure> {
         Some(path) => Report::from_json(&parsed::<SnpEvidence>(path)?.attestation_report),
         None => Report::parse(&bytes(needed(arguments.report.as_ref(), "--report or --evidence")?)?),
     };
-    read.map_err(|error| {
-        let expected = "an SNP attestation report";
-        Failure::by_command(Refusal::new(reason::EVIDENCE_MALFORMED, "SNP report", expected, error.to_string()))
-    })
+    read.map_err(super::snp::malformed)
 }
 
 fn quote(arguments: &CollectArguments) -> Result<Vec<u8>, Failure> {

@@ -2,18 +2,21 @@
 
 mod azure;
 mod collect;
+mod platform;
 mod simulate;
 mod snp;
 mod tdx;
 mod tpm;
 
-pub(crate) use collect::collect;
+pub(crate) use collect::collect_endorsements;
+pub(crate) use platform::{collect, detect};
 pub(crate) use simulate::simulate;
 
 use std::io::Read as _;
 use std::path::Path;
 
 use protocols::environment::Environment;
+use protocols::kbs;
 use protocols::reason::Refusal;
 use protocols::time::Timestamp;
 use serde::de::DeserializeOwned;
@@ -21,6 +24,7 @@ use serde_json::{Map, Value, json};
 use verifier::{Check, Trace};
 
 use crate::cli::{EvidenceShowArguments, EvidenceVerifyArguments, TeeArgument};
+use crate::inspect::challenge;
 use crate::outcome::Failure;
 use crate::output::{Output, columns};
 
@@ -48,7 +52,7 @@ pub(super) struct Passed {
 /// Verifies, prints every check, and refuses with the first one that did not pass.
 pub(crate) fn verify(arguments: &EvidenceVerifyArguments, output: &Output) -> Result<(), Failure> {
     let now = time(&arguments.at)?;
-    let (name, appraisal) = appraise(arguments, now)?;
+    let (name, appraisal) = appraise(&with_challenge(arguments)?, now)?;
     let Appraisal { trace, unchecked, result } = appraisal;
     let skipped = |check: &&Check| check.passed && unchecked.iter().any(|(name, _)| *name == check.name);
     let made: Vec<&Check> = trace.checks().iter().filter(|check| !skipped(check)).collect();
@@ -91,6 +95,22 @@ fn appraise(arguments: &EvidenceVerifyArguments, now: Timestamp) -> Result<(&'st
         TeeArgument::AzSnpVtpm => ("az-snp-vtpm", azure::verify_snp(arguments, now)?),
         TeeArgument::AzTdxVtpm => ("az-tdx-vtpm", azure::verify_tdx(arguments, now)?),
     })
+}
+
+/// With the nonce or report data that follow from the challenge, where one was given.
+fn with_challenge(arguments: &EvidenceVerifyArguments) -> Result<EvidenceVerifyArguments, Failure> {
+    let mut given = arguments.clone();
+    if let Some(text) = &arguments.challenge {
+        let binding = kbs::challenge_binding(&challenge(text)?);
+        match arguments.tee {
+            TeeArgument::Snp | TeeArgument::Tdx => {
+                given.snp.report_data = Some(hex::encode(kbs::report_data(&binding)))
+            }
+            TeeArgument::Tpm => given.tpm.nonce = Some(hex::encode(kbs::tpm_nonce(&binding))),
+            TeeArgument::AzSnpVtpm | TeeArgument::AzTdxVtpm => given.tpm.nonce = Some(hex::encode(binding.as_bytes())),
+        }
+    }
+    Ok(given)
 }
 
 fn shown(check: &Check) -> Value {

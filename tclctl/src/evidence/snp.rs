@@ -5,9 +5,9 @@
 use std::path::PathBuf;
 
 use endorsements::Directory;
-use protocols::kbs::SnpCertificate;
+use protocols::kbs::{SnpCertificate, SnpEvidence};
 use protocols::reason::{self, Refusal};
-use protocols::snp::{Report, TcbVersion};
+use protocols::snp::{Report, SnpError, TcbVersion};
 use protocols::time::Timestamp;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
@@ -15,7 +15,7 @@ use serde_json::{Map, Value, json};
 use verifier::snp::{AllowedChips, ExpectedMeasurement, SnpPolicy, TrustedArk, amd_roots, verify_snp_bytes};
 use verifier::{RootError, SnpClaims, Trace};
 
-use super::{Appraisal, Passed, bytes, collect, environment, exactly, needed, text};
+use super::{Appraisal, Passed, bytes, collect, environment, exactly, needed, parsed, text};
 use crate::cli::{EvidenceVerifyArguments, SnpArguments};
 use crate::outcome::Failure;
 
@@ -24,19 +24,25 @@ pub(super) type Unchecked = Vec<(&'static str, &'static str)>;
 
 pub(super) fn verify(arguments: &EvidenceVerifyArguments, now: Timestamp) -> Result<Appraisal, Failure> {
     let options = &arguments.snp;
-    let report = bytes(needed(options.report.as_ref(), "--report")?)?;
+    let shown = arguments.evidence.as_ref().map(|path| parsed::<SnpEvidence>(path)).transpose()?;
+    let report = match &shown {
+        Some(shown) => Report::from_json(&shown.attestation_report).map_err(malformed)?.to_bytes().to_vec(),
+        None => bytes(needed(options.report.as_ref(), "--report or --evidence")?)?,
+    };
     let mut unchecked = Unchecked::new();
     // What only the asker can know is taken from the report where it was not given, and named as not checked.
     let own = Report::parse(&report).ok();
     let vek = match (&arguments.endorsements, &own) {
+        // The host's own table, which the roots judge.
+        (None, _) if options.vek.is_none() && shown.as_ref().is_some_and(|shown| shown.cert_chain.is_some()) => None,
         (Some(path), Some(own)) => {
             let name = collect::vek_name(own, options.product.as_deref())?;
             let found = Directory::new(path).vek(&name).map_err(collect::failure)?;
-            found.ok_or_else(|| Failure::file(&path.join(name.file()), "not there"))?
+            Some(found.ok_or_else(|| Failure::file(&path.join(name.file()), "not there"))?)
         }
         // What is no report names nothing, and is refused for that.
-        (Some(_), None) => Vec::new(),
-        (None, _) => certificate(&bytes(needed(options.vek.as_ref(), "--vek or --endorsements")?)?),
+        (Some(_), None) => Some(Vec::new()),
+        (None, _) => Some(certificate(&bytes(needed(options.vek.as_ref(), "--vek or --endorsements")?)?)),
     };
     let policy = policy(arguments, own.as_ref(), &mut unchecked)?;
     let report_data = match &options.report_data {
@@ -48,12 +54,20 @@ pub(super) fn verify(arguments: &EvidenceVerifyArguments, now: Timestamp) -> Res
     };
     // The table names the kind that the report says it was signed with: the extensions must agree.
     let kind = own.as_ref().and_then(|own| own.fields().signing_key()).map_or("VCEK", |key| key.as_str());
-    let certificates = [SnpCertificate { cert_type: kind.to_owned(), data: vek }];
+    let certificates = match vek {
+        Some(data) => vec![SnpCertificate { cert_type: kind.to_owned(), data }],
+        None => shown.and_then(|shown| shown.cert_chain).unwrap_or_default(),
+    };
     let mut trace = Trace::on();
     let result = verify_snp_bytes(&report, &certificates, &report_data, &policy, now, &mut trace)
         .and_then(|claims| host_data(options, claims, &mut unchecked, &mut trace));
     let result = result.map(|claims| Passed { simulated: claims.simulated(), claims: self::claims(&claims) });
     Ok(Appraisal { trace, unchecked, result })
+}
+
+pub(super) fn malformed(error: SnpError) -> Failure {
+    let expected = "an SNP attestation report";
+    Failure::by_command(Refusal::new(reason::EVIDENCE_MALFORMED, "SNP report", expected, error.to_string()))
 }
 
 /// The policy that the options make; `own` stands in for expectations that were not given.

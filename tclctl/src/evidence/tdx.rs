@@ -19,7 +19,11 @@ use crate::outcome::Failure;
 
 pub(super) fn verify(arguments: &EvidenceVerifyArguments, now: Timestamp) -> Result<Appraisal, Failure> {
     let options = &arguments.tdx;
-    let buffer = bytes(needed(options.quote.as_ref(), "--quote")?)?;
+    let shown = arguments.evidence.as_ref().map(|path| super::parsed::<TdxEvidence>(path)).transpose()?;
+    let (buffer, own_log) = match shown {
+        Some(shown) => (shown.quote, shown.cc_eventlog),
+        None => (bytes(needed(options.quote.as_ref(), "--quote or --evidence")?)?, None),
+    };
     // Hosts hand out whole pages: zero bytes behind a quote are no part of it.
     let quote = trim(&buffer).unwrap_or(&buffer).to_vec();
     let parsed = Quote::parse(&quote);
@@ -33,7 +37,8 @@ pub(super) fn verify(arguments: &EvidenceVerifyArguments, now: Timestamp) -> Res
             own.as_ref().map_or([0; 64], |own| own.report_data)
         }
     };
-    let cc_eventlog = options.ccel.as_ref().map(|path| bytes(path).map(|log| b64(&log))).transpose()?;
+    let given = options.ccel.as_ref().map(|path| bytes(path).map(|log| b64(&log))).transpose()?;
+    let cc_eventlog = given.or(own_log);
     if cc_eventlog.is_none() {
         unchecked.push(("firmware log", "--ccel FILE"));
     }
