@@ -67,6 +67,9 @@ pub fn corim(bytes: &[u8]) {
     let Ok((contents, _)) = reference_values::corim::show(bytes) else { return };
     for told in contents.told {
         let written = reference_values::corim::unsigned(&told.document).unwrap();
+        if written.len() > reference_values::corim::MAX_CORIM {
+            continue;
+        }
         let (again, _) = reference_values::corim::show(&written).unwrap();
         let issuer = told.document.issuer.clone();
         let again: Vec<_> =
