@@ -37,7 +37,7 @@ pub use self::blobs::{agree, erofs, gzip, tar, write_erofs, zstd};
 pub use self::enrolment::enrolment;
 pub use self::evidence::{aael, corim, ear, tcg_log, tdx_quote};
 pub use self::kata::{cgroup_files, copy_file, create_container, kata_address, kata_wire, policy};
-pub use self::platforms::{azure, endorsement};
+pub use self::platforms::{azure, endorsement, metadata_service, service_answer};
 pub use self::sandboxes::{interface_table, mount_options, uevent};
 pub use self::signatures::{openpgp, registries_d, signature, signature_policy};
 
@@ -66,6 +66,8 @@ pub const ALL: &[Entry] = &[
     Entry { name: "snp_report", read: snp_report, seeds: seeds::snp_reports },
     Entry { name: "azure", read: azure, seeds: platforms::seeds::azures },
     Entry { name: "endorsement", read: endorsement, seeds: platforms::seeds::endorsements },
+    Entry { name: "metadata_service", read: metadata_service, seeds: platforms::seeds::metadata_answers },
+    Entry { name: "service_answer", read: service_answer, seeds: platforms::seeds::service_answers },
     Entry { name: "enrolment", read: enrolment, seeds: enrolment::seeds },
     Entry { name: "tdx_quote", read: tdx_quote, seeds: evidence::tdx_quotes },
     Entry { name: "tcg_log", read: tcg_log, seeds: evidence::tcg_logs },

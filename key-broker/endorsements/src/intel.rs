@@ -69,7 +69,10 @@ pub(crate) const TCB_CHAIN: &str = "tcb-info-issuer-chain";
 pub(crate) const QE_CHAIN: &str = "sgx-enclave-identity-issuer-chain";
 
 /// A text as it was signed, with its signature in hex: `{"NAME":TEXT,"signature":"HEX"}`.
-pub(crate) fn signed(body: &[u8], name: &str) -> Result<(String, String), String> {
+///
+/// # Errors
+/// What is missing or of another form.
+pub fn signed(body: &[u8], name: &str) -> Result<(String, String), String> {
     let mut members: std::collections::BTreeMap<String, Box<RawValue>> =
         serde_json::from_slice(body).map_err(|error| error.to_string())?;
     let mut take = |name: &str| members.remove(name).ok_or_else(|| format!("no {name}"));
@@ -79,7 +82,8 @@ pub(crate) fn signed(body: &[u8], name: &str) -> Result<(String, String), String
 }
 
 /// A revocation list in hex: services give DER, or its hex as text.
-pub(crate) fn list(body: &[u8]) -> String {
+#[must_use]
+pub fn list(body: &[u8]) -> String {
     let text = std::str::from_utf8(body).ok().map(str::trim);
     match text {
         Some(text) if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_hexdigit()) => text.to_owned(),
@@ -88,7 +92,8 @@ pub(crate) fn list(body: &[u8]) -> String {
 }
 
 /// Undoes percent encoding; `None` where it is none.
-pub(crate) fn decoded(text: &str) -> Option<String> {
+#[must_use]
+pub fn decoded(text: &str) -> Option<String> {
     let mut out = Vec::with_capacity(text.len());
     let mut bytes = text.bytes();
     while let Some(byte) = bytes.next() {

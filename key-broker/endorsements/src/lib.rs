@@ -16,6 +16,11 @@ pub use client::{Limits, Service};
 pub use directory::{Directory, MAX_KEPT};
 pub use intel::{PckAuthority, PlatformName};
 
+/// What the answers of Intel's services are made of.
+pub mod answers {
+    pub use crate::intel::{decoded, list, signed};
+}
+
 /// Endorsements were not to be had.
 #[derive(Debug, thiserror::Error)]
 pub enum EndorsementError {
