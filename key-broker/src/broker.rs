@@ -10,7 +10,7 @@ use protocols::events::Init;
 use protocols::guest::GuestId;
 use protocols::jwe::{self, PublicKey};
 use protocols::jws::{self, JwsError};
-use protocols::kbs::{self, Attestation, RuntimeData, Tee, TeeEvidence};
+use protocols::kbs::{self, Attestation, Tee};
 use protocols::reason::{self, Refusal};
 use protocols::register::RegisterKind;
 use protocols::resource::ResourcePath;
@@ -28,6 +28,7 @@ use verifier::{EvidenceClaims, LogState, bind_log, guest_of};
 use crate::challenge::{Challenge, Sealer, random};
 use crate::config::Settings;
 use crate::error::BrokerError;
+use crate::evidence::Seen;
 use crate::history::{self, Grown};
 use crate::http::Rooms;
 use crate::initdata;
@@ -51,6 +52,7 @@ pub struct Broker {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) registry: Arc<dyn Registry>,
     pub(crate) rooms: Rooms,
+    pub(crate) seen: Seen,
     clock: Arc<dyn Fn() -> Timestamp + Send + Sync>,
     sealer: Sealer,
 }
@@ -84,7 +86,17 @@ impl Broker {
         let signing = settings.signing.clone();
         let rules = RwLock::new(Self::first_rules(settings, &*store, clock()).await?);
         let reloading = tokio::sync::Mutex::default();
-        Ok(Self { rules, reloading, signing, store, registry, rooms: Rooms::new(), clock, sealer })
+        Ok(Self {
+            rules,
+            reloading,
+            signing,
+            store,
+            registry,
+            rooms: Rooms::new(),
+            seen: Seen::default(),
+            clock,
+            sealer,
+        })
     }
 
     pub(crate) fn now(&self) -> Timestamp {
@@ -129,7 +141,7 @@ impl Broker {
             return Err(malformed("a P-256 key, which signs this protocol's requests", "another".to_owned()));
         }
         let rules = self.rules();
-        let claims = evidence(&rules, challenge.tee, &tee_evidence, &runtime_data, now)?;
+        let claims = self.evidence(&rules, challenge.tee, &tee_evidence, &runtime_data, now).await?;
         if let Some(init_data) = &init_data {
             initdata::check(&claims, init_data)?;
         }
@@ -211,7 +223,9 @@ impl Broker {
         delivery: &Delivery,
     ) -> Result<(String, Appraisal), BrokerError> {
         let (now, rules) = (self.now(), self.rules());
-        let claims = fresh(&rules, session, nonce, delivery, now)?;
+        fresh(session, nonce, delivery)?;
+        let data = session.runtime_data(&delivery.log);
+        let claims = self.evidence(&rules, session.tee, &delivery.evidence, &data, now).await?;
         for _ in 0..ATTEMPTS {
             let (grown, held) = self.grow(&rules, &claims, delivery, now).await?;
             let appraisal = appraise(&rules, session.tee, &claims, Some(grown.state.init()))?;
@@ -364,14 +378,8 @@ impl Broker {
     }
 }
 
-/// Checks that a delivery is the session's guest's, and its evidence over the head it leads to.
-fn fresh(
-    rules: &Rules,
-    session: &Session,
-    nonce: &str,
-    delivery: &Delivery,
-    now: Timestamp,
-) -> Result<EvidenceClaims, BrokerError> {
+/// Checks that a delivery is the session's guest's.
+fn fresh(session: &Session, nonce: &str, delivery: &Delivery) -> Result<(), BrokerError> {
     if un_b64(nonce).map_or(true, |nonce| nonce.len() != 32) {
         return Err(BrokerError::refused(reason::ATTESTOR_PROTOCOL, "nonce", "32 bytes of base64", "something else"));
     }
@@ -381,7 +389,7 @@ fn fresh(
         let actual = attested.map_or_else(|| "a session without a log".to_owned(), |guest| guest.to_string());
         return Err(BrokerError::refused(reason::EVIDENCE_GUEST, "delivery", guest.to_string(), actual));
     }
-    evidence(rules, session.tee, &delivery.evidence, &session.runtime_data(&delivery.log), now)
+    Ok(())
 }
 
 /// A bundle that runs without a golden value and that policy does not list.
@@ -390,20 +398,6 @@ fn unlisted_pause(rules: &Rules, pauses: &[(u64, Sha256Digest)]) -> Option<Refus
     let (seq, bundle) = pauses.iter().find(|(_, bundle)| !listed.contains(bundle))?;
     let subject = format!("launch {seq}");
     Some(Refusal::new(reason::POLICY_PAUSE, subject, "a pause bundle that policy lists", bundle.to_string()))
-}
-
-fn evidence(
-    rules: &Rules,
-    tee: Tee,
-    evidence: &TeeEvidence,
-    data: &RuntimeData,
-    now: Timestamp,
-) -> Result<EvidenceClaims, BrokerError> {
-    if !evidence.additional_evidence.is_empty() {
-        return Err(malformed("no additional evidence", "additional evidence".to_owned()));
-    }
-    let binding = data.digest("").map_err(|_| BrokerError::Internal("runtime data without a canonical form"))?;
-    Ok(rules.judge.verify(tee, &evidence.primary_evidence, &binding, now)?)
 }
 
 /// Asks the appraisal policy about evidence that was verified.
@@ -456,7 +450,7 @@ fn json_of<T: for<'de> Deserialize<'de>>(body: &[u8], what: &'static str) -> Res
         .map_err(|_| BrokerError::refused(reason::ATTESTOR_PROTOCOL, "request", what, "something else"))
 }
 
-fn malformed(expected: &'static str, actual: String) -> BrokerError {
+pub(crate) fn malformed(expected: &'static str, actual: String) -> BrokerError {
     BrokerError::refused(reason::EVIDENCE_MALFORMED, "attestation", expected, actual)
 }
 

@@ -2,6 +2,7 @@
 
 mod appraise;
 mod azure;
+mod endorsements;
 mod hardware;
 mod reference;
 mod tdx;
@@ -25,8 +26,11 @@ use serde::{Deserialize, Serialize};
 use verifier::{EnrolledAk, Enrolment, EvidencePolicy, SignerConfig, TpmPolicy, TrustedSigners};
 use zeroize::Zeroizing;
 
+use crate::endorse::Endorser;
+
 pub use self::appraise::AppraisalConfig;
 pub use self::azure::{AzureConfig, AzureTdxConfig};
+pub use self::endorsements::EndorsementsConfig;
 pub use self::hardware::{AmdConfig, ArkConfig, ProductConfig, SnpConfig, TcbConfig};
 pub use self::reference::ReferenceConfig;
 pub use self::tdx::{Demands, RootConfig, TdxConfig};
@@ -80,6 +84,8 @@ pub struct Config {
     /// Intel TDX.
     #[serde(default)]
     pub tdx: TdxConfig,
+    /// Where endorsements come from that evidence does not bring; absent: from nowhere.
+    pub endorsements: Option<EndorsementsConfig>,
     /// How verified evidence is graded.
     #[serde(default)]
     pub appraisal: AppraisalConfig,
@@ -208,6 +214,8 @@ pub struct Settings {
     pub references: References,
     /// Signed reference values beside them, before they were held against what was accepted earlier.
     pub documents: Vec<CheckedReferences>,
+    /// Finds what evidence does not bring; absent: nothing is looked for.
+    pub(crate) endorser: Option<Endorser>,
     /// Pause bundles that may run without a golden value; `None`, in development alone: any.
     pub pause: Option<Vec<Sha256Digest>>,
     /// How registries are reached.
@@ -261,6 +269,7 @@ impl Config {
             return Err(value("tpm.pcr", "must be from 0 to 15"));
         }
         let signing = signing_key(&self.signing_key)?;
+        let endorser = self.endorsements.as_ref().map(EndorsementsConfig::endorser).transpose()?;
         let admin = self.admin_token.as_deref().map(admin_token).transpose()?;
         let signers = TrustedSigners::new(self.signers.clone()).map_err(|error| value("signers", error))?;
         let aks = self.tpm.ak.iter().map(|ak| enrolled(ak, environment)).collect::<Result<Vec<_>, _>>()?;
@@ -298,6 +307,7 @@ impl Config {
             appraisal,
             references,
             documents,
+            endorser,
             pause: match environment {
                 Environment::Development => self.policy.pause,
                 Environment::Production => Some(self.policy.pause.unwrap_or_default()),

@@ -43,6 +43,9 @@ enum Command {
     },
 }
 
+/// How often is looked whether collateral nears its end: that is days before it ends.
+const RENEWAL: Duration = Duration::from_secs(600);
+
 fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
     if let Some(Command::Keygen { file }) = &arguments.command {
@@ -85,6 +88,14 @@ async fn run(settings: Settings, config: PathBuf) -> anyhow::Result<()> {
                 Ok(policy) => tracing::info!(%policy, "reloaded"),
                 Err(error) => tracing::error!("NOT reloaded, what was in force stays: {error:#}"),
             }
+        }
+    });
+    let renewed = Arc::clone(&broker);
+    tokio::spawn(async move {
+        let mut every = tokio::time::interval(RENEWAL);
+        loop {
+            every.tick().await;
+            renewed.renew_endorsements().await;
         }
     });
     let mut terminate = signal(SignalKind::terminate())?;

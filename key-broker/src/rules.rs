@@ -6,7 +6,7 @@ use p256::ecdsa::SigningKey;
 use protocols::digest::Sha256Digest;
 use protocols::time::Timestamp;
 use reference_values::{AcceptedReferences, CheckedReferences, References, names};
-use verifier::{EvidencePolicy, ExpectedMeasurement, Judge, TdxMeasurements};
+use verifier::{EvidencePolicy, ExpectedMeasurement, Judge, TdxCollateral, TdxMeasurements};
 
 use crate::broker::{ATTEMPTS, Broker};
 use crate::config::Settings;
@@ -38,6 +38,17 @@ impl Rules {
         }
         let judge = Judge::new(expecting(settings.evidence.clone(), &references));
         Self { settings, judge, references, accepted, until }
+    }
+
+    /// The same, with one platform's collateral more.
+    fn with_collateral(&self, collateral: &TdxCollateral) -> Self {
+        Self {
+            settings: Arc::clone(&self.settings),
+            judge: self.judge.with_collateral(collateral),
+            references: self.references.clone(),
+            accepted: Arc::clone(&self.accepted),
+            until: self.until,
+        }
     }
 }
 
@@ -123,6 +134,13 @@ impl Broker {
             *current = Arc::new(Rules::at(Arc::clone(&current.settings), Arc::clone(&current.accepted), now));
         }
         Arc::clone(&current)
+    }
+
+    /// Judges by this collateral too, which the verifier accepted, until other rules are put in force: those find it where
+    /// it is kept.
+    pub(crate) fn adopt(&self, collateral: &TdxCollateral) {
+        let mut current = self.rules.write().unwrap_or_else(PoisonError::into_inner);
+        *current = Arc::new(current.with_collateral(collateral));
     }
 
     /// Puts other settings in force whole, or leaves those that are: requests in work end under the old ones. Gives the

@@ -28,7 +28,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
         &["image-rs-fork", "attester", "boot", "agent-policy", "sandbox", "kbs-client", "verifier", "sys", "protocols"],
     ),
     ("endorsements", &["verifier", "protocols"]),
-    ("key-broker", &["appraisal", "reference-values", "verifier", "registry", "protocols"]),
+    ("key-broker", &["appraisal", "endorsements", "reference-values", "verifier", "registry", "protocols"]),
     (
         "tclctl",
         &[

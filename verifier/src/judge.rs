@@ -13,10 +13,13 @@ use serde_json::Value;
 
 use crate::evidence::{EvidenceClaims, EvidencePolicy, malformed, verify_evidence};
 use crate::snp::{VerifiedVek, verify_snp_by};
+use crate::tdx::TdxCollateral;
 use crate::trace::Trace;
 
 /// The most chips whose keys are kept; a judge that meets more begins anew.
 const MAX_KEPT: usize = 1024;
+/// The most collateral that is taken in; the oldest goes first.
+const MAX_COLLATERAL: usize = 256;
 
 /// Verifies evidence under one policy, and keeps the keys of chips whose chains it has verified: a guest shows the same
 /// one with every delivery. Dates, revocation lists and policy are looked at for each report all the same.
@@ -31,6 +34,22 @@ impl Judge {
     #[must_use]
     pub fn new(policy: EvidencePolicy) -> Self {
         Self { policy, veks: Mutex::default() }
+    }
+
+    /// The same judge with one platform's collateral more, in place of older ones of the platform. Only platforms whose
+    /// roots policy names profit from it.
+    #[must_use]
+    pub fn with_collateral(&self, collateral: &TdxCollateral) -> Self {
+        let mut policy = self.policy.clone();
+        for known in [&mut policy.tdx.collateral, &mut policy.azure_tdx.tdx.collateral] {
+            known.retain(|known| !known.is_like(collateral));
+            if known.len() >= MAX_COLLATERAL {
+                known.remove(0);
+            }
+            known.push(collateral.clone());
+        }
+        let veks = self.veks.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        Self { policy, veks: Mutex::new(veks) }
     }
 
     /// What it judges by, for good.

@@ -174,6 +174,10 @@ simulated = {simulated}
         self.running = Some(Running { stop, served, store, broker });
     }
 
+    pub(crate) fn broker(&self) -> &Broker {
+        &self.running.as_ref().unwrap().broker
+    }
+
     pub(crate) fn store(&self) -> &EmbeddedStore {
         &self.running.as_ref().unwrap().store
     }

@@ -134,6 +134,12 @@ impl TdxCollateral {
         self.signers.iter().any(Certificate::is_simulated)
     }
 
+    /// Whether it is for the same kind of platform and has the list of the same PCK issuer.
+    #[must_use]
+    pub fn is_like(&self, other: &Self) -> bool {
+        self.is_for(&other.fmspc, &other.pck_issuer)
+    }
+
     pub(super) const fn inner(&self) -> &QuoteCollateralV3 {
         &self.inner
     }

@@ -282,6 +282,28 @@ pub(crate) fn verify_td(
     })
 }
 
+/// Whether `collateral` stands at `now` behind a quote that was accepted before: what it measured and what it was made
+/// over are not asked again. So collateral is judged that no guest waits for.
+///
+/// # Errors
+/// As [`verify_tdx`].
+pub fn check_collateral(
+    quote: &[u8],
+    collateral: &TdxCollateral,
+    policy: &TdxPolicy,
+    now: Timestamp,
+) -> Result<(), Refusal> {
+    let evidence = TdxEvidence { cc_eventlog: None, quote: quote.to_vec() };
+    let parsed =
+        Quote::parse(quote).map_err(|error| refuse(reason::EVIDENCE_MALFORMED, "a TDX quote", error.to_string()))?;
+    let own = |value: &[u8; 48]| ExpectedMeasurement::Listed(vec![*value]);
+    let [rtmr0, rtmr1, rtmr2, _] = &parsed.report.rtmr;
+    let measurements = TdxMeasurements { mr_td: own(&parsed.report.mr_td), rtmr: [own(rtmr0), own(rtmr1), own(rtmr2)] };
+    let policy = TdxPolicy { collateral: vec![collateral.clone()], measurements, ..policy.clone() };
+    let report_data = parsed.report.report_data;
+    verify_td(&evidence, &report_data, &policy, SeptVe::NotRequired, now, &mut Trace::off()).map(|_| ())
+}
+
 /// The kind of platform (FMSPC) that a PCK certificate, DER, is for. Nothing of it is verified: it names the collateral
 /// to look for.
 #[must_use]
