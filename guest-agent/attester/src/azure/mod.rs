@@ -10,9 +10,12 @@
 //!
 //! The paravisor makes a new report some time after the user data was written: it is read again until it shows them.
 
+mod codec;
 mod imds;
+#[cfg(feature = "azure")]
+mod library;
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -20,14 +23,14 @@ use protocols::azure::{AzureQuote, AzureSnpEvidence, AzureTdxEvidence};
 use protocols::digest::{Sha256Digest, Sha384Digest};
 use protocols::guest::GuestId;
 use protocols::hcl::{self, Hardware, HclError, HclReport};
-use protocols::kbs::{Tee, TpmEvidence};
+use protocols::kbs::Tee;
 use protocols::register::{HashAlg, RegisterKind, RegisterValue};
 use protocols::snp::{REPORT_SIZE, Report, TcbVersion};
 use protocols::tdx::{LOCAL_REPORT_SIZE, Quote, parse_local};
-use protocols::tpm::{self, Attest, NvReader, Public, RC_HANDLE, Signature, TpmError};
+use protocols::tpm::{Attest, Public};
 
-use crate::tpm::{Session, TransportError};
 use crate::{Attester, AttesterError, RegisterInfo, TpmAddress, TpmAttester};
+use codec::Codec;
 use imds::Imds;
 
 pub(crate) const NV_REPORT: u32 = 0x0140_0001;
@@ -65,6 +68,16 @@ pub enum AzureTee {
     Tdx,
 }
 
+/// What is asked of the vTPM.
+trait Vtpm: std::fmt::Debug + Send + Sync {
+    /// The paravisor's report as it is now.
+    fn report(&self) -> Result<Vec<u8>, AttesterError>;
+    /// Asks for a report over other user data, which comes some time later.
+    fn ask_for(&self, user_data: &[u8; hcl::USER_DATA_SIZE]) -> Result<(), AttesterError>;
+    /// A quote of SHA-256 PCRs 0 to 23 by the attestation key.
+    fn quote(&self, nonce: &[u8]) -> Result<AzureQuote, AttesterError>;
+}
+
 /// A chip at a TCB, and the certificate of its key.
 #[derive(Debug)]
 struct Vcek {
@@ -76,7 +89,8 @@ struct Vcek {
 #[derive(Debug)]
 pub struct AzureAttester {
     tee: AzureTee,
-    tpm: TpmAttester,
+    tpm: Arc<TpmAttester>,
+    vtpm: Box<dyn Vtpm>,
     imds: Imds,
     limits: AzureLimits,
     // The user data have one place: evidence is made one at a time.
@@ -99,29 +113,42 @@ impl AzureAttester {
         imds: &str,
         limits: AzureLimits,
     ) -> Result<Self, AttesterError> {
-        let imds = Imds::new(imds, limits.service)?;
-        let tpm = TpmAttester::open_persistent(address, AK, pcr)?;
-        let attester = Self { tee, tpm, imds, limits, turn: Mutex::new(()), vcek: Mutex::new(None) };
-        let bytes = attester.report()?;
-        attester.read(&bytes)?;
-        Ok(attester)
+        let tpm = Arc::new(TpmAttester::open_persistent(address, AK, pcr)?);
+        let vtpm = Box::new(Codec(Arc::clone(&tpm)));
+        Self::with(tee, tpm, vtpm, imds, limits)
     }
 
-    fn report(&self) -> Result<Vec<u8>, AttesterError> {
-        let read = |tpm: &mut Session| tpm.nv(NvReader::Owner, NV_REPORT, hcl::MAX_SIZE);
-        self.tpm.transaction(read).map_err(|error| refused(format!("NV index {NV_REPORT:#x}: {error}")))
+    /// As [`AzureAttester::open`], with reports and quotes by the TPM library, which opens `/dev/tpm0`. It waits 3 seconds
+    /// for every report.
+    ///
+    /// # Errors
+    /// As [`AzureAttester::open`]; [`AttesterError::EvidenceUnavailable`] where the library sees another key than we do.
+    #[cfg(feature = "azure")]
+    pub fn open_by_library(tee: AzureTee, pcr: u32, imds: &str, limits: AzureLimits) -> Result<Self, AttesterError> {
+        let tpm = Arc::new(TpmAttester::open_persistent(library::DEVICE.parse()?, AK, pcr)?);
+        let vtpm = Box::new(library::Library::open(Arc::clone(&tpm))?);
+        Self::with(tee, tpm, vtpm, imds, limits)
+    }
+
+    fn with(
+        tee: AzureTee,
+        tpm: Arc<TpmAttester>,
+        vtpm: Box<dyn Vtpm>,
+        imds: &str,
+        limits: AzureLimits,
+    ) -> Result<Self, AttesterError> {
+        let imds = Imds::new(imds, limits.service)?;
+        let attester = Self { tee, tpm, vtpm, imds, limits, turn: Mutex::new(()), vcek: Mutex::new(None) };
+        let bytes = attester.vtpm.report()?;
+        attester.read(&bytes)?;
+        Ok(attester)
     }
 
     /// A well-formed report of the expected hardware that names the vTPM's key.
     fn read<'b>(&self, bytes: &'b [u8]) -> Result<HclReport<'b>, AttesterError> {
         let report = HclReport::parse(bytes).map_err(|error| malformed(&error))?;
         let (modulus, exponent) = report.attestation_key().map_err(|error| malformed(&error))?;
-        let exponent = match exponent.as_slice() {
-            [1, 0, 1] => 0x0001_0001,
-            _ => return Err(refused("the paravisor's report: an unusual exponent".to_owned())),
-        };
-        let named = Public::Rsassa { modulus, exponent }.to_spki_der();
-        if named.ok().as_deref() != Some(self.tpm.ak_spki_der()) {
+        if !is_key(&self.tpm, modulus, &exponent) {
             return Err(refused(format!("the paravisor's report names another key than the vTPM's at {AK:#x}")));
         }
         let wrong = match (self.tee, report.hardware()) {
@@ -134,12 +161,10 @@ impl AzureAttester {
 
     /// Writes the user data and waits for the report that shows them.
     fn renewed_report(&self, user_data: &[u8; hcl::USER_DATA_SIZE]) -> Result<Vec<u8>, AttesterError> {
-        self.tpm
-            .transaction(|tpm| write_user_data(tpm, user_data))
-            .map_err(|error| refused(format!("NV index {NV_USER_DATA:#x}: {error}")))?;
+        self.vtpm.ask_for(user_data)?;
         let deadline = Instant::now() + self.limits.renewal;
         loop {
-            let bytes = self.report()?;
+            let bytes = self.vtpm.report()?;
             let shown = HclReport::parse(&bytes).and_then(|report| Ok((report.user_data()?, whole(&report))));
             if shown == Ok((*user_data, true)) {
                 return Ok(bytes);
@@ -187,15 +212,10 @@ fn whole(report: &HclReport<'_>) -> bool {
     }
 }
 
-fn write_user_data(tpm: &mut Session, data: &[u8; hcl::USER_DATA_SIZE]) -> Result<(), TransportError> {
-    let size = u16::try_from(data.len()).unwrap_or(u16::MAX);
-    match tpm.run(&tpm::nv_read_public(NV_USER_DATA)) {
-        Ok(public) if public.size == size => {}
-        Ok(_) => return Err(TpmError::Value("size of the user data").into()),
-        Err(TransportError::Tpm(TpmError::Code(RC_HANDLE))) => tpm.run(&tpm::nv_define(NV_USER_DATA, size))?,
-        Err(error) => return Err(error),
-    }
-    tpm.run(&tpm::nv_write(NV_USER_DATA, data))
+/// Whether an RSA key is the vTPM's.
+fn is_key(tpm: &TpmAttester, modulus: Vec<u8>, exponent: &[u8]) -> bool {
+    let key = Public::Rsassa { modulus, exponent: 0x0001_0001 };
+    exponent == [1, 0, 1] && key.to_spki_der().ok().as_deref() == Some(tpm.ak_spki_der())
 }
 
 fn refused(detail: String) -> AttesterError {
@@ -204,15 +224,6 @@ fn refused(detail: String) -> AttesterError {
 
 fn malformed(error: &HclError) -> AttesterError {
     refused(format!("the paravisor's report: {error}"))
-}
-
-/// The quote as Azure's evidence has it: the signature without its TPMT_SIGNATURE.
-fn azure_quote(evidence: TpmEvidence) -> Result<AzureQuote, AttesterError> {
-    let quote = evidence.tpm_quote;
-    match Signature::parse(&quote.signature) {
-        Ok(Signature::Rsassa(signature)) => Ok(AzureQuote { signature, message: quote.message, pcrs: quote.pcrs }),
-        _ => Err(refused("the vTPM's quote is not signed by RSASSA".to_owned())),
-    }
 }
 
 impl Attester for AzureAttester {
@@ -247,7 +258,7 @@ impl Attester for AzureAttester {
         }
         let hcl_report = self.renewed_report(&user_data)?;
         // The quote is last, so that the quoted registers are as new as they can be.
-        let quote = || azure_quote(self.tpm.quote(binding.as_bytes())?);
+        let quote = || self.vtpm.quote(binding.as_bytes());
         match self.read(&hcl_report)?.hardware() {
             Hardware::Snp(report) => {
                 let vcek = self.vcek(report)?;

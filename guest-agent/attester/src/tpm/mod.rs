@@ -108,6 +108,13 @@ impl TpmAttester {
         run(&mut Session::open(&self.address)?)
     }
 
+    /// Runs what opens the device by itself; ours wait meanwhile.
+    #[cfg(feature = "azure")]
+    pub(crate) fn exclusively<T>(&self, run: impl FnOnce() -> T) -> T {
+        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        run()
+    }
+
     fn read_pcr(&self, index: u32) -> Result<Sha256Digest, AttesterError> {
         self.transaction(|tpm| tpm.pcr(index))
             .map_err(|error| AttesterError::RegisterUnavailable { detail: self.detail(&error) })
