@@ -33,8 +33,8 @@ pub(crate) use self::launch::{ModeArgument, RunArguments, StopArguments};
 pub(crate) use self::log::{LogCommand, LogExportArguments, LogFormat, LogShowArguments, LogVerifyArguments};
 pub(crate) use self::platform::{EvidenceCollectArguments, EvidenceDetectArguments};
 pub(crate) use self::reference::{
-    ComputeCommand, ComputeTpmArguments, ReferenceCommand, ReferenceFormat, ReferenceShowArguments,
-    ReferenceSignArguments, ReferenceVerifyArguments,
+    ComputeCommand, ComputeSnpArguments, ComputeTpmArguments, ReferenceCommand, ReferenceFormat,
+    ReferenceShowArguments, ReferenceSignArguments, ReferenceVerifyArguments,
 };
 pub(crate) use self::store::{ImagesArguments, MountArguments, PruneArguments, PullArguments, UmountArguments};
 

@@ -22,8 +22,40 @@ pub(crate) enum ReferenceCommand {
 /// What a platform will measure; prints JSON that `reference sign` takes.
 #[derive(Debug, Subcommand)]
 pub(crate) enum ComputeCommand {
+    /// The launch measurement of an SEV-SNP guest that QEMU starts from these files
+    Snp(ComputeSnpArguments),
     /// PCRs 4, 9 and 11 of a UKI that firmware starts directly
     Tpm(ComputeTpmArguments),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ComputeSnpArguments {
+    /// The firmware, built for SEV
+    #[arg(long, value_name = "FILE")]
+    pub(crate) ovmf: PathBuf,
+    /// The kernel that the hypervisor is given; needs firmware with room for its hashes (AmdSev)
+    #[arg(long, value_name = "FILE")]
+    pub(crate) kernel: Option<PathBuf>,
+    /// Its initrd
+    #[arg(long, value_name = "FILE", requires = "kernel")]
+    pub(crate) initrd: Option<PathBuf>,
+    /// Its command line, exactly
+    #[arg(long, value_name = "TEXT", requires = "kernel")]
+    pub(crate) cmdline: Option<String>,
+    /// Virtual processors
+    #[arg(long, value_name = "N")]
+    pub(crate) vcpus: u32,
+    /// Their type, as QEMU names it: EPYC-v4, EPYC-Milan, EPYC-Genoa, …
+    #[arg(long, value_name = "TYPE")]
+    pub(crate) vcpu_type: String,
+    /// SEV features of the guest's processors, in hex as 0x1
+    #[arg(long, value_name = "HEX", value_parser = hex_number)]
+    pub(crate) guest_features: u64,
+}
+
+fn hex_number(text: &str) -> Result<u64, String> {
+    let digits = text.strip_prefix("0x").ok_or("expected hex that begins with 0x")?;
+    u64::from_str_radix(digits, 16).map_err(|error| error.to_string())
 }
 
 #[derive(Debug, Args)]
