@@ -458,8 +458,10 @@ fn files_of_reference_values_are_read_strictly_and_decide() {
     assert!(refused(&signer).contains("reference.unsigned"));
     let named = format!("unsigned = [\"{}\"]\n{signer}", dir.join("c").display());
     assert_eq!(read(&named).unwrap().documents.len(), 2);
-    let production =
-        with(&named).replace("\"development\"", "\"production\"").replace("simulated = true", "simulated = false");
+    let production = with(&named)
+        .replace("\"development\"", "\"production\"")
+        .replace("simulated = true", "simulated = false")
+        .replace("plain_http = [\"127.0.0.1:5000\"]\n", "");
     let told = Config::parse(&production).unwrap().settings().unwrap_err().to_string();
     assert!(told.contains("reference.unsigned") && told.contains("policy.environment"), "{told}");
     write("d", b"{}");
