@@ -454,6 +454,7 @@ fn files_of_reference_values_are_read_strictly_and_decide() {
     let refused = |more: &str| read(more).unwrap_err().to_string();
     assert!(refused("").contains("reference.signer"));
     assert!(refused(&format!("{signer}{signer}")).contains("twice"));
+    assert!(refused(&format!("files = [\"{}\"]\n{signer}", dir.join("e").display())).contains("/e"));
     write("c", &document.payload().unwrap());
     assert!(refused(&signer).contains("reference.unsigned"));
     let named = format!("unsigned = [\"{}\"]\n{signer}", dir.join("c").display());
@@ -466,5 +467,4 @@ fn files_of_reference_values_are_read_strictly_and_decide() {
     assert!(told.contains("reference.unsigned") && told.contains("policy.environment"), "{told}");
     write("d", b"{}");
     assert!(refused(&named).contains("reference.malformed"));
-    assert!(refused(&format!("files = [\"{}\"]\n{signer}", dir.join("e").display())).contains("/e"));
 }
