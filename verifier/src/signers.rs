@@ -50,7 +50,7 @@ pub enum SignersError {
         /// Why.
         source: KeyError,
     },
-    /// A minimum version of 0, which no golden value has.
+    /// A minimum version of 0, which nothing signed has.
     #[error("signer `{issuer}`: min_version and series floors are at least 1")]
     MinVersion {
         /// Whose.

@@ -19,4 +19,4 @@ pub mod signers;
 pub use check::{AcceptedReferences, CheckedReferences, Trust, highest, read};
 pub use document::{Document, DocumentError};
 pub use names::{ReferenceError, References};
-pub use signers::{Signer, SignerConfig, SignerKey, Signers, SignersError};
+pub use signers::{Signer, SignerConfig, SignerKey, Signers};

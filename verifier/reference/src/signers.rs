@@ -6,6 +6,7 @@ use p384::pkcs8::{DecodePublicKey as _, EncodePublicKey as _};
 use protocols::digest::Sha256Digest;
 use protocols::keys::{KeyError, VerifyingKey};
 use serde::{Deserialize, Serialize};
+use verifier::SignersError;
 
 /// One `[[reference.signer]]` of a configuration file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -20,36 +21,6 @@ pub struct SignerConfig {
     /// Higher floors for single series.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub series: BTreeMap<String, u64>,
-}
-
-/// A list of signers that cannot be used.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum SignersError {
-    /// An issuer without a name.
-    #[error("a signer's issuer must not be empty")]
-    Issuer,
-    /// A key that could not be read.
-    #[error("signer `{issuer}`: {source}")]
-    Key {
-        /// Whose key.
-        issuer: String,
-        /// Why.
-        source: KeyError,
-    },
-    /// A minimum version of 0, which no document has.
-    #[error("signer `{issuer}`: min_version and series floors are at least 1")]
-    MinVersion {
-        /// Whose.
-        issuer: String,
-    },
-    /// One key listed twice: its rules would be ambiguous.
-    #[error("signer `{issuer}`: the key {keyid} is listed twice")]
-    DuplicateKey {
-        /// The second entry's issuer.
-        issuer: String,
-        /// The key.
-        keyid: Sha256Digest,
-    },
 }
 
 /// A signer's key.
@@ -144,7 +115,7 @@ impl Signers {
             };
             let keyid = key.keyid();
             if signers.iter().any(|signer| signer.keyid == keyid) {
-                return Err(SignersError::DuplicateKey { issuer, keyid });
+                return Err(SignersError::DuplicateKey { issuer, keyid: keyid.hex() });
             }
             signers.push(Signer { issuer, key, keyid, min_version, series });
         }
