@@ -78,9 +78,10 @@ async fn run(settings: Settings, config: PathBuf) -> anyhow::Result<()> {
         tracing::info!("no admin_token: administration is refused");
     }
     let environment = settings.evidence.environment;
-    tracing::info!(listen = %listener.local_addr()?, %environment, policy = %settings.policy, "serving");
+    let policy = settings.policy;
     let broker = Arc::new(Broker::new(settings, store, registry, Arc::new(Timestamp::now)).await?);
     let mut hangup = signal(SignalKind::hangup())?;
+    tracing::info!(listen = %listener.local_addr()?, %environment, %policy, "serving");
     let reloaded = Arc::clone(&broker);
     tokio::spawn(async move {
         while hangup.recv().await.is_some() {
