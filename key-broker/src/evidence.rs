@@ -69,8 +69,15 @@ impl Broker {
     ) -> Result<EvidenceClaims, Refusal> {
         let Some(lacks) = lacks(tee, shown, &refusal) else { return Err(refusal) };
         let (Lacks::Vek(name, _) | Lacks::Collateral(name)) = &lacks;
-        // The guest is told that it is wanting, our log why it was not to be had.
-        let Ok(bytes) = endorser.find(name, now).await else { return Err(refusal) };
+        // The guest is told that it is wanting, our log why.
+        let wanting = |why: &str| tracing::warn!(endorsement = name.file(), "wanting: {why}");
+        let bytes = match endorser.find(name, now).await {
+            Ok(bytes) => bytes,
+            Err(why) => {
+                wanting(&why);
+                return Err(refusal);
+            }
+        };
         let claims = match &lacks {
             Lacks::Vek(_, shown) => {
                 let mut shown = SnpEvidence::clone(shown);
@@ -80,7 +87,13 @@ impl Broker {
                 rules.judge.verify(tee, &whole, binding, now)?
             }
             Lacks::Collateral(_) => {
-                let Ok(collateral) = TdxCollateral::parse(&bytes) else { return Err(refusal) };
+                let collateral = match TdxCollateral::parse(&bytes) {
+                    Ok(collateral) => collateral,
+                    Err(error) => {
+                        wanting(&error.to_string());
+                        return Err(refusal);
+                    }
+                };
                 let claims = rules.judge.with_collateral(&collateral).verify(tee, shown, binding, now)?;
                 self.adopt(&collateral);
                 claims
@@ -119,11 +132,29 @@ impl Broker {
         };
         for (name, quote) in seen {
             let name = Name::Platform(name);
-            let Ok(bytes) = endorser.renew(&name, now).await else { continue };
-            let Ok(collateral) = TdxCollateral::parse(&bytes) else { continue };
+            let not = |why: &dyn std::fmt::Display| tracing::warn!(endorsement = name.file(), "not renewed: {why}");
+            let bytes = match endorser.renew(&name, now).await {
+                Ok(bytes) => bytes,
+                Err(why) => {
+                    not(&why);
+                    continue;
+                }
+            };
+            let collateral = match TdxCollateral::parse(&bytes) {
+                Ok(collateral) => collateral,
+                Err(error) => {
+                    not(&error);
+                    continue;
+                }
+            };
             let policy = &rules.judge.policy().tdx;
-            if policy.collateral.iter().any(|known| known.is_like(&collateral) && known.window() == collateral.window())
-            {
+            let mut like = policy.collateral.iter().filter(|known| known.is_like(&collateral));
+            if like.clone().any(|known| known.window() == collateral.window()) {
+                continue;
+            }
+            // A service that goes back in time would bring back what was revoked since.
+            if like.any(|known| !collateral.supersedes(known)) {
+                not(&"older than what is in force");
                 continue;
             }
             match verifier::tdx::check_collateral(&quote, &collateral, policy, now) {
@@ -132,7 +163,7 @@ impl Broker {
                     endorser.keep(&name, bytes).await;
                     tracing::info!(endorsement = name.file(), "renewed");
                 }
-                Err(refusal) => tracing::warn!(endorsement = name.file(), "not renewed: {refusal}"),
+                Err(refusal) => not(&refusal),
             }
         }
     }

@@ -291,6 +291,16 @@ async fn collateral_is_fetched_once_renewed_before_it_ends_and_outlives_its_serv
     assert_eq!(kept().1, start.plus(104 * DAY));
     world.pass(20 * DAY);
     assert_eq!(ask(&world).await, "session");
+
+    // A service that goes back in time takes nothing away that still counts.
+    td.serve(&server, &valid(73));
+    world.pass(5 * DAY);
+    world.restart().await;
+    let before = server.asked();
+    assert_eq!((ask(&world).await, kept().1), ("session", start.plus(104 * DAY)));
+    assert_eq!(server.asked() - before, 4, "it was asked");
+    world.broker().renew_endorsements().await;
+    assert_eq!(kept().1, start.plus(104 * DAY));
 }
 
 fn root_pem(platform: &Platform) -> String {

@@ -36,13 +36,13 @@ impl Judge {
         Self { policy, veks: Mutex::default() }
     }
 
-    /// The same judge with one platform's collateral more, in place of older ones of the platform. Only platforms whose
+    /// The same judge with one platform's collateral more, in place of what it supersedes; what is newer stays. Only platforms whose
     /// roots policy names profit from it.
     #[must_use]
     pub fn with_collateral(&self, collateral: &TdxCollateral) -> Self {
         let mut policy = self.policy.clone();
         for known in [&mut policy.tdx.collateral, &mut policy.azure_tdx.tdx.collateral] {
-            known.retain(|known| !known.is_like(collateral));
+            known.retain(|known| !collateral.supersedes(known));
             if known.len() >= MAX_COLLATERAL {
                 known.remove(0);
             }

@@ -10,7 +10,7 @@ use serde_json::json;
 use tokio::time::Instant;
 use verifier::tdx::TdxCollateral;
 
-use crate::directory::{counts, is_fresh};
+use crate::directory::{counts, goes_back, is_fresh};
 use crate::intel::{PCK_CRL_CHAIN, QE_CHAIN, TCB_CHAIN, decoded, list, signed};
 use crate::{Directory, EndorsementError, PlatformName, VekName};
 
@@ -145,7 +145,10 @@ impl Service {
             return Ok(known.clone());
         }
         match self.fetch_collateral(name).await {
-            Ok(fetched) => Ok(fetched),
+            // A service that goes back in time would bring back what was revoked since.
+            Ok(fetched) => {
+                Ok(known.filter(|known| counts(known, now) && goes_back(known, &fetched)).unwrap_or(fetched))
+            }
             Err(error) => known.filter(|known| counts(known, now)).ok_or(error),
         }
     }

@@ -120,6 +120,14 @@ pub(crate) fn counts(json: &[u8], now: Timestamp) -> bool {
     window(json).is_some_and(|(from, to)| from <= now && now <= to)
 }
 
+/// Whether `other` is collateral for the same platforms that does not supersede `json`'s.
+pub(crate) fn goes_back(json: &[u8], other: &[u8]) -> bool {
+    match (TdxCollateral::parse(json), TdxCollateral::parse(other)) {
+        (Ok(known), Ok(other)) => other.is_like(&known) && !other.supersedes(&known),
+        _ => false,
+    }
+}
+
 fn window(json: &[u8]) -> Option<(Timestamp, Timestamp)> {
     Some(TdxCollateral::parse(json).ok()?.window())
 }

@@ -140,6 +140,12 @@ impl TdxCollateral {
         self.is_for(&other.fmspc, &other.pck_issuer)
     }
 
+    /// Whether it takes `other`'s place: for the same platforms, and older in neither its issue nor its evaluation data.
+    #[must_use]
+    pub fn supersedes(&self, other: &Self) -> bool {
+        self.is_like(other) && self.evaluation >= other.evaluation && self.from >= other.from
+    }
+
     pub(super) const fn inner(&self) -> &QuoteCollateralV3 {
         &self.inner
     }
