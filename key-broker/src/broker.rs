@@ -3,6 +3,7 @@
 use std::sync::{Arc, RwLock};
 
 use appraisal::{Appraisal, Question};
+use broker_store::{Alarm, Commit, History, Store};
 use p256::ecdsa::{SigningKey, VerifyingKey};
 use protocols::digest::Sha256Digest;
 use protocols::encoding::un_b64;
@@ -33,7 +34,6 @@ use crate::history::{self, Grown};
 use crate::http::Rooms;
 use crate::initdata;
 use crate::rules::Rules;
-use crate::store::{Alarm, Commit, History, Store};
 use crate::token::{NewSession, Session};
 
 /// The version of our additions to the handshake.

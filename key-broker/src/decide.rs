@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use broker_store::{Commit, Raise};
 use protocols::digest::Sha256Digest;
 use protocols::events::{GoldenRef, hash_str};
 use protocols::jws;
@@ -22,7 +23,6 @@ use crate::broker::{ATTEMPTS, Broker, signed};
 use crate::challenge::random;
 use crate::config::Settings;
 use crate::error::BrokerError;
-use crate::store::{Commit, Raise};
 use crate::token::Session;
 
 /// Seconds after which a verdict is stale for anyone who trusts a clock.

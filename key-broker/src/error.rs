@@ -1,8 +1,7 @@
 //! Why a request was not served, and how that is told: a code and its facts to the caller, the rest to our log.
 
+use broker_store::StoreError;
 use protocols::reason::{self, Code, Refusal, Source};
-
-use crate::store::StoreError;
 
 /// One request that was not served.
 #[derive(Debug, thiserror::Error)]

@@ -2,7 +2,7 @@
 //!
 //! - [`config::Config`] -> [`config::Settings`]: everything parsed and checked before anything starts.
 //! - [`broker::Broker`]: what is done; [`http::router`]: how it is asked; [`server::serve`]: bounds and drain.
-//! - [`store::Store`]: what must last.
+//! - [`broker_store::Store`]: what must last.
 //!
 //! Absent here: sessions in memory (challenges and tokens are sealed and travel), signers or policy named by a
 //! guest, and any verdict of its own: `verifier::appraise` decides, the same function as in the guest.
@@ -22,7 +22,6 @@ pub mod http;
 mod initdata;
 mod rules;
 pub mod server;
-pub mod store;
 mod token;
 
 pub use rules::ReloadError;

@@ -7,12 +7,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use broker_store::EmbeddedStore;
 use clap::{Parser, Subcommand};
 use key_broker::broker::Broker;
 use key_broker::config::{Config, Settings, public_key_pem};
 use key_broker::http::router;
 use key_broker::server::serve;
-use key_broker::store::EmbeddedStore;
 use protocols::digest::Sha256Digest;
 use protocols::keys::{KeyKind, SigningKey};
 use protocols::time::Timestamp;

@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, PoisonError};
 
+use broker_store::{Commit, Raise, Store};
 use p256::ecdsa::SigningKey;
 use protocols::digest::Sha256Digest;
 use protocols::time::Timestamp;
@@ -11,7 +12,6 @@ use verifier::{EvidencePolicy, ExpectedMeasurement, Judge, TdxCollateral, TdxMea
 use crate::broker::{ATTEMPTS, Broker};
 use crate::config::Settings;
 use crate::error::BrokerError;
-use crate::store::{Commit, Raise, Store};
 
 /// Settings, and what follows from them at a time.
 #[derive(Debug)]

@@ -4,8 +4,8 @@
 
 mod support;
 
+use broker_store::Store as _;
 use kbs_client::{ClientError, Question, ReceiptState};
-use key_broker::store::Store as _;
 use protocols::environment::Environment;
 use protocols::events::{Exit, ExitReason, Floor, Golden, GoldenRef, TimeSource, VerdictWord, hash_str};
 use protocols::golden::{PAYLOAD_TYPE, REVOCATION_PREDICATE_TYPE, RevocationList, STATEMENT_TYPE, Statement};

@@ -6,10 +6,10 @@ mod support;
 
 use std::sync::Arc;
 
+use broker_store::EmbeddedStore;
 use kbs_client::ClientError;
 use key_broker::broker::Broker;
 use key_broker::config::Config;
-use key_broker::store::EmbeddedStore;
 use protocols::dsse::Envelope;
 use protocols::environment::Environment;
 use protocols::keys::{KeyKind, SigningKey};

@@ -28,7 +28,11 @@ const ALLOWED: &[(&str, &[&str])] = &[
         &["image-rs-fork", "attester", "boot", "agent-policy", "sandbox", "kbs-client", "verifier", "sys", "protocols"],
     ),
     ("endorsements", &["verifier", "protocols"]),
-    ("key-broker", &["appraisal", "endorsements", "reference-values", "verifier", "registry", "protocols"]),
+    ("broker-store", &["verifier", "protocols"]),
+    (
+        "key-broker",
+        &["appraisal", "broker-store", "endorsements", "reference-values", "verifier", "registry", "protocols"],
+    ),
     (
         "tclctl",
         &[

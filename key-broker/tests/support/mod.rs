@@ -13,12 +13,12 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use broker_store::{EmbeddedStore, Store};
 use kbs_client::{Attestor, AttestorConfig, Client};
 use key_broker::broker::Broker;
 use key_broker::config::{Config, public_key_pem};
 use key_broker::http::router;
 use key_broker::server::serve;
-use key_broker::store::{EmbeddedStore, Store};
 use protocols::digest::Sha256Digest;
 use protocols::dsse::Envelope;
 use protocols::environment::Environment;

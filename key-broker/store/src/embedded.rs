@@ -14,7 +14,7 @@ use redb::backends::FileBackend;
 use redb::{Database, ReadableDatabase as _, ReadableTable as _, ReadableTableMetadata as _, Table, TableDefinition};
 use verifier::HighWater;
 
-use super::{Alarm, Commit, History, Raise, Store, StoreError};
+use crate::{Alarm, AuditTail, Commit, History, Raise, Store, StoreError};
 
 /// Version of the layout below.
 const SCHEMA: u64 = 1;
@@ -48,6 +48,9 @@ const VERDICTS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("verdict
 /// Running number -> id, to find the oldest.
 const VERDICT_ORDER: TableDefinition<'_, u64, &str> = TableDefinition::new("verdict_order");
 const ALARMS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("alarms");
+const AUDIT: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("audit");
+/// The one row: (entries, frontier).
+const AUDIT_TAIL: TableDefinition<'_, (), (u64, &[u8])> = TableDefinition::new("audit_tail");
 
 /// Everything in one file.
 #[derive(Debug, Clone)]
@@ -108,6 +111,8 @@ impl EmbeddedStore {
             write.open_table(VERDICTS).map_err(io)?;
             write.open_table(VERDICT_ORDER).map_err(io)?;
             write.open_table(ALARMS).map_err(io)?;
+            write.open_table(AUDIT).map_err(io)?;
+            write.open_table(AUDIT_TAIL).map_err(io)?;
         }
         write.commit().map_err(io)?;
         Ok(Self { database: Arc::new(database) })
@@ -391,6 +396,56 @@ impl Store for EmbeddedStore {
         self.blocking(move |database| {
             let table = database.begin_read().map_err(io)?.open_table(RESOURCES).map_err(io)?;
             Ok(table.get(path.as_str()).map_err(io)?.map(|bytes| bytes.value().to_vec()))
+        })
+        .await
+    }
+
+    async fn audit_tail(&self) -> Result<AuditTail, StoreError> {
+        self.blocking(move |database| {
+            let table = database.begin_read().map_err(io)?.open_table(AUDIT_TAIL).map_err(io)?;
+            let stored = table.get(()).map_err(io)?;
+            Ok(stored.map_or_else(AuditTail::default, |row| {
+                let (size, frontier) = row.value();
+                AuditTail { size, frontier: frontier.to_vec() }
+            }))
+        })
+        .await
+    }
+
+    async fn append_audit(&self, from: u64, entries: Vec<Vec<u8>>, frontier: Vec<u8>) -> Result<Commit, StoreError> {
+        self.blocking(move |database| {
+            let write = database.begin_write().map_err(io)?;
+            {
+                let mut tail = write.open_table(AUDIT_TAIL).map_err(io)?;
+                let size = tail.get(()).map_err(io)?.map_or(0, |row| row.value().0);
+                if size != from {
+                    return Ok(Commit::Raced);
+                }
+                let mut table = write.open_table(AUDIT).map_err(io)?;
+                let mut size = size;
+                for entry in &entries {
+                    table.insert(size, entry.as_slice()).map_err(io)?;
+                    size = size.checked_add(1).ok_or(StoreError::Corrupt("the audit log's size"))?;
+                }
+                tail.insert((), (size, frontier.as_slice())).map_err(io)?;
+            }
+            write.commit().map_err(io)?;
+            Ok(Commit::Done)
+        })
+        .await
+    }
+
+    async fn audit_entries(&self, from: u64, max: usize) -> Result<Vec<Vec<u8>>, StoreError> {
+        self.blocking(move |database| {
+            let read = database.begin_read().map_err(io)?;
+            let size = read.open_table(AUDIT_TAIL).map_err(io)?.get(()).map_err(io)?.map_or(0, |row| row.value().0);
+            let table = read.open_table(AUDIT).map_err(io)?;
+            let mut entries = Vec::new();
+            for place in (from..size).take(max) {
+                let entry = table.get(place).map_err(io)?.ok_or(StoreError::Corrupt("an entry of the audit log"))?;
+                entries.push(entry.value().to_vec());
+            }
+            Ok(entries)
         })
         .await
     }

@@ -1,4 +1,4 @@
-//! What must last: used challenges, guests' histories, high-water marks, resources, decisions, alarms.
+//! What must last: used challenges, guests' histories, high-water marks, resources, decisions, alarms, the audit log.
 //!
 //! Methods are named for what they must do atomically. Whatever returns `Ok` after a change has it on disk.
 
@@ -79,6 +79,15 @@ pub struct Raise {
     pub payload: Sha256Digest,
 }
 
+/// The end of the audit log.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct AuditTail {
+    /// Entries in it.
+    pub size: u64,
+    /// What the log's owner needs to go on from there, as the last append gave it; empty at first.
+    pub frontier: Vec<u8>,
+}
+
 /// The one door to what must last.
 #[async_trait]
 pub trait Store: std::fmt::Debug + Send + Sync {
@@ -139,7 +148,14 @@ pub trait Store: std::fmt::Debug + Send + Sync {
 
     /// A resource's bytes.
     async fn resource(&self, path: ResourcePath) -> Result<Option<Vec<u8>>, StoreError>;
-}
 
-#[cfg(test)]
-mod tests;
+    /// The end of the audit log.
+    async fn audit_tail(&self) -> Result<AuditTail, StoreError>;
+
+    /// Adds entries to the audit log and replaces its frontier, if it still has `from` entries.
+    async fn append_audit(&self, from: u64, entries: Vec<Vec<u8>>, frontier: Vec<u8>) -> Result<Commit, StoreError>;
+
+    /// At most `max` entries of the audit log, from place `from` on, without a gap. An entry that is missing before the
+    /// log's end is [`StoreError::Corrupt`].
+    async fn audit_entries(&self, from: u64, max: usize) -> Result<Vec<Vec<u8>>, StoreError>;
+}

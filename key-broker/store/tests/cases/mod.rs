@@ -1,0 +1,287 @@
+//! What every store promises: atomic, durable, and nothing lost by a race. One list of cases, run against each kind.
+
+#![allow(clippy::unwrap_used)] // a test fails by panicking
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use broker_store::{Alarm, AuditTail, Commit, History, Raise, Store};
+use protocols::digest::{Sha256Digest, Sha384Digest};
+use protocols::event_log::{MR_RTMR3, Record};
+use protocols::events::{Event, GoldenRef, Init};
+use protocols::guest::GuestId;
+use protocols::register::{HashAlg, RegisterKind};
+use protocols::resource::ResourcePath;
+use protocols::tcl::{Outcome, Verdict, VerdictRecord};
+use protocols::time::Timestamp;
+use verifier::{HighWater, LogState};
+
+/// One place where things are stored, which can be opened again and again.
+#[async_trait]
+pub(crate) trait Medium: Send + Sync {
+    /// Opens it, as after a restart.
+    async fn open(&self) -> Arc<dyn Store>;
+}
+
+/// Runs every case against the medium that an expression makes, a new one for each.
+#[macro_export]
+macro_rules! conformance {
+    ($medium:expr) => {
+        $crate::conformance!($medium;
+            a_challenge_is_used_once_and_forgotten_when_it_has_expired,
+            records_are_added_only_to_the_history_they_were_checked_against,
+            a_mark_is_raised_only_from_the_one_the_decision_saw,
+            marks_of_reference_values_are_raised_together_or_not_at_all,
+            what_an_issuer_revoked_is_remembered_for_that_issuer,
+            what_a_decision_passed_is_remembered,
+            one_guest_cannot_hide_another_guests_alarm,
+            a_resource_is_what_was_put_there_last,
+            the_audit_log_grows_at_its_end_alone,
+        );
+    };
+    ($medium:expr; $($case:ident),+ $(,)?) => {$(
+        #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+        async fn $case() {
+            let medium = $medium;
+            $crate::cases::$case(&medium).await;
+        }
+    )+};
+}
+
+/// A digest to tell values apart by.
+pub(crate) fn digest(text: &str) -> Sha256Digest {
+    Sha256Digest::of(text.as_bytes())
+}
+
+/// The first record of a guest.
+pub(crate) fn init() -> Record {
+    let init = Init {
+        v: 1,
+        boot_nonce: [7; 32],
+        register_kind: RegisterKind::Software,
+        reg0: HashAlg::Sha384.zero(),
+        agent: "0.1.0".into(),
+        agent_h: digest("agent"),
+        initdata: None,
+        config: digest("configuration"),
+        environment: protocols::environment::Environment::Development,
+        simulated: true,
+    };
+    Event::from(init).record(MR_RTMR3, HashAlg::Sha384).unwrap()
+}
+
+/// The history of one record.
+pub(crate) fn history(receipt: &str) -> History {
+    History { state: LogState::start(&init()).unwrap(), receipt: receipt.into() }
+}
+
+/// A refused decision of that name.
+pub(crate) fn verdict(id: &str) -> VerdictRecord {
+    VerdictRecord {
+        id: id.into(),
+        reference: "registry.example/app:latest".into(),
+        signed: "a.b.c".into(),
+        verdict: Verdict {
+            nonce: "nonce".into(),
+            guest: GuestId::new([1; 32]),
+            cid: "c".into(),
+            seq: 1,
+            manifest: digest("m"),
+            config: digest("c"),
+            rootfs: digest("r"),
+            process: digest("p"),
+            outcome: Outcome::Refused {
+                refusal: Box::new(protocols::reason::Refusal::new(protocols::reason::GOLDEN_MISSING, "", "", "")),
+                golden: None,
+            },
+            head: HashAlg::Sha384.zero(),
+            count: 1,
+            policy: digest("policy"),
+            environment: protocols::environment::Environment::Development,
+            issued_at: Timestamp(1),
+            expires: Timestamp(2),
+        },
+    }
+}
+
+/// The same, passed with the golden value of a payload.
+pub(crate) fn passed(id: &str, seq: u64, payload: &str) -> VerdictRecord {
+    let mut record = verdict(id);
+    record.verdict.seq = seq;
+    record.verdict.outcome = Outcome::Pass(GoldenRef {
+        payload: digest(payload),
+        signer: digest("signer"),
+        series_h: Sha384Digest::of(b"series"),
+        version: 1,
+    });
+    record
+}
+
+pub(crate) async fn a_challenge_is_used_once_and_forgotten_when_it_has_expired(medium: &dyn Medium) {
+    let store = medium.open().await;
+    assert!(store.use_challenge([1; 32], Timestamp(100), Timestamp(50)).await.unwrap());
+    assert!(!store.use_challenge([1; 32], Timestamp(100), Timestamp(50)).await.unwrap());
+    assert!(store.use_challenge([2; 32], Timestamp(300), Timestamp(99)).await.unwrap());
+    // At its expiry nobody accepts it any more, so it need not be known any more; the other one must.
+    assert!(store.use_challenge([1; 32], Timestamp(100), Timestamp(101)).await.unwrap());
+    drop(store);
+    let store = medium.open().await;
+    assert!(!store.use_challenge([2; 32], Timestamp(300), Timestamp(101)).await.unwrap());
+}
+
+pub(crate) async fn records_are_added_only_to_the_history_they_were_checked_against(medium: &dyn Medium) {
+    let guest = GuestId::new([1; 32]);
+    let record = init().bytes().to_vec();
+    {
+        let store = medium.open().await;
+        assert_eq!(store.append(guest, 1, vec![], history("early")).await.unwrap(), Commit::Raced);
+        assert!(store.history(guest).await.unwrap().is_none());
+        assert_eq!(store.append(guest, 0, vec![record.clone()], history("first")).await.unwrap(), Commit::Done);
+        // Another request had read the empty history too.
+        assert_eq!(store.append(guest, 0, vec![vec![9]], history("second")).await.unwrap(), Commit::Raced);
+    }
+    let store = medium.open().await;
+    assert_eq!(store.history(guest).await.unwrap(), Some(history("first")));
+    assert_eq!(store.records(guest, 0, 10).await.unwrap(), [record]);
+    assert!(store.records(guest, 0, 0).await.unwrap().is_empty());
+    assert!(store.records(guest, 1, 10).await.unwrap().is_empty());
+    assert_eq!(store.receipts_after(guest, 0, 10).await.unwrap(), ["first"]);
+    assert!(store.receipts_after(guest, 1, 10).await.unwrap().is_empty());
+    assert!(store.receipts_after(guest, u64::MAX, 10).await.unwrap().is_empty());
+    // Guests are kept apart.
+    let other = GuestId::new([2; 32]);
+    assert!(store.records(other, 0, 10).await.unwrap().is_empty());
+    assert!(store.receipts_after(other, 0, 10).await.unwrap().is_empty());
+}
+
+pub(crate) async fn a_mark_is_raised_only_from_the_one_the_decision_saw(medium: &dyn Medium) {
+    let series = Sha384Digest::of(b"series");
+    let raise = |from, version| Some(Raise { series, from, version, payload: digest("payload") });
+    {
+        let store = medium.open().await;
+        assert_eq!(store.high_water(series).await.unwrap(), HighWater::None);
+        assert_eq!(store.record_verdict(verdict("one"), raise(HighWater::None, 5)).await.unwrap(), Commit::Done);
+        // Decided at the same time, before version 5 was accepted.
+        assert_eq!(
+            store.record_verdict(passed("two", 1, "p"), raise(HighWater::None, 4)).await.unwrap(),
+            Commit::Raced
+        );
+        assert!(store.verdict("two").await.unwrap().is_none());
+        assert!(!store.passed(GuestId::new([1; 32]), 1, digest("p")).await.unwrap());
+    }
+    let store = medium.open().await;
+    let mark = store.high_water(series).await.unwrap();
+    assert_eq!(mark, HighWater::Accepted { version: 5, payload: digest("payload") });
+    assert_eq!(store.record_verdict(verdict("three"), raise(mark, 6)).await.unwrap(), Commit::Done);
+    assert_eq!(store.verdict("one").await.unwrap(), Some(verdict("one")));
+    assert_eq!(store.high_water(Sha384Digest::of(b"other")).await.unwrap(), HighWater::None);
+    // Marks of golden values are none of reference values.
+    assert_eq!(store.reference_mark(series).await.unwrap(), HighWater::None);
+}
+
+pub(crate) async fn marks_of_reference_values_are_raised_together_or_not_at_all(medium: &dyn Medium) {
+    let (one, two) = (Sha384Digest::of(b"one"), Sha384Digest::of(b"two"));
+    let raise = |series, from, version| Raise { series, from, version, payload: digest("payload") };
+    let accepted = |version| HighWater::Accepted { version, payload: digest("payload") };
+    {
+        let store = medium.open().await;
+        let both = vec![raise(one, HighWater::None, 1), raise(two, HighWater::None, u64::MAX)];
+        assert_eq!(store.raise_reference_marks(both).await.unwrap(), Commit::Done);
+        let stale = vec![raise(one, accepted(1), 2), raise(two, HighWater::None, 2)];
+        assert_eq!(store.raise_reference_marks(stale).await.unwrap(), Commit::Raced);
+        assert_eq!(store.raise_reference_marks(vec![]).await.unwrap(), Commit::Done);
+    }
+    let store = medium.open().await;
+    assert_eq!(store.reference_mark(one).await.unwrap(), accepted(1));
+    assert_eq!(store.reference_mark(two).await.unwrap(), accepted(u64::MAX));
+    assert_eq!(store.high_water(one).await.unwrap(), HighWater::None);
+}
+
+pub(crate) async fn what_an_issuer_revoked_is_remembered_for_that_issuer(medium: &dyn Medium) {
+    let (issuer, other) = (Sha384Digest::of(b"issuer"), Sha384Digest::of(b"other"));
+    {
+        let store = medium.open().await;
+        store.revoke(issuer, vec![digest("one"), digest("two")]).await.unwrap();
+        store.revoke(issuer, vec![digest("two")]).await.unwrap();
+        store.revoke(issuer, vec![]).await.unwrap();
+    }
+    let store = medium.open().await;
+    assert!(store.is_revoked(issuer, digest("one")).await.unwrap());
+    assert!(store.is_revoked(issuer, digest("two")).await.unwrap());
+    assert!(!store.is_revoked(other, digest("one")).await.unwrap());
+    assert!(!store.is_revoked(issuer, digest("three")).await.unwrap());
+}
+
+pub(crate) async fn what_a_decision_passed_is_remembered(medium: &dyn Medium) {
+    let guest = GuestId::new([1; 32]);
+    {
+        let store = medium.open().await;
+        assert_eq!(store.record_verdict(passed("one", 7, "golden"), None).await.unwrap(), Commit::Done);
+        assert_eq!(store.record_verdict(verdict("two"), None).await.unwrap(), Commit::Done);
+    }
+    let store = medium.open().await;
+    assert!(store.passed(guest, 7, digest("golden")).await.unwrap());
+    assert!(!store.passed(guest, 8, digest("golden")).await.unwrap());
+    assert!(!store.passed(guest, 7, digest("other")).await.unwrap());
+    assert!(!store.passed(GuestId::new([2; 32]), 7, digest("golden")).await.unwrap());
+    assert_eq!(store.verdict("one").await.unwrap(), Some(passed("one", 7, "golden")));
+    assert_eq!(store.verdict("two").await.unwrap(), Some(verdict("two")));
+    assert!(store.verdict("three").await.unwrap().is_none());
+}
+
+pub(crate) async fn one_guest_cannot_hide_another_guests_alarm(medium: &dyn Medium) {
+    let store = medium.open().await;
+    let alarm = |guest: u8, count| Alarm {
+        guest: GuestId::new([guest; 32]),
+        code: protocols::reason::LOG_FORK,
+        count,
+        head: HashAlg::Sha384.zero(),
+        held: 9,
+        time: Timestamp(1),
+    };
+    for count in 0..40 {
+        store.raise_alarm(alarm(1, count)).await.unwrap();
+    }
+    for guest in [0, 2, 255] {
+        store.raise_alarm(alarm(guest, 1)).await.unwrap();
+        store.raise_alarm(Alarm { time: Timestamp(2), ..alarm(guest, 1) }).await.unwrap();
+    }
+    let alarms = store.alarms().await.unwrap();
+    let of = |guest: u8| alarms.iter().filter(|alarm| alarm.guest == GuestId::new([guest; 32])).count();
+    assert_eq!([of(0), of(1), of(2), of(255)], [1, 16, 1, 1]);
+    assert!(alarms.contains(&alarm(2, 1)), "the first of its kind is what is kept");
+}
+
+pub(crate) async fn a_resource_is_what_was_put_there_last(medium: &dyn Medium) {
+    let path = |text: &str| text.parse::<ResourcePath>().unwrap();
+    {
+        let store = medium.open().await;
+        assert!(store.resource(path("default/key/one")).await.unwrap().is_none());
+        store.put_resource(path("default/key/one"), b"first".to_vec()).await.unwrap();
+        store.put_resource(path("default/key/one"), b"second".to_vec()).await.unwrap();
+        store.put_resource(path("default/key/empty"), vec![]).await.unwrap();
+    }
+    let store = medium.open().await;
+    assert_eq!(store.resource(path("default/key/one")).await.unwrap().unwrap(), b"second");
+    assert_eq!(store.resource(path("default/key/empty")).await.unwrap().unwrap(), b"");
+    assert!(store.resource(path("default/key/two")).await.unwrap().is_none());
+}
+
+pub(crate) async fn the_audit_log_grows_at_its_end_alone(medium: &dyn Medium) {
+    let entries = |names: &[&str]| names.iter().map(|name| name.as_bytes().to_vec()).collect::<Vec<_>>();
+    {
+        let store = medium.open().await;
+        assert_eq!(store.audit_tail().await.unwrap(), AuditTail::default());
+        assert!(store.audit_entries(0, 10).await.unwrap().is_empty());
+        assert_eq!(store.append_audit(1, entries(&["early"]), vec![1]).await.unwrap(), Commit::Raced);
+        assert_eq!(store.append_audit(0, entries(&["a", "b"]), vec![2]).await.unwrap(), Commit::Done);
+        assert_eq!(store.append_audit(0, entries(&["other"]), vec![3]).await.unwrap(), Commit::Raced);
+        assert_eq!(store.append_audit(2, entries(&["c"]), vec![4, 4]).await.unwrap(), Commit::Done);
+    }
+    let store = medium.open().await;
+    assert_eq!(store.audit_tail().await.unwrap(), AuditTail { size: 3, frontier: vec![4, 4] });
+    assert_eq!(store.audit_entries(0, 10).await.unwrap(), entries(&["a", "b", "c"]));
+    assert_eq!(store.audit_entries(1, 1).await.unwrap(), entries(&["b"]));
+    assert!(store.audit_entries(3, 10).await.unwrap().is_empty());
+    assert!(store.audit_entries(u64::MAX, usize::MAX).await.unwrap().is_empty());
+}

@@ -1,0 +1,42 @@
+//! The store in one file: the cases of every store, and what only a file can show.
+
+#![allow(clippy::unwrap_used)] // a test fails by panicking
+
+mod cases;
+
+use std::os::unix::fs::PermissionsExt as _;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use broker_store::{EmbeddedStore, Store, StoreError};
+
+use cases::Medium;
+
+struct File(tempfile::TempDir);
+
+impl File {
+    fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+}
+
+#[async_trait]
+impl Medium for File {
+    async fn open(&self) -> Arc<dyn Store> {
+        Arc::new(EmbeddedStore::open(&self.0.path().join("broker.redb")).unwrap())
+    }
+}
+
+conformance!(File::new());
+
+#[test]
+fn one_process_holds_the_file_and_a_foreign_file_is_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("broker.redb");
+    let _held = EmbeddedStore::open(&path).unwrap();
+    assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+    assert!(matches!(EmbeddedStore::open(&path), Err(StoreError::Io(_))));
+    let foreign = directory.path().join("foreign");
+    std::fs::write(&foreign, b"something else entirely, and long enough to be read as a header").unwrap();
+    assert!(EmbeddedStore::open(&foreign).is_err());
+}
