@@ -23,9 +23,9 @@ use protocols::time::Timestamp;
 use registry::Registry;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use subtle::ConstantTimeEq as _;
 use verifier::{EvidenceClaims, LogState, bind_log, guest_of};
 
+use crate::admin::{Administrator, Audit, Needed, Resources, Shown};
 use crate::challenge::{Challenge, Sealer, random};
 use crate::config::Settings;
 use crate::error::BrokerError;
@@ -347,30 +347,29 @@ impl Broker {
         jwe::encrypt(&session.tee_pubkey, &bytes).map_err(|_| BrokerError::Internal("a resource that does not encrypt"))
     }
 
-    /// Stores a resource; only for administrators. Golden values must be what agents will read.
-    pub(crate) async fn put_resource(&self, path: &str, bytes: Vec<u8>) -> Result<(), BrokerError> {
+    /// Stores a resource. Golden values must be what agents will read.
+    pub(crate) async fn put_resource(
+        &self,
+        by: &Administrator<Resources>,
+        path: &str,
+        bytes: Vec<u8>,
+    ) -> Result<(), BrokerError> {
         let path = resource_path(path)?;
         if path.as_str().starts_with("golden/dsse/") {
             json_of::<GoldenResource>(&bytes, "golden values with their envelopes")?;
         }
-        tracing::info!(resource = path.as_str(), bytes = bytes.len(), "stored");
+        tracing::info!(by = by.name(), resource = path.as_str(), bytes = bytes.len(), "stored");
         Ok(self.store.put_resource(path, bytes).await?)
     }
 
-    /// An audit record; only for administrators.
-    pub(crate) async fn verdict(&self, id: &str) -> Result<VerdictRecord, BrokerError> {
+    /// An audit record.
+    pub(crate) async fn verdict(&self, _by: &Administrator<Audit>, id: &str) -> Result<VerdictRecord, BrokerError> {
         self.store.verdict(id).await?.ok_or_else(|| missing("such decision"))
     }
 
-    /// Whether the caller shows the administrator's token; compared by hash, in constant time.
-    pub(crate) fn administrator(&self, token: Option<&str>) -> Result<(), BrokerError> {
-        let denied = |actual| {
-            BrokerError::refused(reason::ATTESTOR_DENIED, "administration", "the administrator's token", actual)
-        };
-        let expected = self.rules().settings.admin.ok_or_else(|| denied("administration is not configured"))?;
-        let token = token.ok_or_else(|| denied("none"))?;
-        let same = expected.as_bytes().ct_eq(Sha256Digest::of(token.as_bytes()).as_bytes());
-        if bool::from(same) { Ok(()) } else { Err(denied("another token")) }
+    /// Whether the caller is an administrator of the role `R`.
+    pub(crate) fn administrator<R: Needed>(&self, shown: Shown<'_>) -> Result<Administrator<R>, BrokerError> {
+        self.rules().settings.admin.check(shown, self.now())
     }
 
     pub(crate) fn sign<T: Serialize>(&self, typ: &str, claims: &T) -> Result<String, BrokerError> {

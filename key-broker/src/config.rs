@@ -1,11 +1,13 @@
 //! The configuration file: parsed whole and strictly before anything starts.
 
+mod admin;
 mod appraise;
 mod azure;
 mod endorsements;
 mod hardware;
 mod reference;
 mod tdx;
+mod tls;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -26,14 +28,19 @@ use serde::{Deserialize, Serialize};
 use verifier::{EnrolledAk, Enrolment, EvidencePolicy, SignerConfig, TpmPolicy, TrustedSigners};
 use zeroize::Zeroizing;
 
+use crate::admin::Administrators;
 use crate::endorse::Endorser;
+use crate::tls::Identity;
 
+pub(crate) use self::admin::admin_token;
+pub use self::admin::{AdminConfig, CertificateConfig, JwtConfig, TokenConfig};
 pub use self::appraise::AppraisalConfig;
 pub use self::azure::{AzureConfig, AzureTdxConfig};
 pub use self::endorsements::EndorsementsConfig;
 pub use self::hardware::{AmdConfig, ArkConfig, ProductConfig, SnpConfig, TcbConfig};
 pub use self::reference::ReferenceConfig;
 pub use self::tdx::{Demands, RootConfig, TdxConfig};
+pub use self::tls::{Front, OwnTls, TlsConfig};
 
 /// The largest file the configuration may name, in bytes.
 const MAX_FILE: u64 = 1024 * 1024;
@@ -41,8 +48,6 @@ const MAX_FILE: u64 = 1024 * 1024;
 const DEFAULT_PCR: u32 = 14;
 /// PCRs 16 to 23 can be reset or are bound to a locality: they hold no log.
 const HIGHEST_PCR: u32 = 15;
-/// The shortest administrator's token, in characters.
-const MIN_ADMIN_TOKEN: usize = 32;
 
 /// The file as it is written; unknown fields are refused.
 #[derive(Debug, Clone, Deserialize)]
@@ -51,8 +56,10 @@ pub struct Config {
     /// Absent means production.
     #[serde(default)]
     pub environment: Environment,
-    /// Address to listen on; TLS is for a front that other machines reach.
+    /// Address to listen on.
     pub listen: SocketAddr,
+    /// Who ends TLS; needed in production beyond loopback.
+    pub tls: Option<TlsConfig>,
     /// The store's file.
     pub store: PathBuf,
     /// PKCS#8 PEM, ECDSA P-256: signs verdicts, receipts and tokens.
@@ -64,8 +71,11 @@ pub struct Config {
     /// Seconds for which what a registry says of golden values and revocations is used again, 0 to 3600: the longest a
     /// revocation takes to be noticed here. 0 asks for every decision.
     pub revocation_seconds: u64,
-    /// File with the administrator's bearer token; absent: administration is refused.
+    /// File with the bearer token of an administrator with every role.
     pub admin_token: Option<PathBuf>,
+    /// Administrators; where none is configured, the first start makes a token.
+    #[serde(default)]
+    pub admin: AdminConfig,
     /// The attestor's own signers, never those a guest names.
     pub signers: Vec<SignerConfig>,
     /// How registries are reached.
@@ -192,6 +202,8 @@ fn value(field: &'static str, what: impl ToString) -> ConfigError {
 pub struct Settings {
     /// Where to listen.
     pub listen: SocketAddr,
+    /// What TLS connections are shown; `None`: plain HTTP.
+    pub tls: Option<Identity>,
     /// The store's file.
     pub store: PathBuf,
     /// Signs verdicts, receipts and tokens.
@@ -202,8 +214,8 @@ pub struct Settings {
     pub token_seconds: u64,
     /// Seconds for which a registry's answer is used again.
     pub revocation_seconds: u64,
-    /// SHA-256 of the administrator's token; `None`: administration is refused.
-    pub admin: Option<Sha256Digest>,
+    /// Who administers.
+    pub admin: Administrators,
     /// The attestor's own signers.
     pub signers: TrustedSigners,
     /// What evidence and logs are judged by.
@@ -270,7 +282,8 @@ impl Config {
         }
         let signing = signing_key(&self.signing_key)?;
         let endorser = self.endorsements.as_ref().map(EndorsementsConfig::endorser).transpose()?;
-        let admin = self.admin_token.as_deref().map(admin_token).transpose()?;
+        let admin = self.admin.administrators(self.admin_token.as_deref(), &self.store)?;
+        let tls = TlsConfig::identity(self.tls.as_ref(), self.listen, environment, &admin)?;
         let signers = TrustedSigners::new(self.signers.clone()).map_err(|error| value("signers", error))?;
         let aks = self.tpm.ak.iter().map(|ak| enrolled(ak, environment)).collect::<Result<Vec<_>, _>>()?;
         let (snp, mut anchors) = self.snp.policy(environment)?;
@@ -296,6 +309,7 @@ impl Config {
         let references = self.references()?;
         Ok(Settings {
             listen: self.listen,
+            tls,
             store: self.store,
             signing,
             challenge_seconds: self.challenge_seconds,
@@ -395,21 +409,12 @@ pub fn public_key_pem(signing: &p256::ecdsa::SigningKey) -> Result<String, Confi
     VerifyingKey::EcdsaP256(*signing.verifying_key()).to_pem().map_err(|error| value("signing_key", error))
 }
 
-fn admin_token(path: &Path) -> Result<Sha256Digest, ConfigError> {
-    let text = Zeroizing::new(read(path)?);
-    let token = text.trim();
-    if token.len() < MIN_ADMIN_TOKEN || !token.bytes().all(|b| (0x20..=0x7E).contains(&b)) {
-        return Err(value("admin_token", "must be one line of at least 32 printable ASCII characters"));
-    }
-    Ok(Sha256Digest::of(token.as_bytes()))
-}
-
 fn read(path: &Path) -> Result<String, ConfigError> {
     let not_text = |_| ConfigError::File { path: path.to_owned(), error: std::io::ErrorKind::InvalidData.into() };
     String::from_utf8(read_bytes(path)?).map_err(not_text)
 }
 
-fn read_bytes(path: &Path) -> Result<Vec<u8>, ConfigError> {
+pub(crate) fn read_bytes(path: &Path) -> Result<Vec<u8>, ConfigError> {
     use std::io::Read as _;
     let named = |error| ConfigError::File { path: path.to_owned(), error };
     let mut bytes = Vec::new();

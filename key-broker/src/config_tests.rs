@@ -73,7 +73,7 @@ fn the_guides_configuration_is_read_whole() {
     assert!(settings.evidence.tpm.aks[0].simulated);
     assert_eq!(settings.evidence.tpm.aks[0].enrolment, Enrolment::Listed);
     assert_eq!(settings.evidence.tpm.pcr, 14);
-    assert!(settings.admin.is_some());
+    assert!(settings.admin.first.is_none());
     assert_eq!(settings.registry.plain_http, ["127.0.0.1:5000"]);
     assert_eq!(settings.evidence.snp.measurements, ExpectedMeasurement::AnyMeasurement);
     assert_eq!(settings.pause, None);
@@ -95,7 +95,8 @@ fn what_is_left_out_is_not_trusted() {
     let files = Files::new();
     let path = files.directory.path().join("admin.token").display().to_string();
     let no_admin = files.settings(|text| text.replace(&format!("admin_token = \"{path}\"\n"), "")).unwrap();
-    assert!(no_admin.admin.is_none());
+    // No administrator: the first start makes one, and nothing else does.
+    assert!(no_admin.admin.tokens.is_empty() && no_admin.admin.first.is_some());
     for field in ["signing_key", "listen", "store", "challenge_seconds", "token_seconds", "revocation_seconds"] {
         let without =
             |text: String| text.lines().filter(|line| !line.starts_with(field)).collect::<Vec<_>>().join("\n");

@@ -10,6 +10,7 @@
 // A refusal ends a request: moving it is not worth a box at every boundary.
 #![allow(clippy::result_large_err)]
 
+pub mod admin;
 pub mod broker;
 mod challenge;
 pub mod config;
@@ -22,6 +23,7 @@ pub mod http;
 mod initdata;
 mod rules;
 pub mod server;
+pub mod tls;
 mod token;
 
 pub use rules::ReloadError;

@@ -12,7 +12,8 @@ use clap::{Parser, Subcommand};
 use key_broker::broker::Broker;
 use key_broker::config::{Config, Settings, public_key_pem};
 use key_broker::http::router;
-use key_broker::server::serve;
+use key_broker::server::{Listener, serve};
+use key_broker::tls::Tls;
 use protocols::digest::Sha256Digest;
 use protocols::keys::{KeyKind, SigningKey};
 use protocols::time::Timestamp;
@@ -45,6 +46,8 @@ enum Command {
 
 /// How often is looked whether collateral nears its end: that is days before it ends.
 const RENEWAL: Duration = Duration::from_secs(600);
+/// How often is looked whether the files of the certificate changed.
+const CERTIFICATE: Duration = Duration::from_secs(60);
 
 fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
@@ -66,26 +69,28 @@ fn main() -> anyhow::Result<()> {
     runtime.block_on(run(settings, path))
 }
 
-async fn run(settings: Settings, config: PathBuf) -> anyhow::Result<()> {
+async fn run(mut settings: Settings, config: PathBuf) -> anyhow::Result<()> {
     let store = Arc::new(EmbeddedStore::open(&settings.store)?);
     let reuse = Duration::from_secs(settings.revocation_seconds);
     let registry = Arc::new(SparingRegistry::new(HttpRegistry::new(settings.registry.clone())?).reusing(reuse));
     let listener = TcpListener::bind(settings.listen).await.with_context(|| settings.listen.to_string())?;
-    if !settings.listen.ip().is_loopback() {
-        tracing::warn!("listening beyond loopback without TLS: put a TLS front before it");
+    let tls = settings.tls.clone().map(|identity| Arc::new(Tls::new(identity)));
+    if tls.is_none() && !settings.listen.ip().is_loopback() {
+        tracing::warn!("listening beyond loopback without TLS: only a TLS front may reach it");
     }
-    if settings.admin.is_none() {
-        tracing::info!("no admin_token: administration is refused");
+    if let Some(path) = settings.admin.establish()? {
+        tracing::warn!(file = %path.display(), "no administrator is configured: a token was made, and only its hash is kept");
     }
     let environment = settings.evidence.environment;
     let policy = settings.policy;
     let broker = Arc::new(Broker::new(settings, store, registry, Arc::new(Timestamp::now)).await?);
     let mut hangup = signal(SignalKind::hangup())?;
-    tracing::info!(listen = %listener.local_addr()?, %environment, %policy, "serving");
+    tracing::info!(listen = %listener.local_addr()?, %environment, %policy, tls = tls.is_some(), "serving");
     let reloaded = Arc::clone(&broker);
+    let shown = tls.clone();
     tokio::spawn(async move {
         while hangup.recv().await.is_some() {
-            match reload(&reloaded, config.clone()).await {
+            match reload(&reloaded, shown.as_deref(), config.clone()).await {
                 Ok(policy) => tracing::info!(%policy, "reloaded"),
                 Err(error) => tracing::error!("NOT reloaded, what was in force stays: {error:#}"),
             }
@@ -99,6 +104,9 @@ async fn run(settings: Settings, config: PathBuf) -> anyhow::Result<()> {
             renewed.renew_endorsements().await;
         }
     });
+    if let Some(tls) = tls.clone() {
+        tokio::spawn(renew_certificate(tls));
+    }
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let stop = async move {
@@ -108,16 +116,38 @@ async fn run(settings: Settings, config: PathBuf) -> anyhow::Result<()> {
         }
         tracing::info!("draining");
     };
-    serve(listener, router(broker), stop).await;
+    serve(Listener::from(listener).tls(tls), router(broker), stop).await;
     Ok(())
 }
 
 /// Reads the configuration and every file it names again, and puts all of it in force or nothing.
-async fn reload(broker: &Broker, config: PathBuf) -> anyhow::Result<Sha256Digest> {
-    let read = tokio::task::spawn_blocking(move || {
-        Config::read(&config)?.settings().with_context(|| config.display().to_string())
+async fn reload(broker: &Broker, tls: Option<&Tls>, config: PathBuf) -> anyhow::Result<Sha256Digest> {
+    let read = tokio::task::spawn_blocking(move || -> anyhow::Result<Settings> {
+        let mut settings = Config::read(&config)?.settings().with_context(|| config.display().to_string())?;
+        settings.admin.establish()?;
+        Ok(settings)
     });
-    Ok(broker.reload(read.await??).await?)
+    let settings = read.await??;
+    let identity = settings.tls.clone();
+    let policy = broker.reload(settings).await?;
+    if let (Some(tls), Some(identity)) = (tls, identity) {
+        tls.put(identity);
+    }
+    Ok(policy)
+}
+
+/// Shows a certificate that was renewed in its files, without being told.
+async fn renew_certificate(tls: Arc<Tls>) {
+    let mut every = tokio::time::interval(CERTIFICATE);
+    loop {
+        every.tick().await;
+        let read = Arc::clone(&tls);
+        match tokio::task::spawn_blocking(move || read.refresh()).await {
+            Ok(Ok(false)) | Err(_) => {}
+            Ok(Ok(true)) => tracing::info!("another certificate is shown"),
+            Ok(Err(error)) => tracing::error!("the certificate that was shown stays: {error}"),
+        }
+    }
 }
 
 fn keygen(file: &Path) -> anyhow::Result<()> {

@@ -154,6 +154,7 @@ impl Broker {
         let same = |a: &SigningKey, b: &SigningKey| a.verifying_key() == b.verifying_key();
         for (field, equal) in [
             ("listen", old.listen == settings.listen),
+            ("tls", old.tls.is_some() == settings.tls.is_some()),
             ("store", old.store == settings.store),
             ("signing_key", same(&old.signing, &settings.signing)),
             ("environment", old.evidence.environment == settings.evidence.environment),

@@ -466,27 +466,6 @@ async fn a_peer_that_stalls_in_head_or_body_is_cut_off() {
     tokio::time::timeout(limit, silent.read_to_string(&mut answer)).await.unwrap().unwrap();
 }
 
-/// The document and the routes name the same paths and methods.
-#[tokio::test]
-async fn every_path_of_the_openapi_document_is_served() {
-    let world = World::new().await;
-    let document = include_str!("../openapi.yaml");
-    let mut path = "";
-    let mut served = Vec::new();
-    for line in document.lines().take_while(|line| *line != "components:") {
-        if let Some(named) = line.strip_prefix("  /").and_then(|_| line.trim().strip_suffix(':')) {
-            path = named;
-        }
-        if let Some(method) = ["get", "post"].into_iter().find(|method| line == format!("    {method}:")) {
-            let (status, body) = world.raw(&method.to_uppercase(), &path.replace("{id}", "x"), &[], vec![]).await;
-            assert!([200, 401, 403].contains(&status), "{method} {path}: {status} {body}");
-            served.push(path);
-        }
-    }
-    use protocols::tcl::{DECIDE_PATH, EVENTS_PATH, RECEIPTS_PATH, VERDICTS_PATH};
-    assert_eq!(served, ["/healthz", EVENTS_PATH, DECIDE_PATH, RECEIPTS_PATH, &format!("{VERDICTS_PATH}/{{id}}")]);
-}
-
 /// Waits without end in what it serves, until it is let go.
 #[tokio::test]
 async fn a_request_in_work_is_answered_before_the_server_ends() {

@@ -312,6 +312,7 @@ codes! {
     ATTESTOR_SIGNATURE "attestor.signature" Refused "the answer is signed by the attestor's pinned key" "pin the attestor's key in the measured configuration, or distrust the address"
     ATTESTOR_VERDICT "attestor.verdict" Refused "the verdict names this guest, container, image and log" "the answer belongs to another launch"
     ATTESTOR_DENIED "attestor.denied" Refused "the caller may ask this of the attestor" "check the credentials or the resource policy"
+    ATTESTOR_ROLE "attestor.role" Refused "the administrator has the role that this needs" "give the credential the role in [admin], or use another"
     ATTESTOR_NOT_FOUND "attestor.not_found" Refused "the attestor has the resource" "store the resource first"
     STORE_FULL "store.full" Io "there is room for the image" "enlarge the image store"
     STORE_IO "store.io" Io "the image store can be read and written" "check the image store's device"

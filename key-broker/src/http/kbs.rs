@@ -11,6 +11,7 @@ use protocols::kbs::{MAX_BODY, TokenResponse};
 use protocols::reason;
 
 use super::{MAX_AUTH, answer, bearer, cookie, read};
+use crate::admin::{Administrator, Resources};
 use crate::broker::Broker;
 use crate::error::BrokerError;
 use crate::token::Session;
@@ -88,15 +89,12 @@ fn attested(broker: &Broker, headers: &HeaderMap) -> Result<Session, Response> {
 /// POST `/kbs/v0/resource/…`, for administrators.
 pub(super) async fn put_resource(
     State(broker): State<Arc<Broker>>,
+    by: Administrator<Resources>,
     Path(path): Path<String>,
-    headers: HeaderMap,
     body: Body,
 ) -> Response {
-    if let Err(error) = broker.administrator(bearer(&headers)) {
-        return answer::kbs(&error, "AdminAuthError", 401, "Admin auth error".to_owned());
-    }
     let stored = match read(body, MAX_BODY, &broker.rooms.sessions).await {
-        Ok(body) => broker.put_resource(&path, body.bytes).await,
+        Ok(body) => broker.put_resource(&by, &path, body.bytes).await,
         Err(error) => Err(BrokerError::Body(error)),
     };
     match stored {

@@ -1,7 +1,9 @@
 //! The routes, and what every handler needs: bodies bounded in time and size, credentials, answers.
 
+mod administrator;
 mod answer;
 mod kbs;
+mod routes;
 mod tcl;
 
 use std::sync::Arc;
@@ -11,11 +13,11 @@ use axum::Router;
 use axum::body::Body;
 use axum::http::header::{AUTHORIZATION, COOKIE};
 use axum::http::{HeaderMap, StatusCode};
-use axum::routing::{get, post};
 use futures_util::StreamExt as _;
 use protocols::kbs::SESSION_COOKIE;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use self::routes::Routes;
 use crate::broker::Broker;
 use crate::error::BodyError;
 
@@ -30,17 +32,31 @@ const SESSIONS_KIB: usize = 256 * 1024;
 /// The longest answering may take; above the deadline for golden values.
 const ANSWER_TIME: Duration = Duration::from_secs(20);
 
-/// Every route.
+/// Every route; each is in `openapi.yaml` too, and a test compares the two. What is for administrators takes an
+/// `Administrator` of the role it needs.
+fn routes() -> Routes {
+    Routes::default()
+        .get("/healthz", async || StatusCode::OK)
+        .post("/kbs/v0/auth", kbs::auth)
+        .post("/kbs/v0/attest", kbs::attest)
+        .get("/kbs/v0/resource/{*path}", kbs::resource)
+        .post("/kbs/v0/resource/{*path}", kbs::put_resource)
+        .post("/tcl/v1/events", tcl::events)
+        .post("/tcl/v1/decide", tcl::decide)
+        .get("/tcl/v1/receipts", tcl::receipts)
+        .get("/tcl/v1/verdicts/{id}", tcl::verdict)
+}
+
+/// Method and path of every route.
+#[must_use]
+pub fn served() -> Vec<(&'static str, &'static str)> {
+    routes().served()
+}
+
+/// All of it as one service.
 pub fn router(broker: Arc<Broker>) -> Router {
-    Router::new()
-        .route("/healthz", get(async || StatusCode::OK))
-        .route("/kbs/v0/auth", post(kbs::auth))
-        .route("/kbs/v0/attest", post(kbs::attest))
-        .route("/kbs/v0/resource/{*path}", get(kbs::resource).post(kbs::put_resource))
-        .route("/tcl/v1/events", post(tcl::events))
-        .route("/tcl/v1/decide", post(tcl::decide))
-        .route("/tcl/v1/receipts", get(tcl::receipts))
-        .route("/tcl/v1/verdicts/{id}", get(tcl::verdict))
+    routes()
+        .router()
         .fallback(answer::nowhere)
         .method_not_allowed_fallback(answer::nowhere)
         .layer(axum::middleware::from_fn(answer::in_time))

@@ -12,6 +12,7 @@ use serde::Serialize;
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::{Received, answer, bearer, read};
+use crate::admin::{Administrator, Audit};
 use crate::broker::Broker;
 use crate::error::BrokerError;
 use crate::token::Session;
@@ -48,12 +49,12 @@ pub(super) async fn receipts(State(broker): State<Arc<Broker>>, headers: HeaderM
 }
 
 /// GET `/tcl/v1/verdicts/<id>`, for administrators.
-pub(super) async fn verdict(State(broker): State<Arc<Broker>>, headers: HeaderMap, Path(id): Path<String>) -> Response {
-    let served = async {
-        broker.administrator(bearer(&headers))?;
-        broker.verdict(&id).await
-    };
-    written(served.await)
+pub(super) async fn verdict(
+    State(broker): State<Arc<Broker>>,
+    by: Administrator<Audit>,
+    Path(id): Path<String>,
+) -> Response {
+    written(broker.verdict(&by, &id).await)
 }
 
 /// The session is checked before the body is read: strangers send us nothing.

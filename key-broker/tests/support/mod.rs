@@ -18,7 +18,8 @@ use kbs_client::{Attestor, AttestorConfig, Client};
 use key_broker::broker::Broker;
 use key_broker::config::{Config, public_key_pem};
 use key_broker::http::router;
-use key_broker::server::serve;
+use key_broker::server::{Listener, serve};
+use key_broker::tls::Tls;
 use protocols::digest::Sha256Digest;
 use protocols::dsse::Envelope;
 use protocols::environment::Environment;
@@ -56,6 +57,7 @@ struct Running {
     served: JoinHandle<()>,
     store: Arc<EmbeddedStore>,
     broker: Arc<Broker>,
+    tls: Option<Arc<Tls>>,
 }
 
 impl World {
@@ -125,7 +127,7 @@ simulated = {simulated}
             address: SocketAddr::from(([127, 0, 0, 1], 0)),
             running: None,
         };
-        world.start().await;
+        Box::pin(world.start()).await;
         world
     }
 
@@ -137,7 +139,7 @@ simulated = {simulated}
 
     /// Ends the attestor; its files are left.
     pub(crate) async fn stop(&mut self) {
-        let Running { stop, served, store, broker } = self.running.take().unwrap();
+        let Running { stop, served, store, broker, tls: _ } = self.running.take().unwrap();
         drop((store, broker));
         stop.send(()).unwrap();
         served.await.unwrap();
@@ -147,7 +149,12 @@ simulated = {simulated}
     pub(crate) async fn reload(&self) -> Result<Sha256Digest, String> {
         let path = self.directory.path().join("broker.toml");
         let settings = Config::read(&path).and_then(Config::settings).map_err(|error| error.to_string())?;
-        self.running.as_ref().unwrap().broker.reload(settings).await.map_err(|error| error.to_string())
+        let (running, identity) = (self.running.as_ref().unwrap(), settings.tls.clone());
+        let policy = running.broker.reload(settings).await.map_err(|error| error.to_string())?;
+        if let (Some(tls), Some(identity)) = (&running.tls, identity) {
+            tls.put(identity);
+        }
+        Ok(policy)
     }
 
     /// Changes the configuration's file.
@@ -162,20 +169,26 @@ simulated = {simulated}
         self.key_pem = public_key_pem(&settings.signing).unwrap();
         let store = Arc::new(EmbeddedStore::open(&settings.store).unwrap());
         let listener = TcpListener::bind(settings.listen).await.unwrap();
+        let tls = settings.tls.clone().map(|identity| Arc::new(Tls::new(identity)));
         self.address = listener.local_addr().unwrap();
         let clock = Arc::clone(&self.clock);
         let now = Arc::new(move || Timestamp(clock.load(Ordering::SeqCst)));
         let broker = Broker::new(settings, Arc::clone(&store) as Arc<dyn Store>, Arc::clone(&self.registry) as _, now);
-        let broker = Arc::new(broker.await.unwrap());
+        let broker = Arc::new(Box::pin(broker).await.unwrap());
         let (stop, stopped) = oneshot::channel();
+        let listener = Listener::from(listener).tls(tls.clone());
         let served = tokio::spawn(serve(listener, router(Arc::clone(&broker)), async move {
             let _ = stopped.await;
         }));
-        self.running = Some(Running { stop, served, store, broker });
+        self.running = Some(Running { stop, served, store, broker, tls });
     }
 
     pub(crate) fn broker(&self) -> &Broker {
         &self.running.as_ref().unwrap().broker
+    }
+
+    pub(crate) fn tls(&self) -> &Tls {
+        self.running.as_ref().unwrap().tls.as_ref().unwrap()
     }
 
     pub(crate) fn store(&self) -> &EmbeddedStore {
