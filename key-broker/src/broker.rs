@@ -1,8 +1,9 @@
 //! What the attestor does, without HTTP: challenges, sessions, histories, resources.
 
-use std::sync::{Arc, RwLock};
+use std::sync::{Arc, PoisonError, RwLock};
 
 use appraisal::{Appraisal, Question};
+use audit_log::Event;
 use broker_store::{Alarm, Commit, History, Store};
 use p256::ecdsa::{SigningKey, VerifyingKey};
 use protocols::digest::Sha256Digest;
@@ -26,6 +27,7 @@ use serde_json::{Value, json};
 use verifier::{EvidenceClaims, LogState, bind_log, guest_of};
 
 use crate::admin::{Administrator, Audit, Needed, Resources, Shown};
+use crate::audit::Auditor;
 use crate::challenge::{Challenge, Sealer, random};
 use crate::config::Settings;
 use crate::error::BrokerError;
@@ -53,6 +55,7 @@ pub struct Broker {
     pub(crate) registry: Arc<dyn Registry>,
     pub(crate) rooms: Rooms,
     pub(crate) seen: Seen,
+    pub(crate) audit: Auditor,
     clock: Arc<dyn Fn() -> Timestamp + Send + Sync>,
     sealer: Sealer,
 }
@@ -85,6 +88,12 @@ impl Broker {
         let sealer = Sealer::new(&settings.signing)?;
         let signing = settings.signing.clone();
         let rules = RwLock::new(Self::first_rules(settings, &*store, clock()).await?);
+        let audit = Auditor::open(Arc::clone(&store), signing.clone(), Arc::clone(&clock)).await?;
+        let start = {
+            let settings = &rules.read().unwrap_or_else(PoisonError::into_inner).settings;
+            Event::Start { policy: settings.policy, environment: settings.evidence.environment }
+        };
+        audit.append(start).await?;
         let reloading = tokio::sync::Mutex::default();
         Ok(Self {
             rules,
@@ -94,6 +103,7 @@ impl Broker {
             registry,
             rooms: Rooms::new(),
             seen: Seen::default(),
+            audit,
             clock,
             sealer,
         })
@@ -195,6 +205,15 @@ impl Broker {
             status,
             "attested"
         );
+        self.audit
+            .append(Event::Attested {
+                session: session.jti.clone(),
+                tee: session.tee,
+                status: status.to_owned(),
+                simulated: session.simulated,
+                guest: session.guest,
+            })
+            .await?;
         session.sign(&self.signing)
     }
 
@@ -343,8 +362,13 @@ impl Broker {
     pub(crate) async fn resource(&self, session: &Session, path: &str) -> Result<kbs::Response, BrokerError> {
         let path = resource_path(path)?;
         let Some(bytes) = self.store.resource(path.clone()).await? else { return Err(missing(path.as_str())) };
+        let encrypted = jwe::encrypt(&session.tee_pubkey, &bytes)
+            .map_err(|_| BrokerError::Internal("a resource that does not encrypt"))?;
+        let release =
+            Event::Release { session: session.jti.clone(), path: path.as_str().to_owned(), guest: session.guest };
+        self.audit.append(release).await?;
         tracing::info!(session = session.jti, resource = path.as_str(), "released");
-        jwe::encrypt(&session.tee_pubkey, &bytes).map_err(|_| BrokerError::Internal("a resource that does not encrypt"))
+        Ok(encrypted)
     }
 
     /// Stores a resource. Golden values must be what agents will read.
@@ -358,6 +382,13 @@ impl Broker {
         if path.as_str().starts_with("golden/dsse/") {
             json_of::<GoldenResource>(&bytes, "golden values with their envelopes")?;
         }
+        let put = Event::Administration {
+            who: by.name().to_owned(),
+            action: "resource.put".to_owned(),
+            subject: path.as_str().to_owned(),
+            digest: None,
+        };
+        self.audit.append(put).await?;
         tracing::info!(by = by.name(), resource = path.as_str(), bytes = bytes.len(), "stored");
         Ok(self.store.put_resource(path, bytes).await?)
     }

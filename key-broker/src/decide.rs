@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use audit_log::Event;
 use broker_store::{Commit, Raise};
 use protocols::digest::Sha256Digest;
 use protocols::events::{GoldenRef, hash_str};
@@ -99,6 +100,7 @@ impl Broker {
             let verdict = self.sign(VERDICT_TYP, &claims)?;
             let id = hex::encode(random::<16>()?);
             tell(&id, session, &claims);
+            let event = audited(&id, &claims);
             let record = VerdictRecord {
                 id: id.clone(),
                 reference: request.reference.clone(),
@@ -106,6 +108,7 @@ impl Broker {
                 signed: verdict.clone(),
             };
             if self.store.record_verdict(record, raise).await? == Commit::Done {
+                self.audit.append(event).await?;
                 return Ok(DecideResponse { verdict, id: Some(id) });
             }
         }
@@ -266,6 +269,25 @@ fn measured(state: &LogState, request: &DecideRequest) -> Result<(), BrokerError
         return refuse("the reference its log names".to_owned(), "another reference");
     }
     Ok(())
+}
+
+/// The decision in the audit log; its record has the rest.
+fn audited(id: &str, claims: &Claims) -> Event {
+    let (outcome, golden) = match &claims.outcome {
+        Outcome::Pass(golden) => (audit_log::Outcome::Pass, Some(golden.payload)),
+        Outcome::Refused { refusal, golden } => {
+            (audit_log::Outcome::Refused(refusal.code), golden.as_ref().map(|golden| golden.payload))
+        }
+    };
+    Event::Verdict {
+        id: id.to_owned(),
+        guest: claims.guest,
+        launch: claims.seq,
+        manifest: claims.manifest,
+        outcome,
+        golden,
+        policy: claims.policy,
+    }
 }
 
 /// The decision in our own log, explained whole.

@@ -117,6 +117,7 @@ impl BrokerError {
         match code.as_str() {
             "attestor.session" => 401,
             "attestor.not_found" => 404,
+            "attestor.audit" => 503,
             "attestor.protocol" | "evidence.malformed" | "log.malformed" | "log.digest" => 400,
             "log.fork" | "log.regress" | "log.gap" | "log.replay" | "log.full" | "log.sealed" => 409,
             _ => 403,

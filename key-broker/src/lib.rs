@@ -11,6 +11,7 @@
 #![allow(clippy::result_large_err)]
 
 pub mod admin;
+mod audit;
 pub mod broker;
 mod challenge;
 pub mod config;

@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, PoisonError};
 
+use audit_log::Event;
 use broker_store::{Commit, Raise, Store};
 use p256::ecdsa::SigningKey;
 use protocols::digest::Sha256Digest;
@@ -169,6 +170,7 @@ impl Broker {
         tell(&accepted);
         let policy = settings.policy;
         let rules = Arc::new(Rules::at(Arc::new(settings), accepted, self.now()));
+        self.audit.append(Event::Reload { policy }).await?;
         *self.rules.write().unwrap_or_else(PoisonError::into_inner) = rules;
         Ok(policy)
     }

@@ -313,6 +313,7 @@ codes! {
     ATTESTOR_VERDICT "attestor.verdict" Refused "the verdict names this guest, container, image and log" "the answer belongs to another launch"
     ATTESTOR_DENIED "attestor.denied" Refused "the caller may ask this of the attestor" "check the credentials or the resource policy"
     ATTESTOR_ROLE "attestor.role" Refused "the administrator has the role that this needs" "give the credential the role in [admin], or use another"
+    ATTESTOR_AUDIT "attestor.audit" Refused "the attestor's audit log grew out of the one it signed before" "its store was edited, rolled back or forked: run tclctl audit verify, and restore the store or take the attestor away"
     ATTESTOR_NOT_FOUND "attestor.not_found" Refused "the attestor has the resource" "store the resource first"
     STORE_FULL "store.full" Io "there is room for the image" "enlarge the image store"
     STORE_IO "store.io" Io "the image store can be read and written" "check the image store's device"

@@ -7,6 +7,7 @@ mod agent;
 mod ak;
 mod artifact;
 mod attestor;
+mod audit;
 mod cli;
 mod encryption;
 mod enrolment;
@@ -36,7 +37,7 @@ use std::process::ExitCode;
 use clap::{CommandFactory as _, Parser as _};
 
 use cli::{
-    AkCommand, Cli, Command, EvidenceCommand, GoldenCommand, ImageCommand, LogCommand, ReferenceCommand,
+    AkCommand, AuditCommand, Cli, Command, EvidenceCommand, GoldenCommand, ImageCommand, LogCommand, ReferenceCommand,
     SimulatedCommand,
 };
 use outcome::{Ending, Failure};
@@ -106,6 +107,10 @@ async fn dispatch(command: Command, output: &Output) -> Result<Ending, Failure> 
         Command::Log(LogCommand::Show(arguments)) => log::show(&arguments, output).await?,
         Command::Log(LogCommand::Export(arguments)) => log::export(&arguments, output).await?,
         Command::Log(LogCommand::Verify(arguments)) => log::verify(&arguments, output).await?,
+        Command::Audit(AuditCommand::Verify(arguments)) => audit::verify(&arguments, output).await?,
+        Command::Audit(AuditCommand::Export(arguments)) => audit::export(&arguments, output).await?,
+        Command::Audit(AuditCommand::Show(arguments)) => audit::show(&arguments, output).await?,
+        Command::Audit(AuditCommand::Prove(arguments)) => audit::prove(&arguments, output).await?,
         Command::Explain(arguments) => explain::explain(&arguments, output).await?,
         Command::Ak(AkCommand::Show(arguments)) => ak::show(&arguments, output).await?,
         Command::Ak(AkCommand::Request(arguments)) => enrolment::request(&arguments, output).await?,

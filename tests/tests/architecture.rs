@@ -28,10 +28,20 @@ const ALLOWED: &[(&str, &[&str])] = &[
         &["image-rs-fork", "attester", "boot", "agent-policy", "sandbox", "kbs-client", "verifier", "sys", "protocols"],
     ),
     ("endorsements", &["verifier", "protocols"]),
+    ("audit-log", &["protocols"]),
     ("broker-store", &["verifier", "protocols"]),
     (
         "key-broker",
-        &["appraisal", "broker-store", "endorsements", "reference-values", "verifier", "registry", "protocols"],
+        &[
+            "appraisal",
+            "audit-log",
+            "broker-store",
+            "endorsements",
+            "reference-values",
+            "verifier",
+            "registry",
+            "protocols",
+        ],
     ),
     (
         "tclctl",
@@ -40,6 +50,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "registry",
             "attester",
             "endorsements",
+            "audit-log",
             "reference-values",
             "verifier",
             "kbs-client",
@@ -57,6 +68,7 @@ const ALLOWED_IN_TESTS: &[(&str, &[&str])] = &[
     ("endorsements", &["simulated-tee"]),
     ("appraisal", &["simulated-tee"]),
     ("key-broker", &["simulated-tee", "kbs-client"]),
+    ("kbs-client", &["simulated-tee"]),
 ];
 
 fn metadata() -> Metadata {

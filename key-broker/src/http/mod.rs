@@ -2,6 +2,7 @@
 
 mod administrator;
 mod answer;
+mod audit;
 mod kbs;
 mod routes;
 mod tcl;
@@ -9,6 +10,7 @@ mod tcl;
 use std::sync::Arc;
 use std::time::Duration;
 
+use audit_log::{CHECKPOINT_PATH, CONSISTENCY_PATH, ENTRIES_PATH, PROOF_PATH};
 use axum::Router;
 use axum::body::Body;
 use axum::http::header::{AUTHORIZATION, COOKIE};
@@ -45,6 +47,10 @@ fn routes() -> Routes {
         .post("/tcl/v1/decide", tcl::decide)
         .get("/tcl/v1/receipts", tcl::receipts)
         .get("/tcl/v1/verdicts/{id}", tcl::verdict)
+        .get(CHECKPOINT_PATH, audit::checkpoint)
+        .get(ENTRIES_PATH, audit::entries)
+        .get(PROOF_PATH, audit::proof)
+        .get(CONSISTENCY_PATH, audit::consistency)
 }
 
 /// Method and path of every route.

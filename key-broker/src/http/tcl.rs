@@ -70,7 +70,7 @@ async fn posted(
     Ok((session, body, room))
 }
 
-fn written<T: Serialize>(served: Result<T, BrokerError>) -> Response {
+pub(super) fn written<T: Serialize>(served: Result<T, BrokerError>) -> Response {
     match served {
         Ok(value) => answer::json(200, &value),
         Err(error) => answer::tcl(&error),

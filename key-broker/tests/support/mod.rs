@@ -164,7 +164,21 @@ simulated = {simulated}
         std::fs::write(&path, edit(text)).unwrap();
     }
 
+    /// Starts the attestor that was stopped.
+    pub(crate) async fn begin(&mut self) {
+        self.start().await;
+    }
+
+    /// Why an attestor that was stopped does not start.
+    pub(crate) async fn try_begin(&mut self) -> Result<(), String> {
+        self.try_start().await
+    }
+
     async fn start(&mut self) {
+        self.try_start().await.unwrap();
+    }
+
+    async fn try_start(&mut self) -> Result<(), String> {
         let settings = Config::read(&self.directory.path().join("broker.toml")).unwrap().settings().unwrap();
         self.key_pem = public_key_pem(&settings.signing).unwrap();
         let store = Arc::new(EmbeddedStore::open(&settings.store).unwrap());
@@ -174,13 +188,14 @@ simulated = {simulated}
         let clock = Arc::clone(&self.clock);
         let now = Arc::new(move || Timestamp(clock.load(Ordering::SeqCst)));
         let broker = Broker::new(settings, Arc::clone(&store) as Arc<dyn Store>, Arc::clone(&self.registry) as _, now);
-        let broker = Arc::new(Box::pin(broker).await.unwrap());
+        let broker = Arc::new(Box::pin(broker).await.map_err(|error| error.to_string())?);
         let (stop, stopped) = oneshot::channel();
         let listener = Listener::from(listener).tls(tls.clone());
         let served = tokio::spawn(serve(listener, router(Arc::clone(&broker)), async move {
             let _ = stopped.await;
         }));
         self.running = Some(Running { stop, served, store, broker, tls });
+        Ok(())
     }
 
     pub(crate) fn broker(&self) -> &Broker {

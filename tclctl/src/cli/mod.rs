@@ -1,5 +1,6 @@
 //! The command line: one module for each group of commands.
 
+mod audit;
 mod evidence;
 mod explain;
 mod golden;
@@ -15,6 +16,9 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+pub(crate) use self::audit::{
+    AuditCommand, AuditExportArguments, AuditProveArguments, AuditShowArguments, AuditVerifyArguments, AuditedArguments,
+};
 pub(crate) use self::evidence::{
     CollectArguments, EndorsedArgument, EvidenceArguments, EvidenceCommand, EvidenceShowArguments,
     EvidenceSimulateArguments, EvidenceVerifyArguments, SnpArguments, TdxArguments, TeeArgument, TpmArguments,
@@ -87,6 +91,9 @@ pub(crate) enum Command {
     /// The guest's event log
     #[command(subcommand)]
     Log(LogCommand),
+    /// The attestor's audit log: what it decided, gave out and was changed by
+    #[command(subcommand)]
+    Audit(AuditCommand),
     /// Explain a reason code, or a decision the attestor has recorded
     Explain(ExplainArguments),
     /// List containers

@@ -1,0 +1,265 @@
+//! The audit log's writer: one task takes what is to be written from every request, adds all that waits in one durable
+//! append, and answers each. Nothing that is audited is answered before.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use audit_log::{AuditError, Checkpoint, CheckpointResponse, EntriesResponse, Entry, Event, MAX_ENTRIES, Plan};
+use audit_log::{ProofResponse, Row, Subtree, Tree, verify_consistency};
+use broker_store::{Commit, Store, StoreError};
+use p256::ecdsa::SigningKey;
+use protocols::digest::Sha256Digest;
+use protocols::reason;
+use protocols::tcl::RecordBytes;
+use protocols::time::Timestamp;
+use serde::{Deserialize, Serialize};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::challenge::random;
+use crate::error::BrokerError;
+
+/// Entries that wait at most; whoever comes later waits to wait.
+const QUEUE: usize = 4096;
+/// Entries of one append.
+const BATCH: usize = 512;
+/// How often an append is tried again when another replica came first.
+const ATTEMPTS: usize = 64;
+
+/// What is kept beside the entries: all it takes to go on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Tail {
+    tree: Tree,
+    /// Compact JWS of the checkpoint over exactly this tree.
+    checkpoint: String,
+}
+
+/// Why nothing was written.
+#[derive(Debug, Clone)]
+enum Fault {
+    Store(String),
+    /// What is stored is not what was signed; told once, and from then on nothing is written.
+    Broken(String),
+}
+
+impl From<StoreError> for Fault {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Io(_) => Self::Store(error.to_string()),
+            StoreError::Corrupt(_) => Self::Broken(error.to_string()),
+        }
+    }
+}
+
+impl From<AuditError> for Fault {
+    fn from(error: AuditError) -> Self {
+        Self::Broken(error.to_string())
+    }
+}
+
+impl From<Fault> for BrokerError {
+    fn from(fault: Fault) -> Self {
+        match fault {
+            Fault::Store(why) => Self::Store(StoreError::Io(why)),
+            Fault::Broken(why) => {
+                Self::refused(reason::ATTESTOR_AUDIT, "audit log", "a log that grew out of the one signed before", why)
+            }
+        }
+    }
+}
+
+type Waiting = (Event, oneshot::Sender<Result<(), Fault>>);
+
+/// The one door to the audit log.
+#[derive(Debug)]
+pub(crate) struct Auditor {
+    sender: mpsc::Sender<Waiting>,
+    store: Arc<dyn Store>,
+    log: Arc<Log>,
+}
+
+/// What the writer needs, and what it wrote last.
+struct Log {
+    store: Arc<dyn Store>,
+    signing: SigningKey,
+    clock: Arc<dyn Fn() -> Timestamp + Send + Sync>,
+    replica: String,
+    last: Mutex<Option<Tail>>,
+}
+
+impl std::fmt::Debug for Log {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Log").field("replica", &self.replica).finish_non_exhaustive()
+    }
+}
+
+impl Auditor {
+    /// Opens the stored log, which must be one that this key signed, and starts to write.
+    ///
+    /// # Errors
+    /// `attestor.audit` when what is stored is not what was signed; [`BrokerError::Store`].
+    pub(crate) async fn open(
+        store: Arc<dyn Store>,
+        signing: SigningKey,
+        clock: Arc<dyn Fn() -> Timestamp + Send + Sync>,
+    ) -> Result<Self, BrokerError> {
+        let replica = hex::encode(random::<8>()?);
+        let log = Log { store: Arc::clone(&store), signing, clock, replica, last: Mutex::new(None) };
+        log.refresh().await?;
+        let log = Arc::new(log);
+        let (sender, receiver) = mpsc::channel(QUEUE);
+        tokio::spawn(Arc::clone(&log).write(receiver));
+        Ok(Self { sender, store, log })
+    }
+
+    /// Writes one entry; returns when it is durable.
+    pub(crate) async fn append(&self, event: Event) -> Result<(), BrokerError> {
+        // Checked here, at its longest, so that one entry cannot spoil what is written with it.
+        let probe = Entry { seq: u64::MAX, time: Timestamp::MAX, replica: self.log.replica.clone(), event };
+        let Ok(_) = probe.encode() else { return Err(BrokerError::Internal("an audit entry that is too long")) };
+        let event = probe.event;
+        let (answer, answered) = oneshot::channel();
+        let gone = || BrokerError::Internal("the audit log's writer has ended");
+        self.sender.send((event, answer)).await.map_err(|_| gone())?;
+        Ok(answered.await.map_err(|_| gone())??)
+    }
+
+    /// The newest checkpoint, of whichever replica.
+    pub(crate) async fn checkpoint(&self) -> Result<CheckpointResponse, BrokerError> {
+        self.log.refresh().await?;
+        let last = self.log.last();
+        let checkpoint = match last {
+            Some(tail) => tail.checkpoint,
+            None => self.log.sign(&Tree::default())?,
+        };
+        Ok(CheckpointResponse { checkpoint })
+    }
+
+    /// Entries from a place on.
+    pub(crate) async fn entries(&self, from: u64) -> Result<EntriesResponse, BrokerError> {
+        let rows = self.store.audit_entries(from, MAX_ENTRIES).await.map_err(Fault::from)?;
+        let entries = (from..).zip(rows).map(|(place, row)| {
+            let entry = Row::decode(&row, place).map_err(Fault::from)?.into_entry();
+            Ok(RecordBytes(entry))
+        });
+        Ok(EntriesResponse { entries: entries.collect::<Result<_, Fault>>()? })
+    }
+
+    /// A proof; `plan` is `None` where there can be none.
+    pub(crate) async fn prove(&self, plan: Option<Plan>) -> Result<ProofResponse, BrokerError> {
+        let nowhere = || {
+            let expected = "a place before a size, and sizes in order, within the log";
+            BrokerError::refused(reason::ATTESTOR_PROTOCOL, "proof", expected, "another")
+        };
+        let plan = plan.ok_or_else(nowhere)?;
+        let size = self.store.audit_tail().await.map_err(Fault::from)?.size;
+        if plan.subtrees().iter().any(|subtree| subtree.last() >= size) {
+            return Err(nowhere());
+        }
+        Ok(ProofResponse { proof: self.log.prove(&plan).await? })
+    }
+}
+
+impl Log {
+    fn last(&self) -> Option<Tail> {
+        self.last.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn sign(&self, tree: &Tree) -> Result<String, Fault> {
+        Ok(Checkpoint::of(tree, (self.clock)()).sign(&self.signing)?)
+    }
+
+    async fn write(self: Arc<Self>, mut receiver: mpsc::Receiver<Waiting>) {
+        let mut batch = Vec::with_capacity(BATCH);
+        let mut broken = None;
+        while receiver.recv_many(&mut batch, BATCH).await > 0 {
+            let (events, answers): (Vec<_>, Vec<_>) = batch.drain(..).unzip();
+            let done = match &broken {
+                Some(fault) => Err(Fault::clone(fault)),
+                None => self.append(&events).await,
+            };
+            if let (Err(fault @ Fault::Broken(why)), None) = (&done, &broken) {
+                tracing::error!(
+                    "ALARM: the audit log is not what was signed: {why}; nothing is audited, so nothing served"
+                );
+                broken = Some(fault.clone());
+            }
+            for answer in answers {
+                // A request that went away meanwhile is audited all the same.
+                let _ = answer.send(done.clone());
+            }
+        }
+    }
+
+    /// One durable append of all these.
+    async fn append(&self, events: &[Event]) -> Result<(), Fault> {
+        for _ in 0..ATTEMPTS {
+            let mut tree = self.last().map(|tail| tail.tree).unwrap_or_default();
+            let from = tree.size();
+            let time = (self.clock)();
+            let mut rows = Vec::with_capacity(events.len());
+            for event in events {
+                let entry = Entry { seq: tree.size(), time, replica: self.replica.clone(), event: event.clone() };
+                rows.push(Row::push(&mut tree, entry.encode()?).encode());
+            }
+            let tail = Tail { checkpoint: self.sign(&tree)?, tree };
+            let frontier = serde_json::to_vec(&tail).map_err(|error| Fault::Broken(error.to_string()))?;
+            match self.store.append_audit(from, rows, frontier).await? {
+                Commit::Done => {
+                    *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(tail);
+                    return Ok(());
+                }
+                Commit::Raced => self.refresh().await?,
+            }
+        }
+        Err(Fault::Store("the audit log changes under every append".to_owned()))
+    }
+
+    /// Takes the stored tail, which must have grown out of the last one known: another replica may have written.
+    async fn refresh(&self) -> Result<(), Fault> {
+        let stored = self.store.audit_tail().await?;
+        let last = self.last();
+        let known = last.as_ref().map_or_else(Tree::default, |tail| tail.tree.clone());
+        if stored.size < known.size() {
+            return Err(AuditError::Shrunk { expected: known.size(), actual: stored.size }.into());
+        }
+        if stored.size == 0 {
+            return Ok(());
+        }
+        let tail: Tail = serde_json::from_slice(&stored.frontier).map_err(|_| AuditError::Tree(stored.size))?;
+        if last.as_ref() == Some(&tail) {
+            return Ok(());
+        }
+        let (root, size) = (tail.tree.root(), tail.tree.size());
+        let signed = Checkpoint::verify(&tail.checkpoint, self.signing.verifying_key())?;
+        if size != stored.size || (signed.size, signed.root) != (size, root) {
+            return Err(AuditError::Root { size, expected: signed.root, actual: root }.into());
+        }
+        if known.size() > 0 {
+            let fork = AuditError::Fork { older: known.size(), newer: size };
+            let proof = self.prove(&Plan::consistency(known.size(), size).ok_or(fork)?).await?;
+            verify_consistency((known.size(), &known.root()), (size, &root), &proof)?;
+        }
+        let mut current = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        // The writer may have got further meanwhile.
+        if current.as_ref().is_none_or(|current| current.tree.size() <= size) {
+            *current = Some(tail);
+        }
+        Ok(())
+    }
+
+    async fn prove(&self, plan: &Plan) -> Result<Vec<Sha256Digest>, Fault> {
+        let mut hashes = Vec::new();
+        for subtree in plan.subtrees() {
+            hashes.push(self.hash(subtree).await?);
+        }
+        plan.prove(&hashes).ok_or_else(|| AuditError::Proof.into())
+    }
+
+    async fn hash(&self, subtree: Subtree) -> Result<Sha256Digest, Fault> {
+        let place = subtree.last();
+        let missing = || AuditError::Entry { place, what: "its row is missing" };
+        let rows = self.store.audit_entries(place, 1).await?;
+        let row = Row::decode(rows.first().ok_or_else(missing)?, place)?;
+        Ok(row.subtree(subtree.level).ok_or_else(missing)?)
+    }
+}
