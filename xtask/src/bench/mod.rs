@@ -1,11 +1,13 @@
 //! `bench pull`: our pull beside other people's, in turns, each in a fresh state on the same fresh tmpfs.
 //! `bench equal`: layers and images, mounted, against what `tar` unpacks of them.
 //! `bench agent`: what the agent costs.
+//! `bench kbs`: what the attestor serves in a second, and what that costs it.
 //! `bench evidence`: verifications per second, beside `openssl speed`.
 
 mod agent;
 mod contender;
 mod equal;
+mod kbs;
 mod measure;
 mod report;
 
@@ -25,6 +27,7 @@ Usage: cargo xtask bench pull [--corpus HOST:PORT] [--images many,medium,large] 
        cargo xtask bench equal --layers DIR
        cargo xtask bench equal --images many,medium,large [--corpus HOST:PORT] [--compression gzip,zstd]
        cargo xtask bench evidence
+       cargo xtask bench kbs [--seconds 10] [--connections 8] [--handshakes 100000] [--json FILE]
        cargo xtask bench agent [--tee snp|tpm] [--rounds 15] [--execs 1000] [--store disk|memory] [--json FILE]
 
   pull   builds `tclctl` with the release profile, pulls HOST:PORT/IMAGE:COMPRESSION (plain HTTP) by `tclctl pull`
@@ -33,6 +36,9 @@ Usage: cargo xtask bench pull [--corpus HOST:PORT] [--images many,medium,large] 
          mounts images by `tclctl`, in both layouts, and compares each with what `tar -xp` makes of its layers in order
   agent  builds the release binaries and measures an agent with registry, attestor and runtime: its size, memory, times and what
          its standard output gives; evidence is simulated (snp) or of a TPM simulator, and the attestor's store on disk or in memory
+  kbs    builds the release key-broker and loads it over connections from this machine: whole handshakes with sample evidence and
+         with simulated SNP evidence, and resources by one session for each connection; prints rates, times, the server's processor
+         time for each and its memory, also after --handshakes more
   evidence  verifies simulated evidence of every platform by criterion, and prints the rates as ratios to what `openssl speed`
          allows in the same run, for TDX to dcap-qvl alone
 ";
@@ -55,6 +61,7 @@ pub(crate) fn bench(arguments: &[String]) -> Result<()> {
     match arguments.split_first().map(|(first, rest)| (first.as_str(), rest)) {
         Some(("pull", rest)) => pull(&Options::parse(rest)?),
         Some(("agent", rest)) => agent::agent(rest),
+        Some(("kbs", rest)) => kbs::kbs(rest),
         Some(("evidence", [])) => run(cargo(&["bench", "--package", "verifier", "--bench", "evidence"])),
         Some(("equal", [option, layers])) if option == "--layers" => equal::layers(&PathBuf::from(layers)),
         Some(("equal", rest)) if rest.iter().any(|option| option == "--images") => {
