@@ -6,6 +6,7 @@ mod azure;
 mod endorsements;
 mod hardware;
 mod reference;
+mod sample;
 mod tdx;
 mod tls;
 
@@ -39,6 +40,7 @@ pub use self::azure::{AzureConfig, AzureTdxConfig};
 pub use self::endorsements::EndorsementsConfig;
 pub use self::hardware::{AmdConfig, ArkConfig, ProductConfig, SnpConfig, TcbConfig};
 pub use self::reference::ReferenceConfig;
+pub use self::sample::SampleConfig;
 pub use self::tdx::{Demands, RootConfig, TdxConfig};
 pub use self::tls::{Front, OwnTls, TlsConfig};
 
@@ -94,6 +96,9 @@ pub struct Config {
     /// Intel TDX.
     #[serde(default)]
     pub tdx: TdxConfig,
+    /// Sample evidence; absent: it does not count.
+    #[serde(default)]
+    pub sample: SampleConfig,
     /// Where endorsements come from that evidence does not bring; absent: from nowhere.
     pub endorsements: Option<EndorsementsConfig>,
     /// How verified evidence is graded.
@@ -302,6 +307,7 @@ impl Config {
             azure_tdx: azure::tdx_policy(self.azure.as_ref(), &tdx, environment)?,
             snp,
             tdx,
+            sample: self.sample.policy(environment)?,
             registers: self.policy.registers.clone(),
             environment,
         };
@@ -357,6 +363,8 @@ impl Config {
             snp: &'c SnpConfig,
             azure: &'c Option<AzureConfig>,
             tdx: &'c Demands,
+            #[serde(skip_serializing_if = "std::ops::Not::not")]
+            sample: bool,
             appraisal: Sha256Digest,
             reference: &'c BTreeMap<String, Vec<String>>,
             reference_signers: &'c [reference_values::SignerConfig],
@@ -376,6 +384,7 @@ impl Config {
             snp: &self.snp,
             azure: &self.azure,
             tdx: &self.tdx.require,
+            sample: self.sample.accept,
             appraisal: appraisal.digest(),
             reference: &self.reference.values,
             reference_signers: &self.reference.signer,

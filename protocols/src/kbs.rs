@@ -33,8 +33,25 @@ pub enum Tee {
     AzTdxVtpm,
     /// A TPM 2.0.
     Tpm,
-    /// Unauthenticated sample evidence; refused by every configuration of ours.
+    /// Unauthenticated sample evidence, which counts in development by name alone.
     Sample,
+    /// The same of a device.
+    #[serde(rename = "sampledevice")]
+    SampleDevice,
+    /// Intel SGX; nothing here verifies it, as none of those below.
+    Sgx,
+    /// Arm CCA.
+    Cca,
+    /// Hygon CSV.
+    Csv,
+    /// IBM Secure Execution.
+    Se,
+    /// NVIDIA GPUs.
+    Nvidia,
+    /// Hygon DCUs.
+    Hygondcu,
+    /// NVIDIA DPUs.
+    NvidiaDpu,
 }
 
 impl Tee {
@@ -48,7 +65,21 @@ impl Tee {
             Self::AzTdxVtpm => "az-tdx-vtpm",
             Self::Tpm => "tpm",
             Self::Sample => "sample",
+            Self::SampleDevice => "sampledevice",
+            Self::Sgx => "sgx",
+            Self::Cca => "cca",
+            Self::Csv => "csv",
+            Self::Se => "se",
+            Self::Nvidia => "nvidia",
+            Self::Hygondcu => "hygondcu",
+            Self::NvidiaDpu => "nvidia-dpu",
         }
+    }
+
+    /// Whether it is a device beside the platform: its evidence stands for no guest.
+    #[must_use]
+    pub const fn is_device(self) -> bool {
+        matches!(self, Self::SampleDevice | Self::Nvidia | Self::Hygondcu | Self::NvidiaDpu)
     }
 }
 
@@ -132,6 +163,14 @@ impl RuntimeData {
         }
         Ok(Sha384Digest::of(&jcs::canonical(&Hashed { additional_evidence, data: self })?))
     }
+
+    /// SHA-384 over the canonical JSON of the runtime data alone: what evidence of an additional device is bound to.
+    ///
+    /// # Errors
+    /// As [`RuntimeData::digest`].
+    pub fn device_digest(&self) -> Result<Sha384Digest, JcsError> {
+        Ok(Sha384Digest::of(&jcs::canonical(self)?))
+    }
 }
 
 /// REPORT_DATA of SNP and TDX: the digest, right-padded with zeros to 64 bytes.
@@ -211,6 +250,16 @@ pub struct ErrorBody {
     /// A stable reason code.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+}
+
+/// Evidence of `tee = "sample"` and `tee = "sampledevice"`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SampleEvidence {
+    /// A security version that it gives itself.
+    pub svn: String,
+    /// The digest of the runtime data.
+    #[serde(with = "encoding::standard")]
+    pub report_data: Vec<u8>,
 }
 
 /// Evidence of `tee = "tpm"`.

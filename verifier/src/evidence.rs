@@ -5,7 +5,7 @@ use protocols::digest::{Sha256Digest, Sha384Digest};
 use protocols::environment::Environment;
 use protocols::events::Init;
 use protocols::guest::GuestId;
-use protocols::kbs::{self, SnpEvidence, TdxEvidence, Tee, TpmEvidence};
+use protocols::kbs::{self, SampleEvidence, SnpEvidence, TdxEvidence, Tee, TpmEvidence};
 use protocols::reason::{self, Refusal};
 use protocols::register::{HashAlg, RegisterKind, RegisterValue};
 use protocols::tcl::LogBinding;
@@ -16,6 +16,7 @@ use serde_json::Value;
 
 use crate::azure::{AzureClaims, AzurePolicy, AzureTdxPolicy, verify_azure_snp, verify_azure_tdx};
 use crate::log::LogState;
+use crate::sample::{SampleClaims, SamplePolicy, verify_sample};
 use crate::snp::{SnpClaims, SnpPolicy, verify_snp};
 use crate::tdx::{TdxClaims, TdxPolicy, verify_tdx};
 use crate::tpm::{TpmClaims, TpmPolicy, verify_tpm};
@@ -34,6 +35,8 @@ pub struct EvidencePolicy {
     pub azure_tdx: AzureTdxPolicy,
     /// TDX quotes.
     pub tdx: TdxPolicy,
+    /// Sample evidence.
+    pub sample: SamplePolicy,
     /// Register kinds that count, exactly.
     pub registers: Vec<RegisterKind>,
     /// The judging side's environment.
@@ -51,6 +54,8 @@ pub enum EvidenceClaims {
     Azure(Box<AzureClaims>),
     /// A TDX quote.
     Tdx(Box<TdxClaims>),
+    /// Sample evidence: nobody's word.
+    Sample(Box<SampleClaims>),
 }
 
 impl EvidenceClaims {
@@ -62,25 +67,28 @@ impl EvidenceClaims {
             Self::Snp(claims) => claims.simulated(),
             Self::Azure(claims) => claims.simulated(),
             Self::Tdx(claims) => claims.simulated(),
+            Self::Sample(_) => true,
         }
     }
 
-    /// The kind of register that this evidence can stand behind: of a TPM's, what its key was enrolled as.
+    /// The kind of register that this evidence can stand behind: of a TPM's, what its key was enrolled as; `None` where
+    /// it stands behind nothing.
     #[must_use]
-    pub const fn register(&self) -> RegisterKind {
-        match self {
+    pub const fn register(&self) -> Option<RegisterKind> {
+        Some(match self {
             Self::Tpm(claims) => claims.enrolment().register(),
             Self::Snp(_) => RegisterKind::Software,
             Self::Azure(_) => RegisterKind::VtpmHcl,
             Self::Tdx(_) => RegisterKind::Rtmr,
-        }
+            Self::Sample(_) => return None,
+        })
     }
 
     /// What a guest calls this register. It cannot know how its key was enrolled: a TPM is always a listed one there.
     #[must_use]
-    pub const fn told(&self) -> RegisterKind {
+    pub const fn told(&self) -> Option<RegisterKind> {
         match self {
-            Self::Tpm(_) => RegisterKind::TpmListed,
+            Self::Tpm(_) => Some(RegisterKind::TpmListed),
             _ => self.register(),
         }
     }
@@ -90,7 +98,7 @@ impl EvidenceClaims {
         match self {
             Self::Tpm(claims) => Some(claims),
             Self::Azure(claims) => Some(claims.tpm()),
-            Self::Snp(_) | Self::Tdx(_) => None,
+            Self::Snp(_) | Self::Tdx(_) | Self::Sample(_) => None,
         }
     }
 }
@@ -134,11 +142,22 @@ pub fn verify_evidence(
             let claims = verify_azure_tdx(&evidence, binding.as_bytes(), &policy.azure_tdx, now, &mut Trace::off())?;
             Ok(EvidenceClaims::Azure(Box::new(claims)))
         }
-        Tee::Sample => {
-            let expected = "evidence of a TEE that is verified here: snp, tdx, tpm, az-snp-vtpm, az-tdx-vtpm";
-            Err(Refusal::new(reason::EVIDENCE_POLICY, "evidence", expected, tee.as_str()))
+        Tee::Sample | Tee::SampleDevice => {
+            if policy.sample == SamplePolicy::Refused {
+                return Err(unverified(tee));
+            }
+            let evidence = SampleEvidence::deserialize(evidence).map_err(|error| malformed(tee, &error))?;
+            let claims = verify_sample(tee, &evidence, binding, policy.sample, policy.environment)?;
+            Ok(EvidenceClaims::Sample(Box::new(claims)))
         }
+        Tee::Sgx | Tee::Cca | Tee::Csv | Tee::Se | Tee::Nvidia | Tee::Hygondcu | Tee::NvidiaDpu => Err(unverified(tee)),
     }
+}
+
+/// Nothing here verifies evidence of this kind, or policy does not let it count.
+pub(crate) fn unverified(tee: Tee) -> Refusal {
+    let expected = "evidence of a TEE that is verified here: snp, tdx, tpm, az-snp-vtpm, az-tdx-vtpm";
+    Refusal::new(reason::EVIDENCE_POLICY, "evidence", expected, tee.as_str())
 }
 
 /// The whole message may quote the evidence: its start says enough.
@@ -160,6 +179,10 @@ pub fn guest_of(claims: &EvidenceClaims, init: &Init) -> GuestId {
         }
         EvidenceClaims::Snp(snp) => GuestId::new(*snp.report_id()),
         EvidenceClaims::Tdx(tdx) => GuestId::of_tdx(&tdx.boot_rtmrs(), &init.boot_nonce),
+        // Whoever can write sample evidence can write this name too: `bind_log` refuses its logs.
+        EvidenceClaims::Sample(_) => {
+            GuestId::new(*Sha256Digest::of_parts(&[b"tcl-guest-sample-v1", &init.boot_nonce]).as_bytes())
+        }
     }
 }
 
@@ -222,7 +245,10 @@ fn check_kind(
     let refuse = |expected: String, actual: RegisterKind| {
         Err(Refusal::new(reason::POLICY_REGISTER, "register kind", expected, actual.as_str()))
     };
-    let (told, supported) = (claims.told(), claims.register());
+    let (Some(told), Some(supported)) = (claims.told(), claims.register()) else {
+        let expected = "evidence that a register stands behind";
+        return Err(Refusal::new(reason::POLICY_REGISTER, "register kind", expected, "sample evidence"));
+    };
     let kind = log.init().register_kind;
     if kind != told {
         return refuse(format!("{told}, as guests with this evidence say"), kind);

@@ -24,6 +24,7 @@ pub mod golden;
 mod judge;
 pub mod log;
 mod process;
+pub mod sample;
 pub mod signers;
 pub mod snp;
 pub mod tdx;
@@ -41,6 +42,7 @@ pub use evidence::{EvidenceClaims, EvidencePolicy, bind_log, guest_of, verify_ev
 pub use golden::{AuthenticatedGolden, AuthenticatedRevocations, authenticate};
 pub use judge::Judge;
 pub use log::{LogState, check_log};
+pub use sample::{SampleClaims, SamplePolicy, verify_sample};
 pub use signers::{RevocationRule, SignerConfig, SignersError, TrustedSigners};
 pub use snp::{
     AllowedChips, ExpectedMeasurement, RootError, SnpClaims, SnpPolicy, TcbVersion, TrustedArk, amd_roots, verify_snp,

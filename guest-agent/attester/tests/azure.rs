@@ -27,7 +27,7 @@ use simulated_tee::{Params, Pki, claims_for, paravisor_report, paravisor_td_repo
 use verifier::tdx::{TcbStatus, TdxMeasurements, TdxPolicy};
 use verifier::{
     AllowedChips, AzureHardware, AzurePolicy, AzureTdxPolicy, EvidenceClaims, EvidencePolicy, ExpectedMeasurement,
-    SeptVe, SnpPolicy, TdxCollateral, TdxRoot, TpmPolicy, TrustedArk, UserData, verify_evidence,
+    SamplePolicy, SeptVe, SnpPolicy, TdxCollateral, TdxRoot, TpmPolicy, TrustedArk, UserData, verify_evidence,
 };
 
 const REPORT: &str = "0x01400001";
@@ -244,6 +244,7 @@ fn policy() -> EvidencePolicy {
         azure: AzurePolicy { snp, user_data: UserData::Nonce },
         azure_tdx: AzureTdxPolicy { tdx: tdx.clone(), sept_ve: SeptVe::NotRequired, user_data: UserData::Nonce },
         tdx,
+        sample: SamplePolicy::Refused,
         registers: vec![RegisterKind::VtpmHcl],
         environment,
     }

@@ -39,6 +39,12 @@ configuration := 2 if {
 	environment_fits
 }
 
+# Sample evidence has no register. The attestor's configuration let it in by name.
+configuration := 33 if {
+	input.tee in {"sample", "sampledevice"}
+	input.environment == "development"
+}
+
 register_counts if input.register_kind in input.registers
 
 environment_fits if input.init.environment == "production"

@@ -12,6 +12,7 @@ pub fn of(claims: &EvidenceClaims) -> Value {
         EvidenceClaims::Snp(claims) => snp(claims),
         EvidenceClaims::Tdx(claims) => tdx(claims),
         EvidenceClaims::Tpm(claims) => tpm(claims),
+        EvidenceClaims::Sample(claims) => json!({ "svn": claims.svn() }),
         EvidenceClaims::Azure(claims) => {
             let mut value = tpm(claims.tpm());
             if let Value::Object(members) = &mut value {
@@ -42,6 +43,7 @@ pub fn measured(claims: &EvidenceClaims) -> Vec<Measured> {
         EvidenceClaims::Snp(claims) => vec![(names::SNP.to_owned(), hex(claims.measurement()))],
         EvidenceClaims::Tdx(claims) => td(names::TDX, claims).collect(),
         EvidenceClaims::Tpm(claims) => pcrs(claims),
+        EvidenceClaims::Sample(_) => Vec::new(),
         EvidenceClaims::Azure(claims) => {
             let mut all = pcrs(claims.tpm());
             match claims.hardware() {

@@ -7,8 +7,11 @@ use serde_json::Value;
 
 /// `eat_profile` of our results.
 pub const PROFILE: &str = "tag:trusted-container-launcher,2026:ear";
-/// The one component that is appraised, by the name that clients of the KBS protocol look for.
+/// The platform, by the name that clients of the KBS protocol look for; devices beside it have names of their own.
 pub const COMPONENT: &str = "cpu0";
+
+/// The most components of a result.
+pub const MAX_COMPONENTS: usize = 9;
 
 /// A trustworthiness claim's tier, from its value. Ordered by how much it lets through.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -141,7 +144,7 @@ pub struct Ear {
     /// Who appraised.
     #[serde(rename = "ear.verifier-id")]
     pub verifier: VerifierId,
-    /// Results by component; ours have [`COMPONENT`] alone.
+    /// Results by component: [`COMPONENT`], and devices beside it.
     pub submods: BTreeMap<String, Submod>,
 }
 
@@ -149,16 +152,16 @@ impl Ear {
     /// Reads the claims of a result, whose signature somebody else has checked.
     ///
     /// # Errors
-    /// [`EarError`]: not the profile, no or several components, or a status that is not its vector's.
+    /// [`EarError`]: not the profile, nothing of the platform, too many components, or a status that is not its vector's.
     pub fn from_json(bytes: &[u8]) -> Result<Self, EarError> {
         let ear: Self = serde_json::from_slice(bytes).map_err(|_| EarError("not the JSON of one"))?;
         if ear.eat_profile != PROFILE {
             return Err(EarError("of another profile"));
         }
-        let (Some(submod), 1) = (ear.submods.get(COMPONENT), ear.submods.len()) else {
-            return Err(EarError("not of exactly the one component"));
-        };
-        if submod.status != submod.vector.tier() {
+        if !ear.submods.contains_key(COMPONENT) || ear.submods.len() > MAX_COMPONENTS {
+            return Err(EarError("not of the platform and a few devices"));
+        }
+        if ear.submods.values().any(|submod| submod.status != submod.vector.tier()) {
             return Err(EarError("of a status that is not its vector's"));
         }
         Ok(ear)
@@ -218,9 +221,15 @@ mod tests {
             Ear::from_json(&serde_json::to_vec(&ear).unwrap()).map(|_| ())
         };
         ear(&[("cpu0", Tier::Affirming)]).unwrap();
-        for wrong in [&[("cpu0", Tier::Warning)][..], &[], &[("gpu0", Tier::Affirming)]] {
+        ear(&[("cpu0", Tier::Affirming), ("gpu0", Tier::Affirming)]).unwrap();
+        let beside = [("cpu0", Tier::Affirming), ("gpu0", Tier::Warning)];
+        for wrong in [&[("cpu0", Tier::Warning)][..], &[], &[("gpu0", Tier::Affirming)], &beside] {
             ear(wrong).unwrap_err();
         }
-        ear(&[("cpu0", Tier::Affirming), ("gpu0", Tier::Affirming)]).unwrap_err();
+        let names: Vec<String> = (0..MAX_COMPONENTS).map(|n| format!("gpu{n}")).collect();
+        let mut many = vec![("cpu0", Tier::Affirming)];
+        many.extend(names.iter().map(|name| (name.as_str(), Tier::Affirming)));
+        ear(&many).unwrap_err();
+        ear(&many[..MAX_COMPONENTS]).unwrap();
     }
 }

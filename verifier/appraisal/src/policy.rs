@@ -113,10 +113,31 @@ impl Appraisal {
         &self.ear
     }
 
-    /// Its status: affirming or warning.
+    /// Its status, affirming or warning: the worst of its components'.
     #[must_use]
     pub fn status(&self) -> Tier {
-        self.ear.submods.get(COMPONENT).map_or(Tier::None, |submod| submod.status)
+        self.ear.submods.values().map(|submod| submod.status).max().unwrap_or(Tier::None)
+    }
+
+    /// The same with the result for a device beside the platform, as component `name`; a component that is there keeps
+    /// its own result.
+    #[must_use]
+    pub fn with_device(mut self, name: String, device: Self) -> Self {
+        if let Some(submod) = device.ear.submods.into_values().next() {
+            self.ear.submods.entry(name).or_insert(submod);
+        }
+        self
+    }
+
+    /// The same with one more member beside the platform's claims, which the policy was not asked about; a member that is
+    /// there keeps its value.
+    #[must_use]
+    pub fn with_member(mut self, name: &str, value: serde_json::Value) -> Self {
+        let evidence = self.ear.submods.get_mut(COMPONENT).map(|submod| &mut submod.evidence);
+        if let Some(serde_json::Value::Object(members)) = evidence {
+            members.entry(name).or_insert(value);
+        }
+        self
     }
 }
 

@@ -33,6 +33,7 @@ fn policy(environment: Environment) -> EvidencePolicy {
             user_data: UserData::Nonce,
         },
         tdx: TdxPolicy { environment, ..tdx::Scene::new(tdx::Body::V4).policy() },
+        sample: SamplePolicy::Refused,
         registers: vec![RegisterKind::TpmListed, RegisterKind::Software, RegisterKind::VtpmHcl, RegisterKind::Rtmr],
         environment,
     }
@@ -352,7 +353,7 @@ fn the_kind_of_a_tpms_register_follows_from_how_its_key_was_enrolled() {
     policy.tpm.aks[0].enrolment = Enrolment::Endorsed;
     let evidence = serde_json::to_value(quote.signed(&key(1))).unwrap();
     shown.claims = verify_evidence(Tee::Tpm, &evidence, &binding_digest(), &policy, NOW).unwrap();
-    assert_eq!(shown.claims.register(), RegisterKind::TpmEk);
+    assert_eq!(shown.claims.register(), Some(RegisterKind::TpmEk));
     // Kinds are exact: a policy that names listed keys does not take the better kind either.
     assert_eq!(shown.bind(), "policy.register");
     shown.policy.registers = vec![RegisterKind::TpmEk];

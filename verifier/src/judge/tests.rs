@@ -3,6 +3,7 @@ use protocols::register::RegisterKind;
 
 use super::*;
 use crate::azure::{AzurePolicy, AzureTdxPolicy, UserData};
+use crate::sample::SamplePolicy;
 use crate::snp::SnpPolicy;
 use crate::snp::testing::{self as snp, Spec};
 use crate::tdx::SeptVe;
@@ -23,6 +24,7 @@ fn judge() -> Judge {
             user_data: UserData::Nonce,
         },
         tdx: crate::tdx::testing::policy(),
+        sample: SamplePolicy::Refused,
         registers: vec![RegisterKind::Software],
         environment,
     })

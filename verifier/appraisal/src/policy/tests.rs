@@ -108,6 +108,7 @@ fn tee(claims: &EvidenceClaims) -> Tee {
         EvidenceClaims::Snp(_) => Tee::Snp,
         EvidenceClaims::Tdx(_) => Tee::Tdx,
         EvidenceClaims::Tpm(_) => Tee::Tpm,
+        EvidenceClaims::Sample(_) => Tee::Sample,
         EvidenceClaims::Azure(claims) => match claims.hardware() {
             AzureHardware::Snp(_) => Tee::AzSnpVtpm,
             AzureHardware::Tdx(_) => Tee::AzTdxVtpm,
@@ -131,7 +132,7 @@ fn init(claims: &EvidenceClaims) -> Init {
     Init {
         v: 1,
         boot_nonce: [1; 32],
-        register_kind: claims.told(),
+        register_kind: claims.told().unwrap(),
         reg0: HashAlg::Sha384.zero(),
         agent: "0.1.0".into(),
         agent_h: Sha256Digest::of(b"agent"),
@@ -156,7 +157,7 @@ impl Asked {
         Self {
             references: expecting(&claims, names),
             init: Some(init(&claims)),
-            registers: vec![claims.register()],
+            registers: claims.register().into_iter().collect(),
             claims,
             environment: Environment::Production,
         }
@@ -261,6 +262,58 @@ fn development_warns_where_production_refuses() {
     assert_eq!(development(simulated()).by(&policy).unwrap(), stamped);
     // No verifier of production gives such claims; the policy does not rely on that.
     assert!(simulated().refused(&policy).contains("SIMULATED"));
+}
+
+/// Sample evidence over some binding.
+fn sample() -> EvidenceClaims {
+    let binding = protocols::digest::Sha384Digest::of(b"runtime data");
+    let evidence = protocols::kbs::SampleEvidence { svn: "1".into(), report_data: binding.as_bytes().to_vec() };
+    let accepted = verifier::SamplePolicy::Accepted;
+    let claims = verifier::verify_sample(Tee::Sample, &evidence, &binding, accepted, Environment::Development);
+    EvidenceClaims::Sample(Box::new(claims.unwrap()))
+}
+
+#[test]
+fn sample_evidence_is_warned_of_in_development_and_contraindicated_in_production() {
+    let asked = |environment| Asked {
+        claims: sample(),
+        init: None,
+        registers: vec![RegisterKind::Software],
+        references: References::default(),
+        environment,
+    };
+    let warned = asked(Environment::Development).by(&built_in()).unwrap();
+    let nothing = TrustVector { instance_identity: 0, file_system: 0, runtime_opaque: 0, ..AFFIRMED };
+    assert_eq!(warned, TrustVector { configuration: 33, executables: 33, hardware: 32, ..nothing });
+    assert!(asked(Environment::Production).refused(&built_in()).contains("SIMULATED"));
+}
+
+#[test]
+fn devices_and_members_are_added_and_replace_nothing() {
+    let asked = Asked { environment: Environment::Development, ..Asked::expected(snp(), &["snp.measurement"]) };
+    let (policy, sample) = (built_in(), sample());
+    let references = References::default();
+    let appraise = |tee, claims| {
+        let question = Question {
+            tee,
+            claims,
+            init: None,
+            registers: &asked.registers,
+            references: &references,
+            environment: Environment::Development,
+        };
+        policy.appraise(&question).unwrap()
+    };
+    let device = || appraise(Tee::SampleDevice, &sample);
+    let platform = appraise(Tee::Snp, &asked.claims);
+    let both = platform.clone().with_device("gpu0".to_owned(), device()).with_device(COMPONENT.to_owned(), device());
+    assert_eq!(both.ear().submods.get(COMPONENT), platform.ear().submods.get(COMPONENT));
+    assert_eq!(both.ear().submods.get("gpu0"), device().ear().submods.get(COMPONENT));
+    assert_eq!((both.status(), both.ear().submods.len()), (Tier::Warning, 2));
+    let member = platform.clone().with_member("init_data", "x".into()).with_member("snp", "forged".into());
+    let evidence = |appraisal: &Appraisal| appraisal.ear().submods.get(COMPONENT).unwrap().evidence.clone();
+    assert_eq!(evidence(&member).get("init_data").unwrap(), "x");
+    assert_eq!(evidence(&member).get("snp"), evidence(&platform).get("snp"));
 }
 
 #[test]
