@@ -30,6 +30,7 @@ use crate::admin::{Administrator, Audit, Needed, Resources, Shown};
 use crate::audit::Auditor;
 use crate::challenge::{Challenge, Sealer, random};
 use crate::config::Settings;
+use crate::devices::Device;
 use crate::error::BrokerError;
 use crate::evidence::Seen;
 use crate::history::{self, Grown};
@@ -40,6 +41,8 @@ use crate::token::{NewSession, Session};
 
 /// The version of our additions to the handshake.
 const TCL_VERSION: u32 = 1;
+/// What a refusal of another version of the protocol is about.
+pub(crate) const VERSION_SUBJECT: &str = "protocol version";
 /// How often a change is tried again when another request came first.
 pub(crate) const ATTEMPTS: usize = 8;
 /// The most receipts in one answer.
@@ -122,9 +125,14 @@ impl Broker {
         let request: kbs::Request = json_of(body, "a request of the KBS protocol")?;
         if request.version != kbs::VERSION {
             let actual: String = request.version.chars().take(32).collect();
-            return Err(BrokerError::refused(reason::ATTESTOR_PROTOCOL, "protocol version", kbs::VERSION, actual));
+            return Err(BrokerError::refused(reason::ATTESTOR_PROTOCOL, VERSION_SUBJECT, kbs::VERSION, actual));
         }
         let tcl = hello(&request.extra_params)?;
+        // Its challenge has a form of its own, which needs the host's key.
+        if request.tee == Tee::Se {
+            let expected = "a kind of evidence that is challenged by a nonce";
+            return Err(BrokerError::refused(reason::ATTESTOR_PROTOCOL, "tee", expected, request.tee.as_str()));
+        }
         let challenge = Challenge::new(request.tee, tcl, self.now().plus(self.rules().settings.challenge_seconds))?;
         let extra_params = if tcl { json!({ "tcl": HelloReply { version: TCL_VERSION } }) } else { json!("") };
         let body = kbs::Challenge { nonce: challenge.nonce_text(), extra_params };
@@ -152,9 +160,8 @@ impl Broker {
         }
         let rules = self.rules();
         let claims = self.evidence(&rules, challenge.tee, &tee_evidence, &runtime_data, now).await?;
-        if let Some(init_data) = &init_data {
-            initdata::check(&claims, init_data)?;
-        }
+        let devices = self.devices(&rules, &tee_evidence, &runtime_data, now).await?;
+        let initdata = init_data.as_ref().map(|init_data| initdata::check(&claims, init_data)).transpose()?;
         let (guest, init) = match &runtime_data.log {
             Some(log) => {
                 let kinds = &rules.settings.evidence.registers;
@@ -162,12 +169,16 @@ impl Broker {
                     Err(BrokerError::refused(reason::POLICY_REGISTER, "register", expected, kind.as_str()))
                 };
                 // Kinds are judged by what stands behind the evidence, not by what the guest says of itself.
-                if !kinds.contains(&claims.register()) {
+                let (Some(kind), Some(told)) = (claims.register(), claims.told()) else {
+                    let (expected, actual) = ("evidence that a register stands behind", challenge.tee.as_str());
+                    return Err(BrokerError::refused(reason::POLICY_REGISTER, "register", expected, actual));
+                };
+                if !kinds.contains(&kind) {
                     let expected = kinds.iter().map(|kind| kind.as_str()).collect::<Vec<_>>().join(" or ");
-                    return refused(expected, claims.register());
+                    return refused(expected, kind);
                 }
-                if log.kind != claims.told() {
-                    return refused(claims.told().to_string(), log.kind);
+                if log.kind != told {
+                    return refused(told.to_string(), log.kind);
                 }
                 // A guest that is not held yet is named by its first delivery, not here.
                 match self.store.history(log.guest).await? {
@@ -184,7 +195,13 @@ impl Broker {
             }
             None => (None, None),
         };
-        let appraisal = appraise(&rules, challenge.tee, &claims, init.as_ref())?;
+        let mut appraisal = appraise(&rules, challenge.tee, &claims, init.as_ref())?;
+        for Device { component, tee, claims } in &devices {
+            appraisal = appraisal.with_device(component.clone(), appraise(&rules, *tee, claims, None)?);
+        }
+        if let Some(initdata) = initdata {
+            appraisal = initdata.told_in(appraisal);
+        }
         if !self.store.use_challenge(challenge.nonce, challenge.expires, now).await? {
             return Err(BrokerError::session("a challenge that was used before"));
         }
@@ -192,7 +209,7 @@ impl Broker {
             jti: hex::encode(random::<16>()?),
             tee: challenge.tee,
             environment: rules.settings.evidence.environment,
-            simulated: claims.simulated(),
+            simulated: claims.simulated() || devices.iter().any(|device| device.claims.simulated()),
             guest,
             data: runtime_data,
         };

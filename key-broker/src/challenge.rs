@@ -20,7 +20,7 @@ const PURPOSE: &[u8] = b"tcl-challenge-v1";
 
 /// What was asked of one guest.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Challenge {
+pub struct Challenge {
     /// 32 random bytes.
     pub(crate) nonce: [u8; 32],
     /// The evidence that was announced.
@@ -32,13 +32,17 @@ pub(crate) struct Challenge {
 }
 
 impl Challenge {
-    /// A fresh challenge.
-    pub(crate) fn new(tee: Tee, tcl: bool, expires: Timestamp) -> Result<Self, BrokerError> {
+    /// A fresh challenge, until `expires`; `tcl`: whether the log's head will be bound.
+    ///
+    /// # Errors
+    /// [`BrokerError::Internal`] when the system gives no randomness.
+    pub fn new(tee: Tee, tcl: bool, expires: Timestamp) -> Result<Self, BrokerError> {
         Ok(Self { nonce: random()?, tee, expires, tcl })
     }
 
-    /// The nonce as it travels and is hashed.
-    pub(crate) fn nonce_text(&self) -> String {
+    /// The nonce as it travels and is hashed: standard base64 of 32 bytes.
+    #[must_use]
+    pub fn nonce_text(&self) -> String {
         b64(&self.nonce)
     }
 }
@@ -53,18 +57,31 @@ struct Sealed {
 }
 
 /// Seals and opens challenges.
-pub(crate) struct Sealer {
+pub struct Sealer {
     key: Zeroizing<[u8; 32]>,
 }
 
+impl std::fmt::Debug for Sealer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Sealer")
+    }
+}
+
 impl Sealer {
-    pub(crate) fn new(signing: &p256::ecdsa::SigningKey) -> Result<Self, BrokerError> {
+    /// A sealer whose key follows from the attestor's signing key: replicas that share one open each other's.
+    ///
+    /// # Errors
+    /// [`BrokerError::Internal`] never happens for these keys; it is passed on, not hidden.
+    pub fn new(signing: &p256::ecdsa::SigningKey) -> Result<Self, BrokerError> {
         let secret = Zeroizing::new(<[u8; 32]>::from(signing.to_bytes()));
         Ok(Self { key: Zeroizing::new(keyed(secret.as_slice())?.chain_update(PURPOSE).finalize().into_bytes().into()) })
     }
 
     /// The cookie's value.
-    pub(crate) fn seal(&self, challenge: &Challenge) -> Result<String, BrokerError> {
+    ///
+    /// # Errors
+    /// As [`Sealer::new`].
+    pub fn seal(&self, challenge: &Challenge) -> Result<String, BrokerError> {
         let sealed = Sealed {
             nonce: challenge.nonce_text(),
             tee: challenge.tee,
@@ -77,7 +94,10 @@ impl Sealer {
     }
 
     /// Opens a cookie of ours that has not expired.
-    pub(crate) fn open(&self, cookie: &str, now: Timestamp) -> Result<Challenge, BrokerError> {
+    ///
+    /// # Errors
+    /// `attestor.session` for every other.
+    pub fn open(&self, cookie: &str, now: Timestamp) -> Result<Challenge, BrokerError> {
         let foreign = || BrokerError::session("a cookie of another attestor");
         if cookie.len() > MAX_COOKIE {
             return Err(foreign());

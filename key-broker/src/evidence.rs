@@ -15,7 +15,7 @@ use serde::Deserialize as _;
 use serde_json::Value;
 use verifier::{AzureHardware, EvidenceClaims, TdxClaims, TdxCollateral};
 
-use crate::broker::{Broker, malformed};
+use crate::broker::Broker;
 use crate::endorse::{Endorser, Name};
 use crate::error::BrokerError;
 use crate::rules::Rules;
@@ -33,8 +33,7 @@ enum Lacks {
 }
 
 impl Broker {
-    /// Verifies evidence over the runtime data under `rules`, and, where it brings no endorsement, with one that is found
-    /// elsewhere.
+    /// Verifies the platform's evidence over the runtime data and whatever stands beside it.
     pub(crate) async fn evidence(
         &self,
         rules: &Rules,
@@ -43,16 +42,31 @@ impl Broker {
         data: &RuntimeData,
         now: Timestamp,
     ) -> Result<EvidenceClaims, BrokerError> {
-        if !evidence.additional_evidence.is_empty() {
-            return Err(malformed("no additional evidence", "additional evidence".to_owned()));
+        if tee.is_device() {
+            let refusal = Refusal::new(reason::EVIDENCE_POLICY, "evidence", "a platform's", tee.as_str());
+            return Err(refusal.into());
         }
-        let binding = data.digest("").map_err(|_| BrokerError::Internal("runtime data without a canonical form"))?;
-        let shown = &evidence.primary_evidence;
-        let judged = rules.judge.verify(tee, shown, &binding, now);
+        let binding = data
+            .digest(&evidence.additional_evidence)
+            .map_err(|_| BrokerError::Internal("runtime data without a canonical form"))?;
+        self.judged(rules, tee, &evidence.primary_evidence, &binding, now).await
+    }
+
+    /// Verifies evidence over `binding` under `rules`, and, where it brings no endorsement, with one that is found
+    /// elsewhere.
+    pub(crate) async fn judged(
+        &self,
+        rules: &Rules,
+        tee: Tee,
+        shown: &Value,
+        binding: &Sha384Digest,
+        now: Timestamp,
+    ) -> Result<EvidenceClaims, BrokerError> {
+        let judged = rules.judge.verify(tee, shown, binding, now);
         let Some(endorser) = &rules.settings.endorser else { return Ok(judged?) };
         let claims = match judged {
             Ok(claims) => claims,
-            Err(refusal) => Box::pin(self.endorsed(rules, endorser, (tee, shown, &binding), refusal, now)).await?,
+            Err(refusal) => Box::pin(self.endorsed(rules, endorser, (tee, shown, binding), refusal, now)).await?,
         };
         self.remember(&claims);
         Ok(claims)
@@ -111,7 +125,7 @@ impl Broker {
                 AzureHardware::Tdx(tdx) => tdx,
                 AzureHardware::Snp(_) => return,
             },
-            EvidenceClaims::Snp(_) | EvidenceClaims::Tpm(_) => return,
+            EvidenceClaims::Snp(_) | EvidenceClaims::Tpm(_) | EvidenceClaims::Sample(_) => return,
         };
         let Ok(name) = PlatformName::of(tdx.quote()) else { return };
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);

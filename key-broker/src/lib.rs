@@ -13,9 +13,10 @@
 pub mod admin;
 mod audit;
 pub mod broker;
-mod challenge;
+pub mod challenge;
 pub mod config;
 mod decide;
+mod devices;
 mod endorse;
 pub mod error;
 mod evidence;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use appraisal::Appraisal;
-use appraisal::ear::{Submod, VerifierId};
+use appraisal::ear::{COMPONENT, Submod, VerifierId};
 use p256::ecdsa::{SigningKey, VerifyingKey};
 use protocols::environment::Environment;
 use protocols::guest::GuestId;
@@ -16,6 +16,7 @@ use protocols::time::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::error::BrokerError;
+use crate::initdata::MEMBERS;
 
 /// JWS `typ` of tokens.
 const TYP: &str = "JWT";
@@ -89,8 +90,13 @@ impl Session {
 
     /// This session once evidence has shown whose it is, with the result over its log; `None` when that was known.
     pub(crate) fn of(&self, guest: GuestId, appraisal: &Appraisal) -> Option<Self> {
-        let submods = || appraisal.ear().submods.clone();
-        self.guest.is_none().then(|| Self { guest: Some(guest), submods: submods(), ..self.clone() })
+        self.guest.is_none().then(|| {
+            // Initdata is shown once, with the attestation.
+            let told = self.submods.get(COMPONENT).map(|submod| &submod.evidence);
+            let told = MEMBERS.into_iter().filter_map(|name| Some((name, told?.get(name)?.clone())));
+            let appraisal = told.fold(appraisal.clone(), |appraisal, (name, value)| appraisal.with_member(name, value));
+            Self { guest: Some(guest), submods: appraisal.ear().submods.clone(), ..self.clone() }
+        })
     }
 
     /// Signs the claims.

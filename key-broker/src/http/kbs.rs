@@ -3,16 +3,17 @@
 use std::sync::Arc;
 
 use axum::body::Body;
+use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
 use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderMap, HeaderValue};
 use axum::response::{IntoResponse as _, Response};
-use protocols::kbs::{MAX_BODY, TokenResponse};
+use protocols::kbs::{MAX_BODY, TokenResponse, VERSION};
 use protocols::reason;
 
 use super::{MAX_AUTH, answer, bearer, cookie, read};
 use crate::admin::{Administrator, Resources};
-use crate::broker::Broker;
+use crate::broker::{Broker, VERSION_SUBJECT};
 use crate::error::BrokerError;
 use crate::token::Session;
 
@@ -27,7 +28,7 @@ pub(super) async fn auth(State(broker): State<Arc<Broker>>, body: Body) -> Respo
             let seconds = broker.rules().settings.challenge_seconds;
             answer::with_cookie(answer::json(200, &challenged.body), &challenged.cookie, seconds)
         }
-        Err(error) => handshake(&error, "Auth"),
+        Err(error) => handshake(&error, &format!("Auth failed{}", cause(&error))),
     }
 }
 
@@ -42,7 +43,7 @@ pub(super) async fn attest(State(broker): State<Arc<Broker>>, headers: HeaderMap
             let response = answer::json(200, &TokenResponse { token: token.clone() });
             answer::with_cookie(response, &token, broker.rules().settings.token_seconds)
         }
-        Err(error) => handshake(&error, "Attest"),
+        Err(error) => handshake(&error, "Attest failed"),
     }
 }
 
@@ -52,15 +53,30 @@ fn handshake(error: &BrokerError, step: &str) -> Response {
         BrokerError::Refused { .. } => 401,
         _ => error.status(),
     };
-    answer::kbs(error, "AttestationError", status, format!("Attestation error: RCAR handshake {step} failed"))
+    answer::kbs(error, "AttestationError", status, format!("Attestation error: RCAR handshake {step}"))
+}
+
+/// Why there is no challenge, in the words of real servers, which say so for this step alone.
+fn cause(error: &BrokerError) -> String {
+    let BrokerError::Refused { refusal, .. } = error else { return String::new() };
+    let version = |text: &str| text.split('.').count() == 3 && text.bytes().all(|b| b == b'.' || b.is_ascii_digit());
+    match refusal.subject.as_str() {
+        VERSION_SUBJECT if version(&refusal.actual) => {
+            format!(": KBS Client Protocol Version Mismatch: expect ={VERSION} while the request is {}", refusal.actual)
+        }
+        VERSION_SUBJECT => ": failed to parse KBS version".to_owned(),
+        "request" => ": deserialize Request".to_owned(),
+        _ => ": Attestation Service generate challenge failed".to_owned(),
+    }
 }
 
 /// GET `/kbs/v0/resource/…`.
 pub(super) async fn resource(
     State(broker): State<Arc<Broker>>,
-    Path(path): Path<String>,
+    path: Result<Path<String>, PathRejection>,
     headers: HeaderMap,
 ) -> Response {
+    let path = text(path);
     let session = match attested(&broker, &headers) {
         Ok(session) => session,
         Err(response) => return response,
@@ -69,6 +85,11 @@ pub(super) async fn resource(
         Ok(encrypted) => answer::json(200, &encrypted),
         Err(error) => plugin(&error),
     }
+}
+
+/// A path that is no text names nothing.
+fn text(path: Result<Path<String>, PathRejection>) -> String {
+    path.map(|Path(path)| path).unwrap_or_default()
 }
 
 /// A cookie wins over a bearer token when it stands for an attested session.
@@ -90,9 +111,10 @@ fn attested(broker: &Broker, headers: &HeaderMap) -> Result<Session, Response> {
 pub(super) async fn put_resource(
     State(broker): State<Arc<Broker>>,
     by: Administrator<Resources>,
-    Path(path): Path<String>,
+    path: Result<Path<String>, PathRejection>,
     body: Body,
 ) -> Response {
+    let path = text(path);
     let stored = match read(body, MAX_BODY, &broker.rooms.sessions).await {
         Ok(body) => broker.put_resource(&by, &path, body.bytes).await,
         Err(error) => Err(BrokerError::Body(error)),
