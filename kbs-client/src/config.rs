@@ -32,6 +32,9 @@ pub enum AttestorConfig {
         root: Option<PathBuf>,
         /// What `root` must hold, so that it is measured with the configuration; production requires it.
         root_digest: Option<Sha256Digest>,
+        /// SHA-256 of the SubjectPublicKeyInfo of every key that the server's certificate may have, beside its chain;
+        /// absent: the chain alone decides.
+        server_keys: Option<Vec<Sha256Digest>>,
     },
     /// A stock KBS: resources only.
     Trustee {
@@ -41,6 +44,8 @@ pub enum AttestorConfig {
         timeout_seconds: Option<u64>,
         /// PEM file of one more TLS root.
         root: Option<PathBuf>,
+        /// As of our own attestor.
+        server_keys: Option<Vec<Sha256Digest>>,
     },
 }
 
@@ -62,6 +67,9 @@ pub enum ConfigError {
     /// The root file cannot be used.
     #[error("attestor.root: {0}")]
     Root(String),
+    /// No key is named, or plain HTTP is spoken, where nothing shows the server's key.
+    #[error("attestor.server_keys: {0}")]
+    ServerKeys(&'static str),
     /// No TLS client can be made.
     #[error("TLS: {0}")]
     Tls(String),
@@ -82,6 +90,7 @@ pub struct Attestor {
     pub(crate) environment: Environment,
     pub(crate) timeout: Duration,
     pub(crate) root: Option<Vec<u8>>,
+    pub(crate) server_keys: Option<Vec<Sha256Digest>>,
 }
 
 impl Attestor {
@@ -91,14 +100,16 @@ impl Attestor {
     /// # Errors
     /// [`ConfigError`] names the field.
     pub fn new(config: &AttestorConfig, environment: Environment) -> Result<Self, ConfigError> {
-        let (url, kind, timeout, root, digest) = match config {
-            AttestorConfig::Tcl { url, key, timeout_seconds, root, root_digest } => {
+        let (url, kind, timeout, root, digest, server_keys) = match config {
+            AttestorConfig::Tcl { url, key, timeout_seconds, root, root_digest, server_keys } => {
                 let Ok(VerifyingKey::EcdsaP256(key)) = VerifyingKey::from_pem(key) else {
                     return Err(ConfigError::Key);
                 };
-                (url, Kind::Tcl(Box::new(key)), timeout_seconds, root, *root_digest)
+                (url, Kind::Tcl(Box::new(key)), timeout_seconds, root, *root_digest, server_keys)
             }
-            AttestorConfig::Trustee { url, timeout_seconds, root } => (url, Kind::Trustee, timeout_seconds, root, None),
+            AttestorConfig::Trustee { url, timeout_seconds, root, server_keys } => {
+                (url, Kind::Trustee, timeout_seconds, root, None, server_keys)
+            }
         };
         let timeout = timeout.unwrap_or(DEFAULT_TIMEOUT);
         if !(1..=3600).contains(&timeout) {
@@ -112,7 +123,13 @@ impl Attestor {
                 return Err(ConfigError::Root(format!("{actual}, where root_digest says {expected}")));
             }
         }
-        Ok(Self { base: base(url)?, kind, environment, timeout: Duration::from_secs(timeout), root })
+        let (base, server_keys) = (base(url)?, server_keys.clone());
+        match &server_keys {
+            Some(keys) if keys.is_empty() => return Err(ConfigError::ServerKeys("names none")),
+            Some(_) if base.scheme() != "https" => return Err(ConfigError::ServerKeys("is for https alone")),
+            _ => {}
+        }
+        Ok(Self { base, kind, environment, timeout: Duration::from_secs(timeout), root, server_keys })
     }
 
     /// Whether this is our own attestor, which decides launches and keeps logs.
@@ -185,9 +202,27 @@ MCowBQYDK2VwAyEA679MoVl5KsVYSx8Qzs+PWLowbDQovTimMfEb4iVRd6Y=
 -----END PUBLIC KEY-----";
 
     fn attestor(url: &str, key: &str, timeout_seconds: Option<u64>) -> Result<Attestor, ConfigError> {
-        let config =
-            AttestorConfig::Tcl { url: url.into(), key: key.into(), timeout_seconds, root: None, root_digest: None };
+        pinned(url, key, timeout_seconds, None)
+    }
+
+    fn pinned(
+        url: &str,
+        key: &str,
+        timeout_seconds: Option<u64>,
+        server_keys: Option<Vec<Sha256Digest>>,
+    ) -> Result<Attestor, ConfigError> {
+        let (url, key, root, root_digest) = (url.into(), key.into(), None, None);
+        let config = AttestorConfig::Tcl { url, key, timeout_seconds, root, root_digest, server_keys };
         Attestor::new(&config, Environment::Production)
+    }
+
+    #[test]
+    fn pins_name_keys_and_are_for_tls() {
+        let key = Sha256Digest::of(b"key");
+        assert!(pinned("https://a.example", P256, None, Some(vec![key])).is_ok());
+        for (url, keys) in [("https://a.example", vec![]), ("http://127.0.0.1", vec![key])] {
+            assert!(matches!(pinned(url, P256, None, Some(keys)), Err(ConfigError::ServerKeys(_))), "{url}");
+        }
     }
 
     #[test]
@@ -248,7 +283,8 @@ MCowBQYDK2VwAyEA679MoVl5KsVYSx8Qzs+PWLowbDQovTimMfEb4iVRd6Y=
         let check = |root: Option<&PathBuf>, digest: &[u8]| {
             let (root, root_digest) = (root.cloned(), Some(Sha256Digest::of(digest)));
             let (url, key) = ("https://attestor.example".to_owned(), P256.to_owned());
-            let config = AttestorConfig::Tcl { url, key, timeout_seconds: None, root, root_digest };
+            let server_keys = None;
+            let config = AttestorConfig::Tcl { url, key, timeout_seconds: None, root, root_digest, server_keys };
             Attestor::new(&config, Environment::Production)
         };
         assert!(check(Some(&path), b"a root").is_ok());

@@ -4,14 +4,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use protocols::kbs::{MAX_BODY, SESSION_COOKIE};
-use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, COOKIE, HeaderValue, SET_COOKIE};
+use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, COOKIE, HeaderValue, RETRY_AFTER, SET_COOKIE};
 use reqwest::{Method, Url};
+use rustls::client::WebPkiServerVerifier;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 
 use crate::config::{Attestor, ConfigError};
 use crate::error::ClientError;
 use crate::messages::Answer;
+use crate::pins::Pinned;
+use crate::retry::Retry;
 
 /// The largest answer: a resource of the largest request body, encrypted and in base64.
 const MAX_ANSWER: usize = 2 * MAX_BODY;
@@ -25,7 +28,7 @@ pub(crate) enum Credential<'s> {
 }
 
 /// What a request carries.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) enum Body {
     None,
     Json(Vec<u8>),
@@ -37,6 +40,7 @@ pub(crate) struct Shell {
     client: reqwest::Client,
     base: Url,
     timeout: Duration,
+    pub(crate) retry: Retry,
 }
 
 impl Shell {
@@ -57,11 +61,19 @@ impl Shell {
         if roots.is_empty() && attestor.base.scheme() == "https" {
             return Err(tls("no trusted roots: neither the system's nor attestor.root".to_owned()));
         }
-        let config = rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let config = rustls::ClientConfig::builder_with_provider(Arc::clone(&provider))
             .with_safe_default_protocol_versions()
-            .map_err(|error| tls(error.to_string()))?
-            .with_root_certificates(roots)
-            .with_no_client_auth();
+            .map_err(|error| tls(error.to_string()))?;
+        let config = match attestor.server_keys.clone() {
+            None => config.with_root_certificates(roots),
+            Some(keys) => {
+                let usual = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider).build();
+                let usual = usual.map_err(|error| tls(error.to_string()))?;
+                config.dangerous().with_custom_certificate_verifier(Arc::new(Pinned { usual, keys }))
+            }
+        };
+        let config = config.with_no_client_auth();
         let client = reqwest::Client::builder()
             .tls_backend_preconfigured(config)
             // The one configured address answers, or nobody: no redirects, no proxies from the environment.
@@ -74,7 +86,34 @@ impl Shell {
             .pool_idle_timeout(Duration::from_secs(5))
             .build()
             .map_err(|error| tls(error.to_string()))?;
-        Ok(Self { client, base: attestor.base.clone(), timeout: attestor.timeout })
+        Ok(Self { client, base: attestor.base.clone(), timeout: attestor.timeout, retry: Retry::NEVER })
+    }
+
+    /// Sends a request that may be made again, as often as [`Retry`] says.
+    pub(crate) async fn ask(
+        &self,
+        method: Method,
+        path: &str,
+        credential: Credential<'_>,
+        body: Body,
+    ) -> Result<Answer, ClientError> {
+        let mut made = 0;
+        loop {
+            let sent = self.send(method.clone(), path, credential, body.clone()).await;
+            made += 1;
+            let asked = match &sent {
+                Ok(answer) if Retry::worth(answer.status) => answer.retry_after,
+                Err(ClientError::Unavailable { .. }) => None,
+                _ => return sent,
+            };
+            let mut dice = [0; 8];
+            // Without randomness the pause is the shortest.
+            let _ = getrandom::fill(&mut dice);
+            match self.retry.pause(made, u64::from_le_bytes(dice), asked) {
+                Some(pause) => tokio::time::sleep(pause).await,
+                None => return sent,
+            }
+        }
     }
 
     /// Sends one request; the timeout runs from connecting to the answer's last byte. `path` starts with a slash
@@ -103,6 +142,8 @@ impl Shell {
         };
         let mut response = request.send().await.map_err(|error| self.failed(&error))?;
         let status = response.status().as_u16();
+        let retry_after = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
+        let retry_after = retry_after.map(Duration::from_secs);
         let cookie = response.headers().get_all(SET_COOKIE).iter().find_map(session_cookie);
         let mut body = Vec::new();
         while let Some(chunk) = response.chunk().await.map_err(|error| self.failed(&error))? {
@@ -111,7 +152,7 @@ impl Shell {
             }
             body.extend_from_slice(&chunk);
         }
-        Ok(Answer { status, cookie, body })
+        Ok(Answer { status, cookie, retry_after, body })
     }
 
     /// Says what went wrong without addresses or content.

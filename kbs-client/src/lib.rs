@@ -9,7 +9,8 @@
 //! Challenged::attest(evidence, …) -> Session
 //! Session::binding(log), Session::deliver(…) -> VerifiedReceipt     a fresh quote for every delivery
 //! Session::decide(…) -> VerifiedVerdict         over the receipted head, any number at once
-//! Session::resource(…)                          a secret, decrypted with the session key
+//! Session::resource(…), Session::cached(…)      a secret, decrypted with the session key
+//! Session::into_passport() -> Passport          token and key, for whoever asks for resources later
 //! ```
 //!
 //! Verdicts and receipts cannot be made, only verified:
@@ -36,15 +37,22 @@
 //! }
 //! ```
 
+mod cache;
 mod config;
 mod error;
 mod http;
 mod messages;
+mod passport;
+mod pins;
+mod retry;
 mod session;
 mod verified;
 
+pub use cache::Resource;
 pub use config::{Attestor, AttestorConfig, ConfigError};
 pub use error::ClientError;
 pub use messages::Question;
+pub use passport::Passport;
+pub use retry::Retry;
 pub use session::{Challenged, Client, Session};
 pub use verified::{ReceiptState, VerifiedReceipt, VerifiedVerdict};

@@ -39,6 +39,8 @@ pub(crate) struct Answer {
     pub(crate) status: u16,
     /// The session cookie's value, where the answer set one.
     pub(crate) cookie: Option<String>,
+    /// How long the answer asks to wait before another request.
+    pub(crate) retry_after: Option<std::time::Duration>,
     pub(crate) body: Vec<u8>,
 }
 
@@ -61,17 +63,31 @@ pub(crate) fn judge(step: Step<'_>, answer: Answer) -> Result<Vec<u8>, ClientErr
         return Err(refused(step, error.refusal, error.count));
     }
     let error = serde_json::from_slice::<ErrorBody>(&body).ok();
-    if let Some((code, detail)) = error.and_then(|e| Some((Code::parse(e.reason.as_deref()?)?, e.detail))) {
-        return Err(refused(step, Refusal::new(code, "attestor", code.check(), shorten(&detail)), None));
+    let coded = error.as_ref().and_then(|error| Some((Code::parse(error.reason.as_deref()?)?, &error.detail)));
+    if let Some((code, detail)) = coded {
+        return Err(refused(step, Refusal::new(code, "attestor", code.check(), shorten(detail)), None));
+    }
+    if let (Step::Resource(path), 401) = (step, status) {
+        return Err(stock(path, error.as_ref()));
     }
     Err(match (step, status) {
         (_, 408 | 429 | 500..) => ClientError::unavailable(format!("it answered with status {status}")),
         (Step::Attest, 401 | 403) => ClientError::Denied { what: "a session for this evidence".to_owned() },
-        (Step::Resource(_) | Step::Tcl, 401) => ClientError::Session,
+        (Step::Tcl, 401) => ClientError::Session,
         (Step::Resource(path), 403) => ClientError::Denied { what: path.to_owned() },
         (Step::Resource(path), 404) => ClientError::NotFound { what: path.to_owned() },
         (_, status) => ClientError::protocol(format!("status {status} without a reason")),
     })
+}
+
+/// A stock KBS answers every resource that it does not give with 401: only the error's type tells why.
+fn stock(path: &str, error: Option<&ErrorBody>) -> ClientError {
+    let variant = error.and_then(|error| error.error_type.rsplit('/').next()).unwrap_or_default();
+    match variant {
+        "PolicyDeny" => ClientError::Denied { what: path.to_owned() },
+        "PluginInternalError" => ClientError::NotFound { what: path.to_owned() },
+        _ => ClientError::Session,
+    }
 }
 
 fn refused(step: Step<'_>, refusal: Refusal, count: Option<u64>) -> ClientError {
@@ -107,6 +123,11 @@ pub(crate) fn challenge(body: &[u8], tcl: bool) -> Result<Challenge, ClientError
     let challenge: Challenge = json_of(body, "challenge")?;
     if un_b64(&challenge.nonce).map_or(true, |nonce| nonce.len() != 32) {
         return Err(ClientError::protocol("the challenge's nonce is not 32 bytes of base64"));
+    }
+    // What is hashed here is hashed by SHA-384.
+    let algorithm = challenge.extra_params.get("selected-hash-algorithm");
+    if algorithm.is_some_and(|algorithm| algorithm != "sha384") {
+        return Err(ClientError::protocol("it asks for another hash than SHA-384"));
     }
     if tcl {
         let Reply { tcl } = Reply::deserialize(&challenge.extra_params)
@@ -187,7 +208,7 @@ mod tests {
     use super::*;
 
     fn answer(status: u16, body: &str) -> Answer {
-        Answer { status, cookie: None, body: body.as_bytes().to_vec() }
+        Answer { status, cookie: None, retry_after: None, body: body.as_bytes().to_vec() }
     }
 
     fn code(step: Step<'_>, status: u16, body: &str) -> &'static str {

@@ -99,6 +99,7 @@ fn client(address: SocketAddr) -> Client {
         timeout_seconds: Some(1),
         root: None,
         root_digest: None,
+        server_keys: None,
     };
     Client::new(Attestor::new(&config, Environment::Development).unwrap()).unwrap()
 }

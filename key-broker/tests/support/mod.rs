@@ -254,6 +254,7 @@ pub(crate) fn client(url: &str, key: &str, environment: Environment) -> Client {
         timeout_seconds: Some(10),
         root: None,
         root_digest: None,
+        server_keys: None,
     };
     Client::new(Attestor::new(&config, environment).unwrap()).unwrap()
 }

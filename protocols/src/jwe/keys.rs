@@ -2,11 +2,11 @@
 
 use p256::elliptic_curve::sec1::{FromSec1Point, ModulusSize, ToSec1Point};
 use p256::elliptic_curve::{AffinePoint, CurveArithmetic, FieldBytesSize, PublicKey as EcKey};
-use p256::pkcs8::DecodePrivateKey as _;
+use p256::pkcs8::{DecodePrivateKey as _, EncodePrivateKey as _, LineEnding};
 use ring::agreement::{ECDH_P256, EphemeralPrivateKey, UnparsedPublicKey, agree_ephemeral};
 use ring::rand::SystemRandom;
 use rsa::BoxedUint;
-use rsa::pkcs1::DecodeRsaPrivateKey as _;
+use rsa::pkcs1::{DecodeRsaPrivateKey as _, EncodeRsaPrivateKey as _};
 use rsa::traits::PublicKeyParts as _;
 use sha2::Sha256;
 use zeroize::Zeroizing;
@@ -15,6 +15,8 @@ use super::{ALG, ContentKey, ENC, Epk, Header, JweError, RSA_ALG, ecdh};
 use crate::encoding::{b64url, un_b64url};
 use crate::kbs::TeePubKey;
 
+/// The size of RSA keys made here, in bits.
+const RSA_BITS: usize = 3072;
 /// The shortest and longest RSA modulus, in bytes.
 const RSA_BYTES: std::ops::RangeInclusive<usize> = 256..=1024;
 /// The longest RSA exponent, in bytes: what is beyond costs the encrypting side and protects nothing.
@@ -131,7 +133,46 @@ impl std::fmt::Debug for SecretKey {
     }
 }
 
+/// Kinds of session keys.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum KeyAlgorithm {
+    /// ECDH-ES+A256KW on P-256: every session of ours.
+    #[default]
+    P256,
+    /// ECDH-ES+A256KW on P-521.
+    P521,
+    /// RSA-OAEP-256.
+    Rsa,
+}
+
 impl SecretKey {
+    /// A fresh key.
+    ///
+    /// # Errors
+    /// [`JweError::Encrypt`] when the system gives no randomness.
+    pub fn generate(algorithm: KeyAlgorithm) -> Result<Self, JweError> {
+        let made = match algorithm {
+            KeyAlgorithm::P256 => ecdh::generate().map(Self::P256),
+            KeyAlgorithm::P521 => ecdh::generate().map(|key| Self::P521(Box::new(key))),
+            KeyAlgorithm::Rsa => {
+                rsa::PrivateKey::new(&mut getrandom::SysRng, RSA_BITS).ok().map(|key| Self::Rsa(Box::new(key)))
+            }
+        };
+        made.ok_or(JweError::Encrypt)
+    }
+
+    /// The key as CoCo's clients keep it: PKCS#8 of an EC key, PKCS#1 of an RSA key.
+    ///
+    /// # Errors
+    /// [`JweError::Key`] never happens for keys that were made or read here; it is passed on, not hidden.
+    pub fn to_pem(&self) -> Result<Zeroizing<String>, JweError> {
+        match self {
+            Self::P256(key) => key.to_pkcs8_pem(LineEnding::LF).map_err(|_| JweError::Key),
+            Self::P521(key) => key.to_pkcs8_pem(LineEnding::LF).map_err(|_| JweError::Key),
+            Self::Rsa(key) => key.to_pkcs1_pem(LineEnding::LF).map_err(|_| JweError::Key),
+        }
+    }
+
     /// Reads what CoCo's clients keep: PKCS#8 of an EC key, PKCS#1 or PKCS#8 of an RSA key.
     ///
     /// # Errors

@@ -17,7 +17,7 @@ use crate::encoding::{b64url, un_b64url};
 use crate::kbs::{Response, TeePubKey};
 
 pub use self::ecdh::concat_kdf;
-pub use self::keys::{PublicKey, SecretKey};
+pub use self::keys::{KeyAlgorithm, PublicKey, SecretKey};
 
 /// Key agreement of every session of ours.
 pub const ALG: &str = "ECDH-ES+A256KW";

@@ -41,6 +41,20 @@ fn what_is_encrypted_to_a_key_is_read_by_that_key_alone() {
 }
 
 #[test]
+fn a_key_that_is_made_and_kept_is_the_same_again() {
+    for algorithm in [KeyAlgorithm::P256, KeyAlgorithm::P521, KeyAlgorithm::Rsa] {
+        let key = SecretKey::generate(algorithm).unwrap();
+        let kept = key.to_pem().unwrap();
+        let kind = if algorithm == KeyAlgorithm::Rsa { "RSA PRIVATE KEY" } else { "PRIVATE KEY" };
+        assert!(kept.starts_with(&format!("-----BEGIN {kind}-----\n")), "{algorithm:?}");
+        let again = SecretKey::from_pem(&kept).unwrap();
+        assert_eq!(again.public_key(), key.public_key());
+        assert_ne!(SecretKey::generate(algorithm).unwrap().public_key(), key.public_key());
+        assert_eq!(decrypt(&again, &encrypt(&key.public_key().jwk(), b"x").unwrap()).unwrap().as_slice(), b"x");
+    }
+}
+
+#[test]
 fn a_key_of_one_kind_reads_nothing_made_for_another() {
     let keys = || [pair().0, pem(P521[0]), pem(RSA[0])];
     for (a, key) in keys().iter().enumerate() {
