@@ -44,6 +44,11 @@ impl Administration {
         self.answer(request, what).await.map(drop)
     }
 
+    /// DELETE.
+    pub(crate) async fn delete(&self, path: &str, what: &str) -> Result<(), Failure> {
+        self.answer(self.client.delete(format!("{}{path}", self.attestor)), what).await.map(drop)
+    }
+
     async fn answer(&self, request: reqwest::RequestBuilder, what: &str) -> Result<Vec<u8>, Failure> {
         let away = |error: reqwest::Error| {
             let refusal = Refusal::new(reason::ATTESTOR_UNAVAILABLE, &self.attestor, "an answer", error.to_string());

@@ -18,6 +18,7 @@ mod image_push;
 mod images;
 mod inspect;
 mod issue;
+mod kbs;
 mod layer;
 mod log;
 mod mount;
@@ -112,6 +113,7 @@ async fn dispatch(command: Command, output: &Output) -> Result<Ending, Failure> 
         Command::Audit(AuditCommand::Show(arguments)) => audit::show(&arguments, output).await?,
         Command::Audit(AuditCommand::Prove(arguments)) => audit::prove(&arguments, output).await?,
         Command::Explain(arguments) => explain::explain(&arguments, output).await?,
+        Command::Kbs(command) => kbs::kbs(&command, output).await?,
         Command::Ak(AkCommand::Show(arguments)) => ak::show(&arguments, output).await?,
         Command::Ak(AkCommand::Request(arguments)) => enrolment::request(&arguments, output).await?,
         Command::Ak(AkCommand::Challenge(arguments)) => enrolment::challenge(&arguments, output)?,

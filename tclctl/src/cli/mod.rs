@@ -5,6 +5,7 @@ mod evidence;
 mod explain;
 mod golden;
 mod image;
+mod kbs;
 mod keys;
 mod launch;
 mod log;
@@ -29,6 +30,10 @@ pub(crate) use self::golden::{
     GoldenShowArguments, GoldenVerifyArguments, IssueArguments, KeygenArguments, MeasureArguments,
 };
 pub(crate) use self::image::{DecryptionArguments, ImageCommand, ImageEncryptArguments, ImagePushArguments};
+pub(crate) use self::kbs::{
+    KbsAdministration, KbsAttestArguments, KbsCommand, KbsGetArguments, KbsServer, KbsSetPolicyArguments, KbsShown,
+    KeyArgument, PolicyArgument,
+};
 pub(crate) use self::keys::{
     AkAnswerArguments, AkChallengeArguments, AkCommand, AkEnrollArguments, AkRequestArguments, AkShowArguments,
     EkArgument, SimulatedCommand, SimulatedPkiArguments,
@@ -104,6 +109,9 @@ pub(crate) enum Command {
     Status(AgentArguments),
     /// Evidence: the agent's over a challenge, or what is in files
     Evidence(EvidenceArguments),
+    /// Any key broker of the KBS protocol: resources, passports, policies
+    #[command(subcommand)]
+    Kbs(KbsCommand),
     /// The TPM's attestation key
     #[command(subcommand)]
     Ak(AkCommand),

@@ -2,7 +2,7 @@
 
 mod azure;
 mod collect;
-mod platform;
+pub(crate) mod platform;
 mod simulate;
 mod snp;
 mod tdx;

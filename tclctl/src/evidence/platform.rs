@@ -42,7 +42,8 @@ fn row(finding: &Finding) -> Vec<String> {
 /// Collects evidence over a challenge, as the agent of this platform would.
 pub(crate) async fn collect(arguments: &EvidenceCollectArguments, output: &Output) -> Result<(), Failure> {
     let binding = kbs::challenge_binding(&challenge(&arguments.challenge)?);
-    let config = config(arguments)?;
+    let EvidenceCollectArguments { tee, device, vmpl, imds, .. } = arguments;
+    let config = config(*tee, device.as_deref(), *vmpl, imds.as_deref())?;
     if config.simulated() {
         output.note("SIMULATED: this TPM is software behind a socket");
     }
@@ -65,10 +66,17 @@ fn write(arguments: &EvidenceCollectArguments, evidence: &Value, output: &Output
     }
 }
 
-fn config(arguments: &EvidenceCollectArguments) -> Result<AttesterConfig, Failure> {
-    let device = || address(arguments.device.as_deref().unwrap_or(DEVICE));
-    let imds = || arguments.imds.clone().unwrap_or_else(|| IMDS.to_owned());
-    let (config, given) = match arguments.tee {
+/// The attester of a platform, with the options it has; one that it has not is refused.
+pub(crate) fn config(
+    tee: TeeArgument,
+    device: Option<&str>,
+    vmpl: Option<u32>,
+    imds: Option<&str>,
+) -> Result<AttesterConfig, Failure> {
+    let options = [("--device", device.is_some()), ("--vmpl", vmpl.is_some()), ("--imds", imds.is_some())];
+    let device = || address(device.unwrap_or(DEVICE));
+    let imds = || imds.unwrap_or(IMDS).to_owned();
+    let (config, given) = match tee {
         TeeArgument::Tpm => (AttesterConfig::Tpm { device: device()?, pcr: DEFAULT_PCR }, [true, false, false]),
         TeeArgument::AzSnpVtpm => {
             (AttesterConfig::AzSnpVtpm { device: device()?, pcr: DEFAULT_PCR, imds: imds() }, [true, false, true])
@@ -76,14 +84,9 @@ fn config(arguments: &EvidenceCollectArguments) -> Result<AttesterConfig, Failur
         TeeArgument::AzTdxVtpm => {
             (AttesterConfig::AzTdxVtpm { device: device()?, pcr: DEFAULT_PCR, imds: imds() }, [true, false, true])
         }
-        TeeArgument::Snp => (AttesterConfig::Snp { vmpl: arguments.vmpl.unwrap_or_default() }, [false, true, false]),
+        TeeArgument::Snp => (AttesterConfig::Snp { vmpl: vmpl.unwrap_or_default() }, [false, true, false]),
         TeeArgument::Tdx => (AttesterConfig::Tdx {}, [false; 3]),
     };
-    let options = [
-        ("--device", arguments.device.is_some()),
-        ("--vmpl", arguments.vmpl.is_some()),
-        ("--imds", arguments.imds.is_some()),
-    ];
     for ((name, present), wanted) in options.into_iter().zip(given) {
         if present && !wanted {
             return Err(Failure::Usage(format!("{name}: not an option of this platform")));
@@ -92,6 +95,8 @@ fn config(arguments: &EvidenceCollectArguments) -> Result<AttesterConfig, Failur
     Ok(config)
 }
 
-async fn blocking<T: Send + 'static>(run: impl FnOnce() -> Result<T, Failure> + Send + 'static) -> Result<T, Failure> {
+pub(crate) async fn blocking<T: Send + 'static>(
+    run: impl FnOnce() -> Result<T, Failure> + Send + 'static,
+) -> Result<T, Failure> {
     tokio::task::spawn_blocking(run).await.map_err(|error| Failure::Fault(error.to_string()))?
 }
