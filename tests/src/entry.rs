@@ -2,6 +2,7 @@
 //! fixed-seed smoke test call the same. None may panic; what is accepted must satisfy the parser's promise.
 
 mod blobs;
+mod broker;
 mod enrolment;
 mod evidence;
 mod kata;
@@ -34,6 +35,7 @@ use registry::{
 use serde_json::{Value, json};
 
 pub use self::blobs::{agree, erofs, gzip, tar, write_erofs, zstd};
+pub use self::broker::{kbs_attest, kbs_auth, kbs_cookie};
 pub use self::enrolment::enrolment;
 pub use self::evidence::{aael, corim, ear, tcg_log, tdx_quote};
 pub use self::kata::{cgroup_files, copy_file, create_container, kata_address, kata_wire, policy};
@@ -92,6 +94,9 @@ pub const ALL: &[Entry] = &[
     Entry { name: "create_container", read: create_container, seeds: kata::seeds::containers },
     Entry { name: "copy_file", read: copy_file, seeds: kata::seeds::copies },
     Entry { name: "cgroup_files", read: cgroup_files, seeds: kata::seeds::cgroups },
+    Entry { name: "kbs_auth", read: kbs_auth, seeds: broker::seeds::requests },
+    Entry { name: "kbs_attest", read: kbs_attest, seeds: broker::seeds::attestations },
+    Entry { name: "kbs_cookie", read: kbs_cookie, seeds: broker::seeds::cookies },
     Entry { name: "policy", read: policy, seeds: kata::seeds::policies },
 ];
 

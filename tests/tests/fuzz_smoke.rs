@@ -82,7 +82,7 @@ macro_rules! smoke {
     ($($name:ident)*) => { $(#[test] fn $name() { smoke(stringify!($name)); })* };
 }
 
-smoke! { event_log golden reference manifest auth_file registries_conf credential_helper layer attest snp_report azure metadata_service endorsement service_answer enrolment tdx_quote tcg_log aael corim ear jws tar gzip zstd erofs encryption signature_policy signature openpgp registries_d uevent mount_options interface_table kata_wire kata_address create_container copy_file cgroup_files policy }
+smoke! { event_log golden reference manifest auth_file registries_conf credential_helper layer attest snp_report azure metadata_service endorsement service_answer enrolment tdx_quote tcg_log aael corim ear jws tar gzip zstd erofs encryption signature_policy signature openpgp registries_d uevent mount_options interface_table kata_wire kata_address create_container copy_file cgroup_files policy kbs_auth kbs_attest kbs_cookie }
 
 #[test]
 fn every_entry_function_has_a_smoke_test_and_a_fuzz_target() {
