@@ -218,7 +218,7 @@ fn deviation(request: &Message) -> Option<(u16, Value)> {
     if request.is("GET", "resource/default/key/missing") && request.header("cookie").is_some() {
         return Some((404, error("PluginInternalError")));
     }
-    request.is("POST", "reference-value").then(|| (404, error("PluginNotFound")))
+    request.is("POST", "reference-value").then(|| (401, error("RvpsError")))
 }
 
 /// The names of an object's members.

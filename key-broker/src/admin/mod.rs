@@ -63,6 +63,14 @@ impl Needed for Resources {
     const ROLE: Role = Role::Resources;
 }
 
+/// Needs [`Role::Policy`].
+#[derive(Debug)]
+pub(crate) struct Policies;
+
+impl Needed for Policies {
+    const ROLE: Role = Role::Policy;
+}
+
 /// Needs [`Role::Audit`].
 #[derive(Debug)]
 pub(crate) struct Audit;

@@ -4,6 +4,7 @@ mod administrator;
 mod answer;
 mod audit;
 mod kbs;
+mod reference;
 mod routes;
 mod tcl;
 
@@ -43,6 +44,9 @@ fn routes() -> Routes {
         .post("/kbs/v0/attest", kbs::attest)
         .get("/kbs/v0/resource/{*path}", kbs::resource)
         .post("/kbs/v0/resource/{*path}", kbs::put_resource)
+        .get("/kbs/v0/reference-value", reference::all)
+        .post("/kbs/v0/reference-value", reference::post)
+        .get("/kbs/v0/reference-value/{name}", reference::one)
         .post("/tcl/v1/events", tcl::events)
         .post("/tcl/v1/decide", tcl::decide)
         .get("/tcl/v1/receipts", tcl::receipts)
