@@ -30,7 +30,7 @@ use crate::admin::{Administrator, Audit, Needed, Resources, Shown};
 use crate::audit::Auditor;
 use crate::challenge::{Challenge, Sealer, random};
 use crate::config::Settings;
-use crate::devices::Device;
+use crate::devices::{Beside, Device};
 use crate::error::BrokerError;
 use crate::evidence::Seen;
 use crate::history::{self, Grown};
@@ -159,8 +159,9 @@ impl Broker {
             return Err(malformed("a P-256 key, which signs this protocol's requests", "another".to_owned()));
         }
         let rules = self.rules();
+        let beside = Beside::read(&tee_evidence, &runtime_data)?;
         let claims = self.evidence(&rules, challenge.tee, &tee_evidence, &runtime_data, now).await?;
-        let devices = self.devices(&rules, &tee_evidence, &runtime_data, now).await?;
+        let devices = self.devices(&rules, beside, &runtime_data, now).await?;
         let initdata = init_data.as_ref().map(|init_data| initdata::check(&claims, init_data)).transpose()?;
         let (guest, init) = match &runtime_data.log {
             Some(log) => {
@@ -261,6 +262,7 @@ impl Broker {
         let (now, rules) = (self.now(), self.rules());
         fresh(session, nonce, delivery)?;
         let data = session.runtime_data(&delivery.log);
+        Beside::read(&delivery.evidence, &data)?;
         let claims = self.evidence(&rules, session.tee, &delivery.evidence, &data, now).await?;
         for _ in 0..ATTEMPTS {
             let (grown, held) = self.grow(&rules, &claims, delivery, now).await?;

@@ -27,8 +27,24 @@ pub(crate) struct Device {
 }
 
 /// `additional_evidence`, by kind; a kind that is there twice is refused, not overwritten.
-#[derive(Debug)]
-struct Beside(BTreeMap<Tee, Value>);
+#[derive(Debug, Default)]
+pub(crate) struct Beside(BTreeMap<Tee, Value>);
+
+impl Beside {
+    /// Reads what stands beside a platform's evidence, before anything of it is verified.
+    pub(crate) fn read(evidence: &TeeEvidence, data: &RuntimeData) -> Result<Self, BrokerError> {
+        let text = &evidence.additional_evidence;
+        if text.is_empty() {
+            return Ok(Self::default());
+        }
+        // Evidence over a log's head has one form, that of the platform alone.
+        if data.log.is_some() {
+            return Err(malformed("no additional evidence beside a log", "additional evidence".to_owned()));
+        }
+        let expected = "\"\", or JSON of evidence by kind, at most eight kinds";
+        serde_json::from_str(text).map_err(|_| malformed(expected, "something else".to_owned()))
+    }
+}
 
 impl<'de> Deserialize<'de> for Beside {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -58,20 +74,10 @@ impl Broker {
     pub(crate) async fn devices(
         &self,
         rules: &Rules,
-        evidence: &TeeEvidence,
+        Beside(shown): Beside,
         data: &RuntimeData,
         now: Timestamp,
     ) -> Result<Vec<Device>, BrokerError> {
-        let text = &evidence.additional_evidence;
-        if text.is_empty() {
-            return Ok(Vec::new());
-        }
-        // Evidence over a log's head has one form, that of the platform alone.
-        if data.log.is_some() {
-            return Err(malformed("no additional evidence beside a log", "additional evidence".to_owned()));
-        }
-        let expected = "\"\", or JSON of evidence by kind, at most eight kinds";
-        let Beside(shown) = serde_json::from_str(text).map_err(|_| malformed(expected, "something else".to_owned()))?;
         let binding =
             data.device_digest().map_err(|_| BrokerError::Internal("runtime data without a canonical form"))?;
         let mut devices = Vec::with_capacity(shown.len());
