@@ -4,13 +4,14 @@ use std::sync::{Arc, OnceLock};
 
 use axum::body::Body;
 use axum::http::{Request, header};
+use broker_store::EmbeddedStore;
 use hyper::service::Service as _;
 use hyper_util::service::TowerToHyperService;
 use key_broker::broker::Broker;
 use key_broker::challenge::{Challenge, Sealer};
 use key_broker::config::Config;
 use key_broker::http::router;
-use key_broker::store::EmbeddedStore;
+
 use protocols::encoding::b64;
 use protocols::jwe::{KeyAlgorithm, SecretKey};
 use protocols::kbs::{self, Attestation, InitData, RuntimeData, Tee, TeeEvidence};
@@ -81,8 +82,10 @@ fn scene() -> &'static Scene {
         let text = format!(
             "environment = \"development\"\nlisten = \"127.0.0.1:0\"\nstore = \"{0}/broker.redb\"\n\
              signing_key = \"{0}/signing.pem\"\nchallenge_seconds = 120\ntoken_seconds = 300\n\
-             revocation_seconds = 0\nsigners = []\n[policy]\nregisters = [\"software\"]\n[sample]\naccept = true\n",
-            folder.path().display()
+             revocation_seconds = 0\n[[signers]]\nissuer = \"a\"\nkey = \"\"\"{1}\"\"\"\nmin_version = 1\n\
+             revocations = \"optional\"\n[policy]\nregisters = [\"software\"]\n[sample]\naccept = true\n",
+            folder.path().display(),
+            signing.verifying_key().to_pem().unwrap(),
         );
         let settings = Config::parse(&text).unwrap().settings().unwrap();
         let sealer = Sealer::new(&settings.signing).unwrap();
