@@ -252,7 +252,8 @@ async fn trouble_is_tried_again_and_a_refusal_is_not() {
 fn certificates(folder: &Path) -> (Arc<rustls::ServerConfig>, Sha256Digest) {
     let openssl = |line: &str| {
         let output = Command::new("openssl").args(line.split(' ')).current_dir(folder).output();
-        let output = output.expect("openssl must be installed");
+        // openssl must be installed.
+        let output = output.unwrap();
         assert!(output.status.success(), "{line}: {}", String::from_utf8_lossy(&output.stderr));
         output.stdout
     };

@@ -94,9 +94,9 @@ pub const ALL: &[Entry] = &[
     Entry { name: "create_container", read: create_container, seeds: kata::seeds::containers },
     Entry { name: "copy_file", read: copy_file, seeds: kata::seeds::copies },
     Entry { name: "cgroup_files", read: cgroup_files, seeds: kata::seeds::cgroups },
-    Entry { name: "kbs_auth", read: kbs_auth, seeds: broker::seeds::requests },
-    Entry { name: "kbs_attest", read: kbs_attest, seeds: broker::seeds::attestations },
-    Entry { name: "kbs_cookie", read: kbs_cookie, seeds: broker::seeds::cookies },
+    Entry { name: "kbs_auth", read: kbs_auth, seeds: broker::requests },
+    Entry { name: "kbs_attest", read: kbs_attest, seeds: broker::attestations },
+    Entry { name: "kbs_cookie", read: kbs_cookie, seeds: broker::cookies },
     Entry { name: "policy", read: policy, seeds: kata::seeds::policies },
 ];
 

@@ -111,7 +111,8 @@ fn a_passport_is_for_its_owner_and_reads_later_what_was_attested_before() {
     drop(tpm);
     let by = ["--path", PATH, "--passport", "passport"];
     assert_eq!(kbs.run("get-resource", &by).ok().json()["resource"], HELLO);
-    kbs.run("get-resource", &[&by[..], &["--out", "got"]].concat()).ok();
+    let wrote = kbs.run("get-resource", &[&by[..], &["--out", "got"]].concat()).ok();
+    assert_eq!(wrote.json()["out"], "got");
     let got = kbs.folder.path().join("got");
     assert_eq!(fs::read(&got).unwrap(), b"hello");
     assert_eq!(fs::metadata(&got).unwrap().permissions().mode() & 0o777, 0o600);

@@ -108,39 +108,35 @@ fn post(path: &str, cookie: Option<&str>, body: &[u8]) -> u16 {
     runtime().block_on(scene().service.call(request)).unwrap().status().as_u16()
 }
 
-pub(super) mod seeds {
-    use super::*;
+pub(super) fn requests() -> Vec<Vec<u8>> {
+    let ours = json!({ "tcl": { "version": 1 } });
+    let stock = json!({ "supported-hash-algorithms": ["sha256", "sha384", "sha512", "sm3"] });
+    let request = |tee, extra: &Value| {
+        json!({ "version": kbs::VERSION, "tee": tee, "extra-params": extra }).to_string().into_bytes()
+    };
+    vec![request("sample", &stock), request("tpm", &ours), request("snp", &json!("")), request("se", &stock)]
+}
 
-    pub(in super::super) fn requests() -> Vec<Vec<u8>> {
-        let ours = json!({ "tcl": { "version": 1 } });
-        let stock = json!({ "supported-hash-algorithms": ["sha256", "sha384", "sha512", "sm3"] });
-        let request = |tee, extra: &Value| {
-            json!({ "version": kbs::VERSION, "tee": tee, "extra-params": extra }).to_string().into_bytes()
-        };
-        vec![request("sample", &stock), request("tpm", &ours), request("snp", &json!("")), request("se", &stock)]
-    }
-
-    pub(in super::super) fn attestations() -> Vec<Vec<u8>> {
-        let nonce = scene().challenge.nonce_text();
-        let body = "algorithm = \"sha384\"\nversion = \"0.1.0\"\n[data]\n\"aa.toml\" = \"x = 1\"\n".to_owned();
-        let initdata = InitData { format: "toml".to_owned(), body };
-        let mut seeds = Vec::new();
-        for algorithm in [KeyAlgorithm::P256, KeyAlgorithm::P521] {
-            let tee_pubkey = SecretKey::generate(algorithm).unwrap().public_key().jwk();
-            let runtime_data = RuntimeData { nonce: nonce.clone(), tee_pubkey, log: None };
-            let over = |svn: &str, digest: protocols::digest::Sha384Digest| json!({ "svn": svn, "report_data": b64(digest.as_bytes()) });
-            let device = json!({ "sampledevice": over("2", runtime_data.device_digest().unwrap()) }).to_string();
-            for (init_data, additional_evidence) in [(None, String::new()), (Some(initdata.clone()), device)] {
-                let primary_evidence = over("1", runtime_data.digest(&additional_evidence).unwrap());
-                let tee_evidence = TeeEvidence { primary_evidence, additional_evidence };
-                let attestation = Attestation { init_data, runtime_data: runtime_data.clone(), tee_evidence };
-                seeds.push(serde_json::to_vec(&attestation).unwrap());
-            }
+pub(super) fn attestations() -> Vec<Vec<u8>> {
+    let nonce = scene().challenge.nonce_text();
+    let body = "algorithm = \"sha384\"\nversion = \"0.1.0\"\n[data]\n\"aa.toml\" = \"x = 1\"\n".to_owned();
+    let initdata = InitData { format: "toml".to_owned(), body };
+    let mut seeds = Vec::new();
+    for algorithm in [KeyAlgorithm::P256, KeyAlgorithm::P521] {
+        let tee_pubkey = SecretKey::generate(algorithm).unwrap().public_key().jwk();
+        let runtime_data = RuntimeData { nonce: nonce.clone(), tee_pubkey, log: None };
+        let over = |svn: &str, digest: protocols::digest::Sha384Digest| json!({ "svn": svn, "report_data": b64(digest.as_bytes()) });
+        let device = json!({ "sampledevice": over("2", runtime_data.device_digest().unwrap()) }).to_string();
+        for (init_data, additional_evidence) in [(None, String::new()), (Some(initdata.clone()), device)] {
+            let primary_evidence = over("1", runtime_data.digest(&additional_evidence).unwrap());
+            let tee_evidence = TeeEvidence { primary_evidence, additional_evidence };
+            let attestation = Attestation { init_data, runtime_data: runtime_data.clone(), tee_evidence };
+            seeds.push(serde_json::to_vec(&attestation).unwrap());
         }
-        seeds
     }
+    seeds
+}
 
-    pub(in super::super) fn cookies() -> Vec<Vec<u8>> {
-        vec![scene().cookie.clone().into_bytes()]
-    }
+pub(super) fn cookies() -> Vec<Vec<u8>> {
+    vec![scene().cookie.clone().into_bytes()]
 }
