@@ -44,8 +44,8 @@ enum Fault {
 impl From<StoreError> for Fault {
     fn from(error: StoreError) -> Self {
         match error {
-            StoreError::Io(_) => Self::Store(error.to_string()),
             StoreError::Corrupt(_) => Self::Broken(error.to_string()),
+            _ => Self::Store(error.to_string()),
         }
     }
 }

@@ -7,6 +7,7 @@ mod endorsements;
 mod hardware;
 mod reference;
 mod sample;
+mod store;
 mod tdx;
 mod tls;
 
@@ -41,6 +42,7 @@ pub use self::endorsements::EndorsementsConfig;
 pub use self::hardware::{AmdConfig, ArkConfig, ProductConfig, SnpConfig, TcbConfig};
 pub use self::reference::ReferenceConfig;
 pub use self::sample::SampleConfig;
+pub use self::store::{PostgresConfig, StoreConfig, StoreKeyConfig, StoreSettings};
 pub use self::tdx::{Demands, RootConfig, TdxConfig};
 pub use self::tls::{Front, OwnTls, TlsConfig};
 
@@ -62,8 +64,10 @@ pub struct Config {
     pub listen: SocketAddr,
     /// Who ends TLS; needed in production beyond loopback.
     pub tls: Option<TlsConfig>,
-    /// The store's file.
-    pub store: PathBuf,
+    /// Where everything lasts: a file, or a database.
+    pub store: StoreConfig,
+    /// The key that the store's secrets are sealed under.
+    pub store_key: StoreKeyConfig,
     /// PKCS#8 PEM, ECDSA P-256: signs verdicts, receipts and tokens.
     pub signing_key: PathBuf,
     /// Seconds between challenge and evidence, 1 to 3600.
@@ -209,8 +213,8 @@ pub struct Settings {
     pub listen: SocketAddr,
     /// What TLS connections are shown; `None`: plain HTTP.
     pub tls: Option<Identity>,
-    /// The store's file.
-    pub store: PathBuf,
+    /// Where everything lasts.
+    pub store: StoreSettings,
     /// Signs verdicts, receipts and tokens.
     pub signing: p256::ecdsa::SigningKey,
     /// Seconds between challenge and evidence.
@@ -286,8 +290,9 @@ impl Config {
             return Err(value("tpm.pcr", "must be from 0 to 15"));
         }
         let signing = signing_key(&self.signing_key)?;
+        let store = self.store()?;
         let endorser = self.endorsements.as_ref().map(EndorsementsConfig::endorser).transpose()?;
-        let admin = self.admin.administrators(self.admin_token.as_deref(), &self.store)?;
+        let admin = self.admin.administrators(self.admin_token.as_deref(), self.store.file())?;
         let tls = TlsConfig::identity(self.tls.as_ref(), self.listen, environment, &admin)?;
         let signers = TrustedSigners::new(self.signers.clone()).map_err(|error| value("signers", error))?;
         let aks = self.tpm.ak.iter().map(|ak| enrolled(ak, environment)).collect::<Result<Vec<_>, _>>()?;
@@ -316,7 +321,7 @@ impl Config {
         Ok(Settings {
             listen: self.listen,
             tls,
-            store: self.store,
+            store,
             signing,
             challenge_seconds: self.challenge_seconds,
             token_seconds: self.token_seconds,

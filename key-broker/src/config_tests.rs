@@ -17,6 +17,7 @@ impl Files {
         let signing = SigningKey::generate(KeyKind::EcdsaP256).unwrap();
         std::fs::write(directory.path().join("signing.pem"), signing.to_pem().unwrap().as_bytes()).unwrap();
         std::fs::write(directory.path().join("admin.token"), "0123456789abcdef0123456789abcdef\n").unwrap();
+        std::fs::write(directory.path().join("store.key"), "5a".repeat(32)).unwrap();
         let key = SigningKey::generate(KeyKind::EcdsaP256).unwrap().verifying_key().to_pem().unwrap();
         Self { directory, key }
     }
@@ -29,6 +30,7 @@ impl Files {
 environment = "development"
 listen = "127.0.0.1:8080"
 store = "{directory}/broker.redb"
+store_key = {{ file = "{directory}/store.key" }}
 signing_key = "{directory}/signing.pem"
 challenge_seconds = 120
 token_seconds = 300
@@ -97,7 +99,9 @@ fn what_is_left_out_is_not_trusted() {
     let no_admin = files.settings(|text| text.replace(&format!("admin_token = \"{path}\"\n"), "")).unwrap();
     // No administrator: the first start makes one, and nothing else does.
     assert!(no_admin.admin.tokens.is_empty() && no_admin.admin.first.is_some());
-    for field in ["signing_key", "listen", "store", "challenge_seconds", "token_seconds", "revocation_seconds"] {
+    for field in
+        ["signing_key", "listen", "store", "store_key", "challenge_seconds", "token_seconds", "revocation_seconds"]
+    {
         let without =
             |text: String| text.lines().filter(|line| !line.starts_with(field)).collect::<Vec<_>>().join("\n");
         assert!(files.refused(without).contains(field), "{field}");

@@ -23,6 +23,7 @@ mod evidence;
 mod history;
 pub mod http;
 mod initdata;
+pub mod maintain;
 mod rules;
 pub mod server;
 pub mod tls;

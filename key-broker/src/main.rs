@@ -7,11 +7,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use broker_store::EmbeddedStore;
+use broker_store::Summary;
 use clap::{Parser, Subcommand};
 use key_broker::broker::Broker;
 use key_broker::config::{Config, Settings, public_key_pem};
 use key_broker::http::router;
+use key_broker::maintain::{self, BackupArguments, RekeyArguments};
 use key_broker::server::{Listener, serve};
 use key_broker::tls::Tls;
 use protocols::digest::Sha256Digest;
@@ -41,7 +42,16 @@ enum Command {
     Keygen {
         /// The new file; an existing one is never overwritten.
         file: PathBuf,
+        /// Make a key that a store's secrets are sealed under; nothing is printed.
+        #[arg(long)]
+        store_key: bool,
     },
+    /// Seal a store's secrets under another store key; name that one in the configuration afterwards.
+    Rekey(RekeyArguments),
+    /// Write everything in a store into a new file. A store that is a file is free only while no attestor serves.
+    Backup(BackupArguments),
+    /// Restore a backup into an empty store, whole or not at all.
+    Restore(BackupArguments),
 }
 
 /// How often is looked whether collateral nears its end: that is days before it ends.
@@ -51,8 +61,8 @@ const CERTIFICATE: Duration = Duration::from_secs(60);
 
 fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
-    if let Some(Command::Keygen { file }) = &arguments.command {
-        return keygen(file);
+    if let Some(command) = &arguments.command {
+        return maintenance(command);
     }
     let path = arguments.config.context("--config is needed")?;
     let settings = Config::read(&path)?.settings().with_context(|| path.display().to_string())?;
@@ -70,7 +80,7 @@ fn main() -> anyhow::Result<()> {
 }
 
 async fn run(mut settings: Settings, config: PathBuf) -> anyhow::Result<()> {
-    let store = Arc::new(EmbeddedStore::open(&settings.store)?);
+    let store = settings.store.open().await?;
     let reuse = Duration::from_secs(settings.revocation_seconds);
     let registry = Arc::new(SparingRegistry::new(HttpRegistry::new(settings.registry.clone())?).reusing(reuse));
     let listener = TcpListener::bind(settings.listen).await.with_context(|| settings.listen.to_string())?;
@@ -147,6 +157,18 @@ async fn renew_certificate(tls: Arc<Tls>) {
             Ok(Ok(true)) => tracing::info!("another certificate is shown"),
             Ok(Err(error)) => tracing::error!("the certificate that was shown stays: {error}"),
         }
+    }
+}
+
+fn maintenance(command: &Command) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let told = |done: &str, summary: Summary| print(&format!("{done}: {} rows of {}\n", summary.rows, summary.created));
+    match command {
+        Command::Keygen { file, store_key: true } => maintain::make_store_key(file),
+        Command::Keygen { file, store_key: false } => keygen(file),
+        Command::Rekey(arguments) => runtime.block_on(maintain::rekey(arguments)),
+        Command::Backup(arguments) => told("written", runtime.block_on(maintain::backup(arguments))?),
+        Command::Restore(arguments) => told("restored", runtime.block_on(maintain::restore(arguments))?),
     }
 }
 

@@ -156,7 +156,7 @@ impl Broker {
         for (field, equal) in [
             ("listen", old.listen == settings.listen),
             ("tls", old.tls.is_some() == settings.tls.is_some()),
-            ("store", old.store == settings.store),
+            ("store", old.store.same(&settings.store)),
             ("signing_key", same(&old.signing, &settings.signing)),
             ("environment", old.evidence.environment == settings.evidence.environment),
             ("[registry]", old.registry == settings.registry),

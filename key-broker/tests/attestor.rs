@@ -4,7 +4,6 @@
 
 mod support;
 
-use broker_store::Store as _;
 use kbs_client::{ClientError, Question, ReceiptState};
 use protocols::environment::Environment;
 use protocols::events::{Exit, ExitReason, Floor, Golden, GoldenRef, TimeSource, VerdictWord, hash_str};

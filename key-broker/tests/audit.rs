@@ -217,8 +217,7 @@ async fn two_replicas_write_one_log_and_one_that_is_put_back_is_found() {
     let world = World::new().await;
     let settings = || Config::read(&world.directory.path().join("broker.toml")).unwrap().settings().unwrap();
     let now = Arc::new(|| Timestamp(support::NOW));
-    let second =
-        Broker::new(settings(), Arc::new(world.store().clone()), Arc::clone(&world.registry) as _, now).await.unwrap();
+    let second = Broker::new(settings(), world.store(), Arc::clone(&world.registry) as _, now).await.unwrap();
     // Both write in turns.
     happen(&world).await;
     second.reload(settings()).await.unwrap();
@@ -233,10 +232,11 @@ async fn two_replicas_write_one_log_and_one_that_is_put_back_is_found() {
     let tail = world.store().audit_tail().await.unwrap();
     let rows = world.store().audit_entries(0, 100).await.unwrap();
     let database = tempfile::NamedTempFile::new().unwrap();
-    let forked = broker_store::EmbeddedStore::open(database.path()).unwrap();
+    let forked = broker_store::EmbeddedStore::open(database.path(), settings().store.key()).await.unwrap();
+    let forked = Arc::new(forked);
     let _ = forked.append_audit(0, rows, tail.frontier).await.unwrap();
     let now = Arc::new(|| Timestamp(support::NOW));
-    let third = Broker::new(settings(), Arc::new(forked.clone()), Arc::clone(&world.registry) as _, now).await.unwrap();
+    let third = Broker::new(settings(), Arc::clone(&forked) as _, Arc::clone(&world.registry) as _, now).await.unwrap();
     third.reload(settings()).await.unwrap();
     world.reload().await.unwrap();
     world.reload().await.unwrap();

@@ -8,6 +8,8 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
+use key_broker::config::Config;
+
 fn key_broker(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_key-broker"));
     command.args(arguments).env_remove("KEY_BROKER_LOG");
@@ -23,9 +25,11 @@ fn configuration(directory: &Path) -> String {
     let made = run(&["keygen", &key]);
     assert!(made.status.success(), "{made:?}");
     let public = String::from_utf8(made.stdout).unwrap();
+    assert!(run(&["keygen", "--store-key", &directory.join("store.key").display().to_string()]).status.success());
     let file = directory.join("broker.toml");
     let text = format!(
         "environment = \"development\"\nlisten = \"127.0.0.1:0\"\nstore = \"{0}/broker.redb\"\n\
+         store_key = {{ file = \"{0}/store.key\" }}\n\
          signing_key = \"{key}\"\nchallenge_seconds = 60\ntoken_seconds = 60\nrevocation_seconds = 0\n\
          [[signers]]\nissuer = \"a\"\nkey = \"\"\"{public}\"\"\"\nmin_version = 1\nrevocations = \"optional\"\n\
          [policy]\nregisters = [\"software\"]\n",
@@ -104,4 +108,49 @@ fn it_serves_until_sigterm_and_ends_well() {
     assert!(stopped.success());
     assert!(child.wait().unwrap().success());
     assert!(TcpStream::connect(&address).is_err());
+}
+
+#[test]
+fn a_store_is_backed_up_restored_elsewhere_and_given_another_key() {
+    let directory = tempfile::tempdir().unwrap();
+    let config = configuration(directory.path());
+    let path = |name: &str| directory.path().join(name).display().to_string();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let open = |config: &str| {
+        let settings = Config::read(Path::new(config)).unwrap().store().unwrap();
+        runtime.block_on(settings.open()).unwrap()
+    };
+    let secret = || "default/key/one".parse().unwrap();
+    runtime.block_on(open(&config).put_resource(secret(), b"hello-secret".to_vec())).unwrap();
+
+    let backup = path("backup");
+    let ok = |arguments: &[&str]| {
+        let output = run(arguments);
+        assert!(output.status.success(), "{output:?}");
+    };
+    ok(&["backup", &backup, "--config", &config]);
+    assert!(!run(&["backup", &backup, "--config", &config]).status.success(), "nothing is overwritten");
+    assert!(!run(&["restore", &backup, "--config", &config]).status.success(), "it is not empty");
+    let other = path("other.toml");
+    let text = std::fs::read_to_string(&config).unwrap().replace("broker.redb", "other.redb");
+    std::fs::write(&other, text).unwrap();
+    ok(&["restore", &backup, "--config", &other]);
+    assert_eq!(runtime.block_on(open(&other).resource(secret())).unwrap().unwrap(), b"hello-secret");
+
+    ok(&["keygen", "--store-key", &path("new.key")]);
+    assert!(!run(&["rekey", "--config", &other]).status.success(), "a new key is needed");
+    ok(&["rekey", "--config", &other, "--to-file", &path("new.key")]);
+    let refused = run(&["--config", &other]);
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(!refused.status.success() && said.contains("does not open with this key"), "{said}");
+    // Back again, by the environment.
+    let old = std::fs::read_to_string(path("store.key")).unwrap();
+    let text = std::fs::read_to_string(&other).unwrap().replace("store.key", "new.key");
+    std::fs::write(&other, text).unwrap();
+    let mut back = key_broker(&["rekey", "--config", &other, "--to-env", "OLD_KEY"]);
+    assert!(back.env("OLD_KEY", old).output().unwrap().status.success());
+    assert!(!run(&["rekey", "--config", &other, "--to-env", "NO_SUCH_KEY"]).status.success());
+    let text = std::fs::read_to_string(&other).unwrap().replace("new.key", "store.key");
+    std::fs::write(&other, text).unwrap();
+    assert_eq!(runtime.block_on(open(&other).resource(secret())).unwrap().unwrap(), b"hello-secret");
 }

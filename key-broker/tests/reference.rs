@@ -6,7 +6,6 @@ mod support;
 
 use std::sync::Arc;
 
-use broker_store::EmbeddedStore;
 use kbs_client::ClientError;
 use key_broker::broker::Broker;
 use key_broker::config::Config;
@@ -175,7 +174,7 @@ async fn an_older_document_is_refused_after_a_restart_too() {
     shown.world.stop().await;
     let start = async |shown: &Shown| {
         let settings = Config::read(&shown.world.directory.path().join("broker.toml")).unwrap().settings().unwrap();
-        let store = Arc::new(EmbeddedStore::open(&settings.store).unwrap());
+        let store = settings.store.open().await.unwrap();
         let now = Arc::new(|| Timestamp(NOW));
         let made = Broker::new(settings, store, Arc::clone(&shown.world.registry) as _, now).await;
         made.map(|_| ()).map_err(|error| error.refusal().code.as_str())

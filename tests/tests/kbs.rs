@@ -36,9 +36,10 @@ impl Kbs {
         assert!(keygen.status.success());
         let public = String::from_utf8(keygen.stdout).unwrap();
         fs::write(folder.path().join("token"), TOKEN).unwrap();
+        fs::write(folder.path().join("store.key"), "5a".repeat(32)).unwrap();
         let text = format!(
             "environment = \"development\"\nlisten = \"127.0.0.1:0\"\nstore = \"{here}/broker.redb\"\n\
-             signing_key = \"{here}/signing.pem\"\nchallenge_seconds = 60\ntoken_seconds = 60\nrevocation_seconds = 0\n\
+             store_key = {{ file = \"{here}/store.key\" }}\nsigning_key = \"{here}/signing.pem\"\nchallenge_seconds = 60\ntoken_seconds = 60\nrevocation_seconds = 0\n\
              admin_token = \"{here}/token\"\n[[signers]]\nissuer = \"a\"\nkey = \"\"\"{public}\"\"\"\nmin_version = 1\n\
              revocations = \"optional\"\n[policy]\nregisters = [\"tpm-listed\"]\n{more}"
         );

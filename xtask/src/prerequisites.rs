@@ -39,6 +39,7 @@ const NEEDED: &[(&str, &str)] = &[
     ("gzip", "gzip"),
     ("zstd", "zstd"),
     ("python3", "python3"),
+    ("/usr/lib/postgresql/*/bin/initdb", "postgresql"),
     ("/usr/lib/python3/dist-packages/jwcrypto/jwe.py", "python3-jwcrypto"),
 ];
 

@@ -83,6 +83,9 @@ impl Tour {
         self.must(&["golden", "keygen", "release.pem"])?;
         self.must(&["golden", "keygen", "attestor.pem"])?;
         self.sandbox.write("admin.token", &random_token()?)?;
+        let mut command = Command::new(self.binaries.join("key-broker"));
+        command.args(["keygen", "--store-key"]).arg(self.sandbox.path("store.key"));
+        shell::run(command)?;
 
         let storage = self.sandbox.path("registry");
         let registry = self.sandbox.write("registry.yml", &configuration::registry(&storage))?;

@@ -34,7 +34,7 @@ impl Files {
 
     fn administrators(&self, toml: &str) -> Result<Administrators, ConfigError> {
         let config: AdminConfig = toml::from_str(toml).map_err(ConfigError::Syntax)?;
-        config.administrators(None, Path::new(&self.path("broker.redb")))
+        config.administrators(None, Some(Path::new(&self.path("broker.redb"))))
     }
 
     fn refused(&self, toml: &str) -> String {

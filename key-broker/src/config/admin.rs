@@ -87,8 +87,12 @@ pub struct JwtConfig {
 }
 
 impl AdminConfig {
-    /// Reads every file it names. `single` is `admin_token`, `beside` the store's file.
-    pub(crate) fn administrators(&self, single: Option<&Path>, beside: &Path) -> Result<Administrators, ConfigError> {
+    /// Reads every file it names. `single` is `admin_token`, `beside` the store's file where it is one.
+    pub(crate) fn administrators(
+        &self,
+        single: Option<&Path>,
+        beside: Option<&Path>,
+    ) -> Result<Administrators, ConfigError> {
         let mut all = Administrators::default();
         if let Some(path) = single {
             all.tokens.push(NamedToken {
@@ -112,7 +116,10 @@ impl AdminConfig {
             (true, false, Some(_)) => Err(value("admin.first_token", "stands beside administrators: none is made")),
             (true, false, None) | (false, true, None) => Ok(all),
             (false, false, path) => {
-                let path = path.clone().unwrap_or_else(|| beside.with_file_name("admin.token"));
+                let beside = || beside.map(|file| file.with_file_name("admin.token"));
+                let path = path.clone().or_else(beside).ok_or_else(|| {
+                    value("admin", "names nobody: with a database for a store, name administrators or first_token")
+                })?;
                 let first = FirstToken::at(path);
                 all.tokens.extend(first.made()?);
                 all.first = Some(first);

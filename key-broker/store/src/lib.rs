@@ -2,7 +2,11 @@
 //!
 //! Methods are named for what they must do atomically. Whatever returns `Ok` after a change has it on disk.
 
+mod backup;
 mod embedded;
+mod keys;
+mod postgres;
+mod rows;
 
 use async_trait::async_trait;
 use protocols::digest::{Sha256Digest, Sha384Digest};
@@ -15,7 +19,11 @@ use protocols::time::Timestamp;
 use serde::{Deserialize, Serialize};
 use verifier::{HighWater, LogState};
 
+pub use backup::{BackupError, Summary, backup, restore};
 pub use embedded::EmbeddedStore;
+pub use keys::{DataKey, KeyError, LocalKey, StoreKey, Vault};
+pub use postgres::{PostgresOptions, PostgresStore};
+pub use rows::{Row, Rows};
 
 /// The store could not be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -26,6 +34,15 @@ pub enum StoreError {
     /// Something in it is not what this release writes.
     #[error("store: {0} cannot be read")]
     Corrupt(&'static str),
+    /// Its secrets cannot be sealed or opened.
+    #[error("store: {0}")]
+    Key(#[from] KeyError),
+    /// Rows were to be taken into a store that holds some already.
+    #[error("store: it is not empty")]
+    NotEmpty,
+    /// Another process has it open.
+    #[error("store: another process has it open")]
+    InUse,
 }
 
 /// How an attempt to change something ended that another request may have changed first.
@@ -146,7 +163,7 @@ pub trait Store: std::fmt::Debug + Send + Sync {
     /// Stores a resource, replacing what was there.
     async fn put_resource(&self, path: ResourcePath, bytes: Vec<u8>) -> Result<(), StoreError>;
 
-    /// A resource's bytes.
+    /// A resource's bytes. They lie sealed by the data key, to their path.
     async fn resource(&self, path: ResourcePath) -> Result<Option<Vec<u8>>, StoreError>;
 
     /// The end of the audit log.
@@ -158,4 +175,26 @@ pub trait Store: std::fmt::Debug + Send + Sync {
     /// At most `max` entries of the audit log, from place `from` on, without a gap. An entry that is missing before the
     /// log's end is [`StoreError::Corrupt`].
     async fn audit_entries(&self, from: u64, max: usize) -> Result<Vec<Vec<u8>>, StoreError>;
+
+    /// What seals its secrets.
+    fn vault(&self) -> &Vault;
+
+    /// Replaces the wrapped data key. It is the same data key: only who can unwrap it changes.
+    async fn put_wrapped_key(&self, wrapped: Vec<u8>) -> Result<(), StoreError>;
+
+    /// Everything in it, as it is at one moment.
+    async fn export(&self) -> Result<Rows, StoreError>;
+
+    /// Takes rows into a store that holds nothing, whole or not at all. Its data key is theirs from now on: the store has
+    /// to be opened anew. [`StoreError::NotEmpty`], [`StoreError::InUse`].
+    async fn import(&self, rows: Rows) -> Result<(), StoreError>;
+}
+
+/// Wraps a store's data key under another store key; whoever opens it next needs that one.
+///
+/// # Errors
+/// [`StoreError`]: the old store key is the one that counts.
+pub async fn rekey(store: &dyn Store, key: &dyn StoreKey) -> Result<(), StoreError> {
+    let wrapped = key.wrap_key(store.vault().key()).await?;
+    store.put_wrapped_key(wrapped).await
 }

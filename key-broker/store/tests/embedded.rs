@@ -8,7 +8,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use broker_store::{EmbeddedStore, Store, StoreError};
+use broker_store::{EmbeddedStore, LocalKey, Store, StoreError};
 
 use cases::Medium;
 
@@ -22,21 +22,26 @@ impl File {
 
 #[async_trait]
 impl Medium for File {
-    async fn open(&self) -> Arc<dyn Store> {
-        Arc::new(EmbeddedStore::open(&self.0.path().join("broker.redb")).unwrap())
+    async fn open_with(&self, key: &LocalKey) -> Result<Arc<dyn Store>, StoreError> {
+        Ok(Arc::new(EmbeddedStore::open(&self.0.path().join("broker.redb"), key).await?))
+    }
+
+    async fn raw(&self) -> Vec<u8> {
+        std::fs::read(self.0.path().join("broker.redb")).unwrap()
     }
 }
 
 conformance!(File::new());
 
-#[test]
-fn one_process_holds_the_file_and_a_foreign_file_is_refused() {
+#[tokio::test]
+async fn one_process_holds_the_file_and_a_foreign_file_is_refused() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("broker.redb");
-    let _held = EmbeddedStore::open(&path).unwrap();
+    let key = cases::store_key();
+    let _held = EmbeddedStore::open(&path, &key).await.unwrap();
     assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
-    assert!(matches!(EmbeddedStore::open(&path), Err(StoreError::Io(_))));
+    assert!(matches!(EmbeddedStore::open(&path, &key).await, Err(StoreError::Io(_))));
     let foreign = directory.path().join("foreign");
     std::fs::write(&foreign, b"something else entirely, and long enough to be read as a header").unwrap();
-    assert!(EmbeddedStore::open(&foreign).is_err());
+    assert!(EmbeddedStore::open(&foreign, &key).await.is_err());
 }

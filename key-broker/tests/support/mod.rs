@@ -13,7 +13,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use broker_store::{EmbeddedStore, Store};
+use broker_store::Store;
 use kbs_client::{Attestor, AttestorConfig, Client};
 use key_broker::broker::Broker;
 use key_broker::config::{Config, public_key_pem};
@@ -55,7 +55,7 @@ pub(crate) struct World {
 struct Running {
     stop: oneshot::Sender<()>,
     served: JoinHandle<()>,
-    store: Arc<EmbeddedStore>,
+    store: Arc<dyn Store>,
     broker: Arc<Broker>,
     tls: Option<Arc<Tls>>,
 }
@@ -81,6 +81,7 @@ impl World {
         let signing = SigningKey::generate(KeyKind::EcdsaP256).unwrap();
         std::fs::write(path("signing.pem"), signing.to_pem().unwrap().as_bytes()).unwrap();
         std::fs::write(path("admin.token"), format!("{ADMIN}\n")).unwrap();
+        std::fs::write(path("store.key"), "5a".repeat(32)).unwrap();
         let signer = SigningKey::generate(KeyKind::EcdsaP256).unwrap();
         let tpm = SoftTpm::new(1);
         let simulated = environment == "development";
@@ -89,6 +90,7 @@ impl World {
 environment = "{environment}"
 listen = "127.0.0.1:0"
 store = "{directory}/broker.redb"
+store_key = {{ file = "{directory}/store.key" }}
 signing_key = "{directory}/signing.pem"
 challenge_seconds = 120
 token_seconds = 300
@@ -181,13 +183,13 @@ simulated = {simulated}
     async fn try_start(&mut self) -> Result<(), String> {
         let settings = Config::read(&self.directory.path().join("broker.toml")).unwrap().settings().unwrap();
         self.key_pem = public_key_pem(&settings.signing).unwrap();
-        let store = Arc::new(EmbeddedStore::open(&settings.store).unwrap());
+        let store = settings.store.open().await.unwrap();
         let listener = TcpListener::bind(settings.listen).await.unwrap();
         let tls = settings.tls.clone().map(|identity| Arc::new(Tls::new(identity)));
         self.address = listener.local_addr().unwrap();
         let clock = Arc::clone(&self.clock);
         let now = Arc::new(move || Timestamp(clock.load(Ordering::SeqCst)));
-        let broker = Broker::new(settings, Arc::clone(&store) as Arc<dyn Store>, Arc::clone(&self.registry) as _, now);
+        let broker = Broker::new(settings, Arc::clone(&store), Arc::clone(&self.registry) as _, now);
         let broker = Arc::new(Box::pin(broker).await.map_err(|error| error.to_string())?);
         let (stop, stopped) = oneshot::channel();
         let listener = Listener::from(listener).tls(tls.clone());
@@ -206,8 +208,8 @@ simulated = {simulated}
         self.running.as_ref().unwrap().tls.as_ref().unwrap()
     }
 
-    pub(crate) fn store(&self) -> &EmbeddedStore {
-        &self.running.as_ref().unwrap().store
+    pub(crate) fn store(&self) -> Arc<dyn Store> {
+        Arc::clone(&self.running.as_ref().unwrap().store)
     }
 
     pub(crate) fn url(&self) -> String {

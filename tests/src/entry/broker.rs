@@ -4,7 +4,6 @@ use std::sync::{Arc, OnceLock};
 
 use axum::body::Body;
 use axum::http::{Request, header};
-use broker_store::EmbeddedStore;
 use hyper::service::Service as _;
 use hyper_util::service::TowerToHyperService;
 use key_broker::broker::Broker;
@@ -79,9 +78,10 @@ fn scene() -> &'static Scene {
         let signing = SigningKey::generate(KeyKind::EcdsaP256).unwrap();
         let pem = signing.to_pem().unwrap();
         std::fs::write(folder.path().join("signing.pem"), pem.as_bytes()).unwrap();
+        std::fs::write(folder.path().join("store.key"), "5a".repeat(32)).unwrap();
         let text = format!(
             "environment = \"development\"\nlisten = \"127.0.0.1:0\"\nstore = \"{0}/broker.redb\"\n\
-             signing_key = \"{0}/signing.pem\"\nchallenge_seconds = 120\ntoken_seconds = 300\n\
+             store_key = {{ file = \"{0}/store.key\" }}\nsigning_key = \"{0}/signing.pem\"\nchallenge_seconds = 120\ntoken_seconds = 300\n\
              revocation_seconds = 0\n[[signers]]\nissuer = \"a\"\nkey = \"\"\"{1}\"\"\"\nmin_version = 1\n\
              revocations = \"optional\"\n[policy]\nregisters = [\"software\"]\n[sample]\naccept = true\n",
             folder.path().display(),
@@ -91,7 +91,7 @@ fn scene() -> &'static Scene {
         let sealer = Sealer::new(&settings.signing).unwrap();
         let challenge = Challenge::new(Tee::Sample, false, NOW.plus(60)).unwrap();
         let cookie = sealer.seal(&challenge).unwrap();
-        let store = Arc::new(EmbeddedStore::open(&settings.store).unwrap());
+        let store = runtime().block_on(settings.store.open()).unwrap();
         let registry = Arc::new(HttpRegistry::new(RegistryConfig::default()).unwrap());
         let broker = runtime().block_on(Broker::new(settings, store, registry, Arc::new(|| NOW))).unwrap();
         let service = TowerToHyperService::new(router(Arc::new(broker)));

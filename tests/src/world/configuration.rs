@@ -20,10 +20,12 @@ impl World {
     }
 
     pub(super) fn configure_broker(&self, options: &Options) {
+        fs::write(self.path("store.key"), "5a".repeat(32)).unwrap();
         let mut table: Table = format!(
             r#"environment = "development"
 listen = "127.0.0.1:0"
 store = "{0}/broker.redb"
+store_key = {{ file = "{0}/store.key" }}
 signing_key = "{0}/attestor.pem"
 admin_token = "{0}/admin.token"
 challenge_seconds = 120

@@ -29,6 +29,7 @@ pub(crate) fn broker(folder: &Path, given: &Broker<'_>) -> String {
         r#"environment = "development"
 listen = "127.0.0.1:0"
 store = "{folder}/broker.redb"
+store_key = {{ file = "{folder}/store.key" }}
 signing_key = "{folder}/attestor.pem"
 admin_token = "{folder}/admin.token"
 challenge_seconds = 120

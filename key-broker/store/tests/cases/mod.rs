@@ -5,7 +5,9 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use broker_store::{Alarm, AuditTail, Commit, History, Raise, Store};
+use broker_store::{
+    Alarm, AuditTail, BackupError, Commit, EmbeddedStore, History, KeyError, LocalKey, Raise, Row, Store, StoreError,
+};
 use protocols::digest::{Sha256Digest, Sha384Digest};
 use protocols::event_log::{MR_RTMR3, Record};
 use protocols::events::{Event, GoldenRef, Init};
@@ -19,8 +21,21 @@ use verifier::{HighWater, LogState};
 /// One place where things are stored, which can be opened again and again.
 #[async_trait]
 pub(crate) trait Medium: Send + Sync {
-    /// Opens it, as after a restart.
-    async fn open(&self) -> Arc<dyn Store>;
+    /// Opens it, as after a restart, with a store key.
+    async fn open_with(&self, key: &LocalKey) -> Result<Arc<dyn Store>, StoreError>;
+
+    /// Every byte of it that lies on a disk.
+    async fn raw(&self) -> Vec<u8>;
+
+    /// Opens it with the key of these tests.
+    async fn open(&self) -> Arc<dyn Store> {
+        self.open_with(&store_key()).await.unwrap()
+    }
+}
+
+/// The store key of these tests.
+pub(crate) fn store_key() -> LocalKey {
+    LocalKey::from_hex(&"5a".repeat(32)).unwrap()
 }
 
 /// Runs every case against the medium that an expression makes, a new one for each.
@@ -37,6 +52,11 @@ macro_rules! conformance {
             one_guest_cannot_hide_another_guests_alarm,
             a_resource_is_what_was_put_there_last,
             the_audit_log_grows_at_its_end_alone,
+            secrets_lie_sealed_and_open_with_their_store_key_alone,
+            a_store_key_is_changed_without_touching_a_secret,
+            a_backup_restores_everything_into_an_empty_store,
+            a_changed_or_cut_backup_restores_nothing,
+            of_many_changes_at_once_every_acknowledged_one_is_there,
         );
     };
     ($medium:expr; $($case:ident),+ $(,)?) => {$(
@@ -284,4 +304,169 @@ pub(crate) async fn the_audit_log_grows_at_its_end_alone(medium: &dyn Medium) {
     assert_eq!(store.audit_entries(1, 1).await.unwrap(), entries(&["b"]));
     assert!(store.audit_entries(3, 10).await.unwrap().is_empty());
     assert!(store.audit_entries(u64::MAX, usize::MAX).await.unwrap().is_empty());
+}
+
+pub(crate) async fn secrets_lie_sealed_and_open_with_their_store_key_alone(medium: &dyn Medium) {
+    let secret = b"a secret that nobody may find on the disk";
+    let path = || "default/key/one".parse::<ResourcePath>().unwrap();
+    {
+        let store = medium.open().await;
+        store.put_resource(path(), secret.to_vec()).await.unwrap();
+    }
+    let raw = medium.raw().await;
+    assert!(raw.windows(15).any(|window| window == b"default/key/one"), "the disk is what is looked at");
+    assert!(!raw.windows(secret.len()).any(|window| window == secret));
+    let other = LocalKey::from_hex(&"a5".repeat(32)).unwrap();
+    assert!(matches!(medium.open_with(&other).await, Err(StoreError::Key(KeyError::Wrong(_)))));
+    assert_eq!(medium.open().await.resource(path()).await.unwrap().unwrap(), secret);
+}
+
+pub(crate) async fn a_store_key_is_changed_without_touching_a_secret(medium: &dyn Medium) {
+    let path = || "default/key/one".parse::<ResourcePath>().unwrap();
+    let new = LocalKey::from_hex(&"a5".repeat(32)).unwrap();
+    {
+        let store = medium.open().await;
+        store.put_resource(path(), b"secret".to_vec()).await.unwrap();
+        broker_store::rekey(&*store, &new).await.unwrap();
+        // Who holds it open goes on.
+        assert_eq!(store.resource(path()).await.unwrap().unwrap(), b"secret");
+    }
+    assert!(matches!(medium.open_with(&store_key()).await, Err(StoreError::Key(KeyError::Wrong(_)))));
+    let store = medium.open_with(&new).await.unwrap();
+    assert_eq!(store.resource(path()).await.unwrap().unwrap(), b"secret");
+}
+
+/// Something of every kind.
+async fn fill(store: &dyn Store) {
+    let guest = GuestId::new([1; 32]);
+    let series = Sha384Digest::of(b"series");
+    let raise = Raise { series, from: HighWater::None, version: u64::MAX, payload: digest("payload") };
+    assert!(store.use_challenge([1; 32], Timestamp(100), Timestamp(50)).await.unwrap());
+    assert_eq!(store.append(guest, 0, vec![init().bytes().to_vec()], history("first")).await.unwrap(), Commit::Done);
+    assert_eq!(store.record_verdict(passed("one", 7, "golden"), Some(raise)).await.unwrap(), Commit::Done);
+    assert_eq!(store.record_verdict(verdict("two"), None).await.unwrap(), Commit::Done);
+    assert_eq!(store.raise_reference_marks(vec![Raise { version: 2, ..raise }]).await.unwrap(), Commit::Done);
+    store.revoke(series, vec![digest("revoked")]).await.unwrap();
+    let alarm = Alarm {
+        guest,
+        code: protocols::reason::LOG_FORK,
+        count: 3,
+        head: HashAlg::Sha384.zero(),
+        held: 9,
+        time: Timestamp(1),
+    };
+    store.raise_alarm(alarm).await.unwrap();
+    store.put_resource("default/key/one".parse().unwrap(), b"a secret of the backup".to_vec()).await.unwrap();
+    assert_eq!(store.append_audit(0, vec![vec![1], vec![]], vec![9]).await.unwrap(), Commit::Done);
+}
+
+async fn rows(store: &dyn Store) -> Vec<Row> {
+    let mut rows = store.export().await.unwrap();
+    let mut all = Vec::new();
+    while let Some(row) = rows.recv().await {
+        all.push(row.unwrap());
+    }
+    assert_eq!(all.last(), Some(&Row::End));
+    all
+}
+
+pub(crate) async fn a_backup_restores_everything_into_an_empty_store(medium: &dyn Medium) {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("backup");
+    // From a file, and to one: between any two kinds of store the way is one of these.
+    let other = directory.path().join("other.redb");
+    let store = medium.open().await;
+    let source = EmbeddedStore::open(&other, &store_key()).await.unwrap();
+    fill(&source).await;
+    let written = broker_store::backup(&source, &file, Timestamp(5)).await.unwrap();
+    assert!(written.rows > 10);
+    let text = std::fs::read(&file).unwrap();
+    assert!(!text.windows(8).any(|window| window == b"a secret"));
+    let wrong = LocalKey::from_hex(&"a5".repeat(32)).unwrap();
+    let refused = broker_store::restore(Arc::clone(&store), &file, &wrong).await;
+    assert!(matches!(refused, Err(BackupError::Store(StoreError::Key(_)))), "{refused:?}");
+    assert_eq!(broker_store::restore(store, &file, &store_key()).await.unwrap(), written);
+
+    let store = medium.open().await;
+    assert_eq!(rows(&*store).await, rows(&source).await);
+    assert_eq!(store.resource("default/key/one".parse().unwrap()).await.unwrap().unwrap(), b"a secret of the backup");
+    assert!(!store.use_challenge([1; 32], Timestamp(100), Timestamp(50)).await.unwrap());
+    assert_eq!(store.append_audit(2, vec![vec![3]], vec![8]).await.unwrap(), Commit::Done);
+    let again = broker_store::restore(Arc::clone(&store), &file, &store_key()).await;
+    assert!(matches!(again, Err(BackupError::Store(StoreError::NotEmpty))), "{again:?}");
+
+    // And out of this one into a file.
+    let second = directory.path().join("second");
+    broker_store::backup(&*store, &second, Timestamp(6)).await.unwrap();
+    let back = directory.path().join("back.redb");
+    let target = Arc::new(EmbeddedStore::open(&back, &store_key()).await.unwrap());
+    broker_store::restore(target, &second, &store_key()).await.unwrap();
+    let back = EmbeddedStore::open(&back, &store_key()).await.unwrap();
+    assert_eq!(rows(&*store).await, rows(&back).await);
+}
+
+pub(crate) async fn a_changed_or_cut_backup_restores_nothing(medium: &dyn Medium) {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("backup");
+    let source = EmbeddedStore::open(&directory.path().join("source.redb"), &store_key()).await.unwrap();
+    fill(&source).await;
+    broker_store::backup(&source, &file, Timestamp(5)).await.unwrap();
+    let text = std::fs::read_to_string(&file).unwrap();
+    let lines: Vec<&str> = text.lines().collect();
+    let without = |left_out: usize| {
+        let kept = lines.iter().enumerate().filter(|(place, _)| *place != left_out);
+        kept.map(|(_, line)| format!("{line}\n")).collect::<String>()
+    };
+    let lowered = text.replace(&u64::MAX.to_string(), "6");
+    assert_ne!(lowered, text);
+    let mut spoiled = vec![lowered, format!("{text}{{}}\n"), text.trim_end().to_owned(), String::new()];
+    spoiled.extend((0..lines.len()).map(without));
+    let store = medium.open().await;
+    for text in spoiled {
+        std::fs::write(&file, &text).unwrap();
+        let refused = broker_store::restore(Arc::clone(&store), &file, &store_key()).await;
+        assert!(matches!(refused, Err(BackupError::Malformed(_))), "{refused:?} of {text}");
+        assert_eq!(rows(&*store).await.len(), 2, "{text}");
+    }
+}
+
+pub(crate) async fn of_many_changes_at_once_every_acknowledged_one_is_there(medium: &dyn Medium) {
+    let guests = 24u8;
+    let series = Sha384Digest::of(b"series");
+    {
+        let store = medium.open().await;
+        let mut tasks = tokio::task::JoinSet::new();
+        for number in 0..guests {
+            let store = Arc::clone(&store);
+            tasks.spawn(async move {
+                let guest = GuestId::new([number; 32]);
+                assert!(store.use_challenge([number; 32], Timestamp(100), Timestamp(50)).await.unwrap());
+                let record = vec![number];
+                assert_eq!(store.append(guest, 0, vec![record], history("one")).await.unwrap(), Commit::Done);
+                // All want to raise the same mark from the same place: one may.
+                let payload = digest(&number.to_string());
+                let raise = Raise { series, from: HighWater::None, version: 1, payload };
+                let id = format!("decision-{number}");
+                let won = store.record_verdict(verdict(&id), Some(raise)).await.unwrap() == Commit::Done;
+                // And all use one challenge, and one place of the audit log.
+                let first = store.use_challenge([255; 32], Timestamp(100), Timestamp(50)).await.unwrap();
+                let audited = store.append_audit(0, vec![vec![number]], vec![number]).await.unwrap() == Commit::Done;
+                (number, won, first, audited)
+            });
+        }
+        let ended = tasks.join_all().await;
+        assert_eq!(ended.iter().filter(|(_, won, _, _)| *won).count(), 1);
+        assert_eq!(ended.iter().filter(|(_, _, first, _)| *first).count(), 1);
+        let auditor = ended.iter().find(|(_, _, _, audited)| *audited).unwrap().0;
+        assert_eq!(store.audit_entries(0, 10).await.unwrap(), [[auditor]]);
+        for (number, won, _, _) in ended {
+            assert_eq!(store.verdict(&format!("decision-{number}")).await.unwrap().is_some(), won);
+        }
+    }
+    let store = medium.open().await;
+    for number in 0..guests {
+        assert!(!store.use_challenge([number; 32], Timestamp(100), Timestamp(50)).await.unwrap());
+        assert_eq!(store.records(GuestId::new([number; 32]), 0, 9).await.unwrap(), [[number]]);
+    }
+    assert_eq!(store.audit_tail().await.unwrap().size, 1);
 }
