@@ -13,6 +13,7 @@ use rustls::pki_types::pem::PemObject as _;
 use crate::config::{Attestor, ConfigError};
 use crate::error::ClientError;
 use crate::messages::Answer;
+use crate::named::Named;
 use crate::pins::Pinned;
 use crate::retry::Retry;
 
@@ -140,8 +141,11 @@ impl Shell {
             Body::Json(bytes) => request.header(CONTENT_TYPE, "application/json").body(bytes),
             Body::Jose(text) => request.header(CONTENT_TYPE, "application/jose").body(text),
         };
-        let mut response = request.send().await.map_err(|error| self.failed(&error))?;
-        let status = response.status().as_u16();
+        let (named, request) = Named::name(request);
+        let asked = request.send().await;
+        let status = asked.as_ref().map_or(0, |response| response.status().as_u16());
+        tracing::info!(id = named.as_str(), path, status, "asked the attestor");
+        let mut response = asked.map_err(|error| self.failed(&error))?;
         let retry_after = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
         let retry_after = retry_after.map(Duration::from_secs);
         let cookie = response.headers().get_all(SET_COOKIE).iter().find_map(session_cookie);

@@ -42,6 +42,7 @@ mod config;
 mod error;
 mod http;
 mod messages;
+mod named;
 mod passport;
 mod pins;
 mod retry;

@@ -1,5 +1,6 @@
 //! What the attestor does, without HTTP: challenges, sessions, histories, resources.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use appraisal::{Appraisal, Question};
@@ -36,6 +37,8 @@ use crate::evidence::Seen;
 use crate::history::{self, Grown};
 use crate::http::Rooms;
 use crate::initdata;
+use crate::limits::Limiter;
+use crate::metrics::Metrics;
 use crate::rules::Rules;
 use crate::token::{NewSession, Session};
 
@@ -59,6 +62,9 @@ pub struct Broker {
     pub(crate) rooms: Rooms,
     pub(crate) seen: Seen,
     pub(crate) audit: Auditor,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) limiter: Limiter,
+    draining: AtomicBool,
     clock: Arc<dyn Fn() -> Timestamp + Send + Sync>,
     sealer: Sealer,
 }
@@ -107,9 +113,33 @@ impl Broker {
             rooms: Rooms::new(),
             seen: Seen::default(),
             audit,
+            metrics: Arc::default(),
+            limiter: Limiter::new(),
+            draining: AtomicBool::new(false),
             clock,
             sealer,
         })
+    }
+
+    /// What was counted.
+    #[must_use]
+    pub fn metrics(&self) -> Arc<Metrics> {
+        Arc::clone(&self.metrics)
+    }
+
+    /// From now on it tells that it ends.
+    pub fn drain(&self) {
+        self.draining.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
+    }
+
+    /// Whether the store answers.
+    pub(crate) async fn ready(&self) -> Result<(), BrokerError> {
+        self.store.verdict("-").await?;
+        Ok(())
     }
 
     pub(crate) fn now(&self) -> Timestamp {
@@ -144,6 +174,7 @@ impl Broker {
         let now = self.now();
         let cookie = cookie.ok_or_else(|| BrokerError::session("no cookie"))?;
         let challenge = self.sealer.open(cookie, now)?;
+        let counted = self.metrics.handshake(challenge.tee);
         let Attestation { init_data, runtime_data, tee_evidence } =
             json_of(body, "an attestation of the KBS protocol")?;
         if runtime_data.nonce != challenge.nonce_text() {
@@ -232,6 +263,7 @@ impl Broker {
                 guest: session.guest,
             })
             .await?;
+        counted.attested();
         session.sign(&self.signing)
     }
 

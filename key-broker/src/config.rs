@@ -5,6 +5,7 @@ mod appraise;
 mod azure;
 mod endorsements;
 mod hardware;
+mod operations;
 mod reference;
 mod sample;
 mod store;
@@ -40,6 +41,7 @@ pub use self::appraise::AppraisalConfig;
 pub use self::azure::{AzureConfig, AzureTdxConfig};
 pub use self::endorsements::EndorsementsConfig;
 pub use self::hardware::{AmdConfig, ArkConfig, ProductConfig, SnpConfig, TcbConfig};
+pub use self::operations::{Limits, LimitsConfig, LogFormat, OperationsConfig, TracesConfig};
 pub use self::reference::ReferenceConfig;
 pub use self::sample::SampleConfig;
 pub use self::store::{PostgresConfig, StoreConfig, StoreKeyConfig, StoreSettings};
@@ -82,6 +84,16 @@ pub struct Config {
     /// Administrators; where none is configured, the first start makes a token.
     #[serde(default)]
     pub admin: AdminConfig,
+    /// How log lines are written.
+    #[serde(default)]
+    pub log_format: LogFormat,
+    /// A listener for whoever runs the attestor; absent: `/metrics` is served beside the rest.
+    pub operations: Option<OperationsConfig>,
+    /// How often one source may ask before it has shown anything.
+    #[serde(default)]
+    pub limits: LimitsConfig,
+    /// Where spans go; absent: nowhere.
+    pub traces: Option<TracesConfig>,
     /// The attestor's own signers, never those a guest names.
     pub signers: Vec<SignerConfig>,
     /// How registries are reached.
@@ -225,6 +237,14 @@ pub struct Settings {
     pub revocation_seconds: u64,
     /// Who administers.
     pub admin: Administrators,
+    /// How log lines are written.
+    pub log_format: LogFormat,
+    /// Where health and metrics are served by themselves.
+    pub operations: Option<SocketAddr>,
+    /// How often one source may ask.
+    pub limits: Limits,
+    /// Where spans go.
+    pub traces: Option<TracesConfig>,
     /// The attestor's own signers.
     pub signers: TrustedSigners,
     /// What evidence and logs are judged by.
@@ -294,6 +314,7 @@ impl Config {
         let endorser = self.endorsements.as_ref().map(EndorsementsConfig::endorser).transpose()?;
         let admin = self.admin.administrators(self.admin_token.as_deref(), self.store.file())?;
         let tls = TlsConfig::identity(self.tls.as_ref(), self.listen, environment, &admin)?;
+        let limits = self.limits.limits(self.tls.as_ref())?;
         let signers = TrustedSigners::new(self.signers.clone()).map_err(|error| value("signers", error))?;
         let aks = self.tpm.ak.iter().map(|ak| enrolled(ak, environment)).collect::<Result<Vec<_>, _>>()?;
         let (snp, mut anchors) = self.snp.policy(environment)?;
@@ -327,6 +348,10 @@ impl Config {
             token_seconds: self.token_seconds,
             revocation_seconds: self.revocation_seconds,
             admin,
+            log_format: self.log_format,
+            operations: self.operations.map(|operations| operations.listen),
+            limits,
+            traces: self.traces,
             signers,
             evidence,
             appraisal,

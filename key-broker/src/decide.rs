@@ -101,6 +101,10 @@ impl Broker {
             let id = hex::encode(random::<16>()?);
             tell(&id, session, &claims);
             let event = audited(&id, &claims);
+            let decided = match &claims.outcome {
+                Outcome::Pass(_) => "pass",
+                Outcome::Refused { refusal, .. } => refusal.code.as_str(),
+            };
             let record = VerdictRecord {
                 id: id.clone(),
                 reference: request.reference.clone(),
@@ -109,6 +113,7 @@ impl Broker {
             };
             if self.store.record_verdict(record, raise).await? == Commit::Done {
                 self.audit.append(event).await?;
+                self.metrics.decided(decided);
                 return Ok(DecideResponse { verdict, id: Some(id) });
             }
         }

@@ -39,6 +39,18 @@ pub enum BodyError {
     Cut,
 }
 
+impl BodyError {
+    /// For the count.
+    #[must_use]
+    pub const fn cause(self) -> &'static str {
+        match self {
+            Self::TooLarge => "too_large",
+            Self::Timeout => "timeout",
+            Self::Cut => "cut",
+        }
+    }
+}
+
 impl From<Refusal> for BrokerError {
     fn from(refusal: Refusal) -> Self {
         Self::Refused { refusal: Box::new(refusal.by(Source::Attestor)), count: None }
@@ -111,6 +123,9 @@ impl BrokerError {
             Self::Store(_) | Self::Internal(_) => return 503,
         };
         let code = refusal.code;
+        if code == reason::ATTESTOR_RATE {
+            return 429;
+        }
         if code.class() == reason::Class::Unavailable {
             return 503;
         }

@@ -23,10 +23,13 @@ mod evidence;
 mod history;
 pub mod http;
 mod initdata;
+mod limits;
 pub mod maintain;
+pub mod metrics;
 mod rules;
 pub mod server;
 pub mod tls;
 mod token;
+pub mod trace;
 
 pub use rules::ReloadError;

@@ -10,17 +10,22 @@ use anyhow::Context as _;
 use broker_store::Summary;
 use clap::{Parser, Subcommand};
 use key_broker::broker::Broker;
-use key_broker::config::{Config, Settings, public_key_pem};
-use key_broker::http::router;
+use key_broker::config::{Config, LogFormat, Settings, public_key_pem};
+use key_broker::http::{operations, router};
 use key_broker::maintain::{self, BackupArguments, RekeyArguments};
 use key_broker::server::{Listener, serve};
 use key_broker::tls::Tls;
+use key_broker::trace::{Exporter, exporter};
 use protocols::digest::Sha256Digest;
 use protocols::keys::{KeyKind, SigningKey};
 use protocols::time::Timestamp;
 use registry::{HttpRegistry, SparingRegistry};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{EnvFilter, Layer as _};
 
 /// The remote attestor of Trusted Container Launcher.
 #[derive(Debug, Parser)]
@@ -69,14 +74,36 @@ fn main() -> anyhow::Result<()> {
     if arguments.print_key {
         return print(&public_key_pem(&settings.signing)?);
     }
-    tracing_subscriber::fmt()
-        .with_writer(std::io::stderr)
-        .with_env_filter(
-            tracing_subscriber::EnvFilter::try_from_env("KEY_BROKER_LOG").unwrap_or_else(|_| "info".into()),
-        )
-        .init();
+    let traces = log(&settings)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    runtime.block_on(run(settings, path))
+    runtime.block_on(async {
+        let (stop, stopped) = tokio::sync::oneshot::channel();
+        let exporting = traces.map(|traces| tokio::spawn(traces.run(stopped)));
+        let served = Box::pin(run(settings, path)).await;
+        drop(stop);
+        if let Some(exporting) = exporting {
+            exporting.await?;
+        }
+        served
+    })
+}
+
+/// Begins to log, and to gather spans where they are wanted; gives what posts them.
+fn log(settings: &Settings) -> anyhow::Result<Option<Exporter>> {
+    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    let lines = match settings.log_format {
+        LogFormat::Text => lines.boxed(),
+        LogFormat::Json => lines.json().boxed(),
+    };
+    let wanted = EnvFilter::try_from_env("KEY_BROKER_LOG").unwrap_or_else(|_| "info".into());
+    let (spans, exporter) = settings.traces.as_ref().map(exporter).transpose()?.unzip();
+    // Our own spans alone: what libraries put into theirs is not ours to tell.
+    let own = Targets::new().with_target("key_broker", tracing::Level::INFO);
+    tracing_subscriber::registry()
+        .with(lines.with_filter(wanted))
+        .with(spans.map(|spans| spans.with_filter(own)))
+        .init();
+    Ok(exporter)
 }
 
 async fn run(mut settings: Settings, config: PathBuf) -> anyhow::Result<()> {
@@ -91,6 +118,10 @@ async fn run(mut settings: Settings, config: PathBuf) -> anyhow::Result<()> {
     if let Some(path) = settings.admin.establish()? {
         tracing::warn!(file = %path.display(), "no administrator is configured: a token was made, and only its hash is kept");
     }
+    let watched = match settings.operations {
+        Some(address) => Some(TcpListener::bind(address).await.with_context(|| address.to_string())?),
+        None => None,
+    };
     let environment = settings.evidence.environment;
     let policy = settings.policy;
     let broker = Arc::new(Broker::new(settings, store, registry, Arc::new(Timestamp::now)).await?);
@@ -118,6 +149,7 @@ async fn run(mut settings: Settings, config: PathBuf) -> anyhow::Result<()> {
         tokio::spawn(renew_certificate(tls));
     }
     let mut terminate = signal(SignalKind::terminate())?;
+    let draining = Arc::clone(&broker);
     let mut interrupt = signal(SignalKind::interrupt())?;
     let stop = async move {
         tokio::select! {
@@ -125,8 +157,23 @@ async fn run(mut settings: Settings, config: PathBuf) -> anyhow::Result<()> {
             _ = interrupt.recv() => {}
         }
         tracing::info!("draining");
+        draining.drain();
     };
-    serve(Listener::from(listener).tls(tls), router(broker), stop).await;
+    let (end, ended) = tokio::sync::oneshot::channel::<()>();
+    let watching = match watched {
+        Some(listener) => {
+            tracing::info!(operations = %listener.local_addr()?, "health and metrics");
+            // Until everything else has ended: it tells of the drain.
+            Some(tokio::spawn(serve(listener, operations(Arc::clone(&broker)), async { _ = ended.await })))
+        }
+        None => None,
+    };
+    let listener = Listener::from(listener).tls(tls).counted(broker.metrics());
+    serve(listener, router(broker), stop).await;
+    drop(end);
+    if let Some(watching) = watching {
+        watching.await?;
+    }
     Ok(())
 }
 

@@ -156,6 +156,9 @@ impl Broker {
         for (field, equal) in [
             ("listen", old.listen == settings.listen),
             ("tls", old.tls.is_some() == settings.tls.is_some()),
+            ("log_format", old.log_format == settings.log_format),
+            ("[operations]", old.operations == settings.operations),
+            ("[traces]", old.traces == settings.traces),
             ("store", old.store.same(&settings.store)),
             ("signing_key", same(&old.signing, &settings.signing)),
             ("environment", old.evidence.environment == settings.evidence.environment),

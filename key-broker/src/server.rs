@@ -17,6 +17,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio_rustls::TlsAcceptor;
 
+use crate::metrics::Metrics;
 use crate::tls::Tls;
 
 /// Connections at one time; others wait unaccepted.
@@ -37,12 +38,13 @@ const DRAIN_TIME: Duration = Duration::from_secs(10);
 pub struct Listener {
     socket: TcpListener,
     tls: Option<Arc<Tls>>,
+    metrics: Option<Arc<Metrics>>,
 }
 
 impl From<TcpListener> for Listener {
     /// Plain HTTP.
     fn from(socket: TcpListener) -> Self {
-        Self { socket, tls: None }
+        Self { socket, tls: None, metrics: None }
     }
 }
 
@@ -51,6 +53,12 @@ impl Listener {
     #[must_use]
     pub fn tls(self, tls: Option<Arc<Tls>>) -> Self {
         Self { tls, ..self }
+    }
+
+    /// Counts its connections.
+    #[must_use]
+    pub fn counted(self, metrics: Arc<Metrics>) -> Self {
+        Self { metrics: Some(metrics), ..self }
     }
 }
 
@@ -65,7 +73,7 @@ pub(crate) struct Peer {
 
 /// Serves until `stop` is done, then lets the requests in work end.
 pub async fn serve(listener: impl Into<Listener> + Send, router: Router, stop: impl Future<Output = ()> + Send) {
-    let Listener { socket: listener, tls } = listener.into();
+    let Listener { socket: listener, tls, metrics } = listener.into();
     let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS as usize));
     let (draining, drain) = watch::channel(());
     tokio::pin!(stop);
@@ -88,8 +96,9 @@ pub async fn serve(listener: impl Into<Listener> + Send, router: Router, stop: i
             },
         };
         let (router, drain, tls) = (router.clone(), drain.clone(), tls.clone());
+        let connected = metrics.as_ref().map(Metrics::connected);
         tokio::spawn(async move {
-            let _permit = permit;
+            let _counted = (permit, connected);
             connection(stream, from.ip(), tls, router, drain).await;
         });
     }

@@ -69,21 +69,85 @@ fn a_configuration_that_does_not_hold_starts_nothing() {
     assert!(!directory.path().join("broker.redb").exists());
 }
 
+/// The address that the log tells.
+fn address(log: &mut impl std::io::BufRead) -> String {
+    loop {
+        let mut line = String::new();
+        assert_ne!(log.read_line(&mut line).unwrap(), 0, "it ended before it served");
+        let plain: String = line.chars().filter(|c| c.is_ascii_graphic() || *c == ' ').collect();
+        if let Some((_, rest)) = plain.split_once("127.0.0.1:") {
+            let port: String = rest.chars().take_while(char::is_ascii_digit).collect();
+            return format!("127.0.0.1:{port}");
+        }
+    }
+}
+
+#[test]
+fn a_first_start_makes_an_administrators_token_that_no_log_tells() {
+    let directory = tempfile::tempdir().unwrap();
+    let config = configuration(directory.path());
+    let asked = |token: &str| {
+        let mut child =
+            key_broker(&["--config", &config]).env("KEY_BROKER_LOG", "trace").stderr(Stdio::piped()).spawn().unwrap();
+        let mut log = BufReader::new(child.stderr.take().unwrap());
+        let address = address(&mut log);
+        let mut stream = TcpStream::connect(address).unwrap();
+        let request = format!(
+            "GET /tcl/v1/verdicts/x HTTP/1.1\r\nhost: x\r\nconnection: close\r\nauthorization: Bearer {token}\r\n\r\n"
+        );
+        stream.write_all(request.as_bytes()).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let mut rest = String::new();
+        log.read_to_string(&mut rest).unwrap();
+        let token = std::fs::read_to_string(directory.path().join("admin.token")).unwrap();
+        assert!(!rest.contains(token.trim()));
+        answer.split(' ').nth(1).unwrap().to_owned()
+    };
+    assert_eq!(asked("the-token-of-nobody-at-all-but-long-enough"), "403");
+    let token = std::fs::read_to_string(directory.path().join("admin.token")).unwrap();
+    assert_eq!(asked(token.trim()), "404", "allowed, and not there");
+}
+
+#[test]
+fn a_flood_of_challenges_leaves_store_and_memory_as_they_were() {
+    let directory = tempfile::tempdir().unwrap();
+    let config = configuration(directory.path());
+    let mut child = key_broker(&["--config", &config]).stderr(Stdio::piped()).spawn().unwrap();
+    let mut log = BufReader::new(child.stderr.take().unwrap());
+    let mut stream = TcpStream::connect(address(&mut log)).unwrap();
+    let body = r#"{"version":"0.4.0","tee":"tpm","extra-params":""}"#;
+    let request = format!("POST /kbs/v0/auth HTTP/1.1\r\nhost: x\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+    let mut flood = |times: usize| {
+        for _ in 0..times {
+            stream.write_all(request.as_bytes()).unwrap();
+            let mut answer = [0; 2048];
+            let read = stream.read(&mut answer).unwrap();
+            assert!(answer[..read].starts_with(b"HTTP/1.1 200"));
+        }
+        let status = std::fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap();
+        let memory = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        let memory: u64 = memory.trim().trim_end_matches(" kB").parse().unwrap();
+        (memory, std::fs::metadata(directory.path().join("broker.redb")).unwrap().len())
+    };
+    let (memory, store) = flood(2000);
+    let (after, stored) = flood(10_000);
+    assert_eq!(stored, store);
+    // 10,000 challenges that somebody kept, with their cookies, would be 4 MiB.
+    assert!(after < memory + 2048, "{memory} kB, then {after} kB");
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
+
 #[test]
 fn it_serves_until_sigterm_and_ends_well() {
     let directory = tempfile::tempdir().unwrap();
     let config = configuration(directory.path());
     let mut child = key_broker(&["--config", &config]).stderr(Stdio::piped()).spawn().unwrap();
     let mut log = BufReader::new(child.stderr.take().unwrap());
-    let address = loop {
-        let mut line = String::new();
-        assert_ne!(log.read_line(&mut line).unwrap(), 0, "it ended before it served");
-        let plain: String = line.chars().filter(|c| c.is_ascii_graphic() || *c == ' ').collect();
-        if let Some((_, rest)) = plain.split_once("127.0.0.1:") {
-            let port: String = rest.chars().take_while(char::is_ascii_digit).collect();
-            break format!("127.0.0.1:{port}");
-        }
-    };
+    let address = address(&mut log);
     let mut stream = TcpStream::connect(&address).unwrap();
     stream.write_all(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n").unwrap();
     let mut answer = [0; 15];

@@ -189,6 +189,6 @@ async fn an_older_document_is_refused_after_a_restart_too() {
         (document(7, "00"), Err("reference.rollback")),
     ] {
         shown.publish(&document);
-        assert_eq!(start(&shown).await, expected, "{document:?}");
+        assert_eq!(Box::pin(start(&shown)).await, expected, "{document:?}");
     }
 }

@@ -314,6 +314,7 @@ codes! {
     ATTESTOR_DENIED "attestor.denied" Refused "the caller may ask this of the attestor" "check the credentials or the resource policy"
     ATTESTOR_ROLE "attestor.role" Refused "the administrator has the role that this needs" "give the credential the role in [admin], or use another"
     ATTESTOR_AUDIT "attestor.audit" Refused "the attestor's audit log grew out of the one it signed before" "its store was edited, rolled back or forked: run tclctl audit verify, and restore the store or take the attestor away"
+    ATTESTOR_RATE "attestor.rate" Unavailable "one source asks no more often than the attestor's limit" "wait as long as retry-after says, or raise [limits]"
     ATTESTOR_NOT_FOUND "attestor.not_found" Refused "the attestor has the resource" "store the resource first"
     STORE_FULL "store.full" Io "there is room for the image" "enlarge the image store"
     STORE_IO "store.io" Io "the image store can be read and written" "check the image store's device"

@@ -1,10 +1,11 @@
-//! Developer commands: `cargo xtask quickstart | test | check | docs | bench`.
+//! Developer commands: `cargo xtask quickstart | test | check | docs | bench | soak`.
 
 mod bench;
 mod check;
 mod prerequisites;
 mod quickstart;
 mod shell;
+mod soak;
 
 use std::process::ExitCode;
 
@@ -16,6 +17,7 @@ Usage: cargo xtask COMMAND
   test         every test of the workspace; installs what is missing from Debian
   check        format, clippy, documentation, licences and bans, crate edges
   docs         write docs/reason-codes.md anew from the table of reason codes
+  soak         what takes too long for every run of the tests (`cargo xtask soak help`)
   bench        what a pull costs beside other programs, and what the agent costs (`cargo xtask bench help`)
 ";
 
@@ -23,6 +25,7 @@ fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let done = match arguments.first().map(String::as_str) {
         Some("bench") => bench::bench(arguments.get(1..).unwrap_or_default()),
+        Some("soak") => soak::soak(arguments.get(1..).unwrap_or_default()),
         Some("quickstart") => quickstart::run(),
         Some("test") => check::test(),
         Some("check") => check::check(),

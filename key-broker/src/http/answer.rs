@@ -11,6 +11,7 @@ use protocols::tcl::TclError;
 use serde::Serialize;
 
 use super::ANSWER_TIME;
+use super::observe::Why;
 use crate::error::BrokerError;
 
 /// A JSON answer.
@@ -36,13 +37,19 @@ pub(super) fn with_cookie(mut response: Response, value: &str, seconds: u64) -> 
 pub(super) fn kbs(error: &BrokerError, variant: &str, status: u16, detail: String) -> Response {
     log(error);
     let reason = Some(error.refusal().code.as_str().to_owned());
-    json(status, &ErrorBody { error_type: format!("{ERROR_TYPE_PREFIX}{variant}"), detail, reason })
+    counted(error, json(status, &ErrorBody { error_type: format!("{ERROR_TYPE_PREFIX}{variant}"), detail, reason }))
 }
 
 /// An error of `/tcl/v1`.
 pub(super) fn tcl(error: &BrokerError) -> Response {
     log(error);
-    json(error.status(), &TclError { refusal: error.refusal(), count: error.count() })
+    counted(error, json(error.status(), &TclError { refusal: error.refusal(), count: error.count() }))
+}
+
+/// Leaves beside the answer why it is one.
+fn counted(error: &BrokerError, mut response: Response) -> Response {
+    response.extensions_mut().insert(Why::from(error));
+    response
 }
 
 fn log(error: &BrokerError) {

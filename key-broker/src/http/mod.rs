@@ -4,6 +4,9 @@ mod administrator;
 mod answer;
 mod audit;
 mod kbs;
+mod limit;
+mod observe;
+mod operations;
 mod reference;
 mod routes;
 mod tcl;
@@ -14,12 +17,14 @@ use std::time::Duration;
 use audit_log::{CHECKPOINT_PATH, CONSISTENCY_PATH, ENTRIES_PATH, PROOF_PATH};
 use axum::Router;
 use axum::body::Body;
+use axum::http::HeaderMap;
 use axum::http::header::{AUTHORIZATION, COOKIE};
-use axum::http::{HeaderMap, StatusCode};
+use axum::middleware::{from_fn, from_fn_with_state};
 use futures_util::StreamExt as _;
 use protocols::kbs::SESSION_COOKIE;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+pub use self::operations::operations;
 use self::routes::Routes;
 use crate::broker::Broker;
 use crate::error::BodyError;
@@ -35,13 +40,18 @@ const SESSIONS_KIB: usize = 256 * 1024;
 /// The longest answering may take; above the deadline for golden values.
 const ANSWER_TIME: Duration = Duration::from_secs(20);
 
-/// Every route; each is in `openapi.yaml` too, and a test compares the two. What is for administrators takes an
+/// What strangers may ask, as often as `[limits]` says.
+fn strangers() -> Routes {
+    Routes::default().post("/kbs/v0/auth", kbs::auth).post("/kbs/v0/attest", kbs::attest)
+}
+
+/// Every other route; each is in `openapi.yaml` too, and a test compares the two. What is for administrators takes an
 /// `Administrator` of the role it needs.
 fn routes() -> Routes {
     Routes::default()
-        .get("/healthz", async || StatusCode::OK)
-        .post("/kbs/v0/auth", kbs::auth)
-        .post("/kbs/v0/attest", kbs::attest)
+        .get("/healthz", operations::healthz)
+        .get("/readyz", operations::readyz)
+        .get("/metrics", operations::metrics)
         .get("/kbs/v0/resource/{*path}", kbs::resource)
         .post("/kbs/v0/resource/{*path}", kbs::put_resource)
         .get("/kbs/v0/reference-value", reference::all)
@@ -60,16 +70,21 @@ fn routes() -> Routes {
 /// Method and path of every route.
 #[must_use]
 pub fn served() -> Vec<(&'static str, &'static str)> {
-    routes().served()
+    let mut served = strangers().served();
+    served.extend(routes().served());
+    served
 }
 
 /// All of it as one service.
 pub fn router(broker: Arc<Broker>) -> Router {
-    routes()
+    strangers()
         .router()
+        .layer(from_fn_with_state(Arc::clone(&broker), limit::limit))
+        .merge(routes().router())
         .fallback(answer::nowhere)
         .method_not_allowed_fallback(answer::nowhere)
-        .layer(axum::middleware::from_fn(answer::in_time))
+        .layer(from_fn(answer::in_time))
+        .layer(from_fn_with_state(Arc::clone(&broker), observe::observe))
         .with_state(broker)
 }
 

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use axum::body::Body;
+use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, Uri};
 use axum::response::Response;
@@ -52,9 +53,15 @@ pub(super) async fn receipts(State(broker): State<Arc<Broker>>, headers: HeaderM
 pub(super) async fn verdict(
     State(broker): State<Arc<Broker>>,
     by: Administrator<Audit>,
-    Path(id): Path<String>,
+    id: Result<Path<String>, PathRejection>,
 ) -> Response {
-    written(broker.verdict(&by, &id).await)
+    let served = async {
+        let Path(id) = id.map_err(|_| {
+            BrokerError::refused(reason::ATTESTOR_PROTOCOL, "path", "text in percent-encoding", "something else")
+        })?;
+        broker.verdict(&by, &id).await
+    };
+    written(served.await)
 }
 
 /// The session is checked before the body is read: strangers send us nothing.

@@ -1,0 +1,28 @@
+//! `cargo xtask soak`: what takes too long for every run of the tests.
+
+mod auth;
+mod broker;
+mod schemathesis;
+
+use anyhow::{Result, bail};
+
+const HELP: &str = "\
+Usage: cargo xtask soak NAME
+
+  auth [REQUESTS]     requests for challenges that nobody answers (1,000,000): memory and store stay as they are
+  schemathesis        requests made up from key-broker/openapi.yaml: none is answered 5xx; needs python3-venv and PyPI
+";
+
+pub(crate) fn soak(arguments: &[String]) -> Result<()> {
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    match words.as_slice() {
+        ["auth"] => auth::run(1_000_000),
+        ["auth", requests] => auth::run(requests.parse()?),
+        ["schemathesis"] => schemathesis::run(),
+        ["help"] => {
+            print!("{HELP}");
+            Ok(())
+        }
+        _ => bail!("no such soak\n\n{HELP}"),
+    }
+}
