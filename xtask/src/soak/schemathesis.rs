@@ -25,7 +25,8 @@ fn ask(program: &Path, broker: &Broker, header: Option<&str>) -> Result<()> {
     let hooks = root().join("target/soak/hooks.py");
     std::fs::write(&hooks, HOOKS)?;
     command.env("SCHEMATHESIS_HOOKS", hooks);
-    command.current_dir(root()).args(["run", "key-broker/openapi.yaml", "--url"]);
+    // It leaves its cache where it runs.
+    command.current_dir(root().join("target/soak")).arg("run").arg(root().join("key-broker/openapi.yaml")).arg("--url");
     command.arg(format!("http://{}", broker.address));
     command.args(["--checks", "not_a_server_error", "--max-examples", "200", "--seed", "1", "--continue-on-failure"]);
     command.args(["--phases", "examples,coverage,fuzzing", "--suppress-health-check", "all", "--no-color"]);
