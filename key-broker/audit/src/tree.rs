@@ -218,7 +218,7 @@ mod tests {
             let text = serde_json::to_string(&tree).unwrap();
             prop_assert_eq!(serde_json::from_str::<Tree>(&text).unwrap(), tree.clone());
             let mut parts = Parts::from(tree);
-            if less && parts.edge.pop().is_none() || !less {
+            if !less || parts.edge.pop().is_none() {
                 parts.edge.push(Sha256Digest::of(&[]));
             }
             prop_assert!(Tree::try_from(parts).is_err());
