@@ -39,6 +39,7 @@ use crate::http::Rooms;
 use crate::initdata;
 use crate::limits::Limiter;
 use crate::metrics::Metrics;
+use crate::refusals::Strangers;
 use crate::rules::Rules;
 use crate::token::{NewSession, Session};
 
@@ -65,6 +66,7 @@ pub struct Broker {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) limiter: Limiter,
     draining: AtomicBool,
+    pub(crate) strangers: Strangers,
     clock: Arc<dyn Fn() -> Timestamp + Send + Sync>,
     sealer: Sealer,
 }
@@ -116,6 +118,7 @@ impl Broker {
             metrics: Arc::default(),
             limiter: Limiter::new(),
             draining: AtomicBool::new(false),
+            strangers: Strangers::default(),
             clock,
             sealer,
         })
@@ -171,6 +174,26 @@ impl Broker {
 
     /// Answers POST `/kbs/v0/attest`. Nothing is stored before the evidence holds, so that nobody fills the store.
     pub(crate) async fn attest(&self, cookie: Option<&str>, body: &[u8]) -> Result<String, BrokerError> {
+        let mut verified = None;
+        let attested = self.attested(cookie, body, &mut verified).await;
+        match (attested, verified) {
+            // The challenge is used up by it: one quote makes one record, however often it is shown.
+            (Err(error @ BrokerError::Refused { .. }), Some(Challenge { nonce, expires, .. }))
+                if self.store.use_challenge(nonce, expires, self.now()).await? =>
+            {
+                Err(error.by_verified())
+            }
+            (attested, _) => attested,
+        }
+    }
+
+    /// `verified` gets the challenge once the evidence for it holds.
+    async fn attested(
+        &self,
+        cookie: Option<&str>,
+        body: &[u8],
+        verified: &mut Option<Challenge>,
+    ) -> Result<String, BrokerError> {
         let now = self.now();
         let cookie = cookie.ok_or_else(|| BrokerError::session("no cookie"))?;
         let challenge = self.sealer.open(cookie, now)?;
@@ -192,6 +215,7 @@ impl Broker {
         let rules = self.rules();
         let beside = Beside::read(&tee_evidence, &runtime_data)?;
         let claims = self.evidence(&rules, challenge.tee, &tee_evidence, &runtime_data, now).await?;
+        *verified = Some(challenge.clone());
         let devices = self.devices(&rules, beside, &runtime_data, now).await?;
         let initdata = init_data.as_ref().map(|init_data| initdata::check(&claims, init_data)).transpose()?;
         let (guest, init) = match &runtime_data.log {
@@ -242,6 +266,7 @@ impl Broker {
             tee: challenge.tee,
             environment: rules.settings.evidence.environment,
             simulated: claims.simulated() || devices.iter().any(|device| device.claims.simulated()),
+            register: claims.register(),
             guest,
             data: runtime_data,
         };
@@ -412,6 +437,7 @@ impl Broker {
     /// A resource, encrypted to the session's key.
     pub(crate) async fn resource(&self, session: &Session, path: &str) -> Result<kbs::Response, BrokerError> {
         let path = resource_path(path)?;
+        self.rules().settings.release.to(session, &path)?;
         let Some(bytes) = self.store.resource(path.clone()).await? else { return Err(missing(path.as_str())) };
         let encrypted = jwe::encrypt(&session.tee_pubkey, &bytes)
             .map_err(|_| BrokerError::Internal("a resource that does not encrypt"))?;
@@ -535,7 +561,7 @@ pub(crate) fn malformed(expected: &'static str, actual: String) -> BrokerError {
     BrokerError::refused(reason::EVIDENCE_MALFORMED, "attestation", expected, actual)
 }
 
-fn missing(what: &str) -> BrokerError {
+pub(crate) fn missing(what: &str) -> BrokerError {
     BrokerError::refused(reason::ATTESTOR_NOT_FOUND, what, "it is stored", "it is not")
 }
 

@@ -11,6 +11,7 @@ use protocols::jwe::PublicKey;
 use protocols::jws;
 use protocols::kbs::{RuntimeData, Tee, TeePubKey};
 use protocols::reason;
+use protocols::register::RegisterKind;
 use protocols::tcl::LogBinding;
 use protocols::time::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -37,6 +38,8 @@ pub(crate) struct Session {
     pub(crate) environment: Environment,
     /// Whether the platform is simulated.
     pub(crate) simulated: bool,
+    /// What stands behind the register of this evidence.
+    register: RegisterKind,
     /// The guest that the evidence stands for, where its log was held.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) guest: Option<GuestId>,
@@ -53,6 +56,9 @@ pub(crate) struct Session {
     verifier: VerifierId,
     /// What the appraisal policy found, by component.
     submods: BTreeMap<String, Submod>,
+    /// The token's own signature, of a token that was verified: no other claims have it.
+    #[serde(skip)]
+    signature: Option<String>,
 }
 
 /// What a new session is made of.
@@ -62,13 +68,14 @@ pub(crate) struct NewSession {
     pub(crate) tee: Tee,
     pub(crate) environment: Environment,
     pub(crate) simulated: bool,
+    pub(crate) register: RegisterKind,
     pub(crate) guest: Option<GuestId>,
     pub(crate) data: RuntimeData,
 }
 
 impl Session {
     pub(crate) fn new(new: NewSession, appraisal: &Appraisal, now: Timestamp, seconds: u64) -> Self {
-        let NewSession { jti, tee, environment, simulated, guest, data } = new;
+        let NewSession { jti, tee, environment, simulated, register, guest, data } = new;
         let ear = appraisal.ear().clone();
         Self {
             iss: ISSUER.to_owned(),
@@ -78,6 +85,7 @@ impl Session {
             tee,
             environment,
             simulated,
+            register,
             guest,
             nonce: data.nonce,
             tee_pubkey: data.tee_pubkey,
@@ -85,6 +93,7 @@ impl Session {
             eat_profile: ear.eat_profile,
             verifier: ear.verifier,
             submods: ear.submods,
+            signature: None,
         }
     }
 
@@ -95,7 +104,7 @@ impl Session {
             let told = self.submods.get(COMPONENT).map(|submod| &submod.evidence);
             let told = MEMBERS.into_iter().filter_map(|name| Some((name, told?.get(name)?.clone())));
             let appraisal = told.fold(appraisal.clone(), |appraisal, (name, value)| appraisal.with_member(name, value));
-            Self { guest: Some(guest), submods: appraisal.ear().submods.clone(), ..self.clone() }
+            Self { guest: Some(guest), submods: appraisal.ear().submods.clone(), signature: None, ..self.clone() }
         })
     }
 
@@ -112,7 +121,7 @@ impl Session {
         environment: Environment,
         now: Timestamp,
     ) -> Result<Self, BrokerError> {
-        let session: Self =
+        let mut session: Self =
             jws::verify(TYP, token, key).map_err(|_| BrokerError::session("a token of another attestor"))?;
         if session.iss != ISSUER {
             return Err(BrokerError::session("a token of another issuer"));
@@ -125,7 +134,13 @@ impl Session {
             let actual = if session.simulated { "of a SIMULATED platform" } else { "of development" };
             return Err(BrokerError::refused(reason::POLICY_ENVIRONMENT, "token", "one of production", actual));
         }
+        session.signature = token.rsplit('.').next().map(str::to_owned);
         Ok(session)
+    }
+
+    /// The token's signature, where a token was verified.
+    pub(crate) fn signature(&self) -> Option<&str> {
+        self.signature.as_deref()
     }
 
     /// The session's key for checking what it signs.
@@ -157,6 +172,7 @@ mod tests {
             tee: Tee::Tpm,
             environment: Environment::Development,
             simulated: true,
+            register: RegisterKind::TpmListed,
             guest: None,
             nonce: "bm9uY2U=".into(),
             tee_pubkey,
@@ -164,6 +180,7 @@ mod tests {
             eat_profile: appraisal::ear::PROFILE.into(),
             verifier: VerifierId::this(),
             submods: BTreeMap::new(),
+            signature: None,
         }
     }
 
