@@ -322,7 +322,7 @@ impl Broker {
         Beside::read(&delivery.evidence, &data)?;
         let claims = self.evidence(&rules, session.tee, &delivery.evidence, &data, now).await?;
         for _ in 0..ATTEMPTS {
-            let (grown, held) = self.grow(&rules, &claims, delivery, now).await?;
+            let (grown, held) = self.grow(&rules, session, &claims, delivery, now).await?;
             let appraisal = appraise(&rules, session.tee, &claims, Some(grown.state.init()))?;
             if let Some(receipt) = self.commit(nonce, grown, held, &delivery.log, now).await? {
                 return Ok((receipt, appraisal));
@@ -335,6 +335,7 @@ impl Broker {
     async fn grow(
         &self,
         rules: &Rules,
+        session: &Session,
         claims: &EvidenceClaims,
         delivery: &Delivery,
         now: Timestamp,
@@ -350,7 +351,7 @@ impl Broker {
         let grown = match history::grow(held.as_ref().map(|held| held.state.clone()), &repeated, delivery) {
             Ok(grown) => grown,
             Err(misfit) => {
-                if misfit.alarm {
+                if misfit.alarm && !self.may_be_late(session, &misfit.refusal, held.as_ref()) {
                     self.alarm(&misfit.refusal, &delivery.log, count, now).await?;
                 }
                 return Err(BrokerError::from(misfit.refusal).holding(count));
@@ -365,6 +366,13 @@ impl Broker {
             return Err(BrokerError::from(refusal).holding(count));
         }
         Ok((grown, held))
+    }
+
+    /// Whether a shorter history may be a delivery that was on its way when a longer one was committed: its evidence is over
+    /// this session's nonce, which was given out before. Evidence over a nonce of later shows a register that went back.
+    fn may_be_late(&self, session: &Session, refusal: &Refusal, held: Option<&History>) -> bool {
+        let receipt = held.and_then(|held| jws::verify::<Receipt>(RECEIPT_TYP, &held.receipt, self.key()).ok());
+        refusal.code == reason::LOG_REGRESS && receipt.is_some_and(|receipt| session.issued_at() <= receipt.issued_at)
     }
 
     /// Commits what is new and gives the receipt; `None` when another request came first.

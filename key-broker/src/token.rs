@@ -108,6 +108,11 @@ impl Session {
         })
     }
 
+    /// When its evidence was judged; its challenge was given out before.
+    pub(crate) const fn issued_at(&self) -> Timestamp {
+        Timestamp(self.iat)
+    }
+
     /// Signs the claims.
     pub(crate) fn sign(&self, key: &SigningKey) -> Result<String, BrokerError> {
         jws::sign(TYP, None, self, key).map_err(|_| BrokerError::Internal("a token has no JSON form"))
