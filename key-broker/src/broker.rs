@@ -251,9 +251,12 @@ impl Broker {
             }
             None => (None, None),
         };
-        let mut appraisal = appraise(&rules, challenge.tee, &claims, init.as_ref())?;
+        let (mut appraisal, watched) = appraise(&rules, challenge.tee, &claims, init.as_ref())?;
+        let mut observed = vec![watched];
         for Device { component, tee, claims } in &devices {
-            appraisal = appraisal.with_device(component.clone(), appraise(&rules, *tee, claims, None)?);
+            let (device, watched) = appraise(&rules, *tee, claims, None)?;
+            appraisal = appraisal.with_device(component.clone(), device);
+            observed.push(watched);
         }
         if let Some(initdata) = initdata {
             appraisal = initdata.told_in(appraisal);
@@ -261,11 +264,15 @@ impl Broker {
         if !self.store.use_challenge(challenge.nonce, challenge.expires, now).await? {
             return Err(BrokerError::session("a challenge that was used before"));
         }
+        for refusal in observed {
+            self.observed(refusal, None, "POST /kbs/v0/attest").await;
+        }
         let new = NewSession {
             jti: hex::encode(random::<16>()?),
             tee: challenge.tee,
             environment: rules.settings.evidence.environment,
             simulated: claims.simulated() || devices.iter().any(|device| device.claims.simulated()),
+            observe: rules.settings.observe,
             register: claims.register(),
             guest,
             data: runtime_data,
@@ -323,8 +330,12 @@ impl Broker {
         let claims = self.evidence(&rules, session.tee, &delivery.evidence, &data, now).await?;
         for _ in 0..ATTEMPTS {
             let (grown, held) = self.grow(&rules, session, &claims, delivery, now).await?;
-            let appraisal = appraise(&rules, session.tee, &claims, Some(grown.state.init()))?;
+            let (appraisal, observed) = appraise(&rules, session.tee, &claims, Some(grown.state.init()))?;
+            let pause = unlisted_pause(&rules, &grown.pauses);
             if let Some(receipt) = self.commit(nonce, grown, held, &delivery.log, now).await? {
+                for refusal in [observed, pause] {
+                    self.observed(refusal, Some(session), "POST /tcl/v1/events").await;
+                }
                 return Ok((receipt, appraisal));
             }
         }
@@ -362,7 +373,7 @@ impl Broker {
             self.alarm(&refusal, &delivery.log, count, now).await?;
             return Err(BrokerError::from(refusal).holding(count));
         }
-        if let Some(refusal) = unlisted_pause(rules, &grown.pauses) {
+        if let Some(refusal) = unlisted_pause(rules, &grown.pauses).filter(|_| !rules.settings.observe) {
             return Err(BrokerError::from(refusal).holding(count));
         }
         Ok((grown, held))
@@ -445,7 +456,13 @@ impl Broker {
     /// A resource, encrypted to the session's key.
     pub(crate) async fn resource(&self, session: &Session, path: &str) -> Result<kbs::Response, BrokerError> {
         let path = resource_path(path)?;
-        self.rules().settings.release.to(session, &path)?;
+        let rules = self.rules();
+        match rules.settings.release.to(session, &path) {
+            Err(BrokerError::Refused { refusal, .. }) if rules.settings.observe => {
+                self.observed(Some(*refusal), Some(session), "GET /kbs/v0/resource").await;
+            }
+            asked => asked?,
+        }
         let Some(bytes) = self.store.resource(path.clone()).await? else { return Err(missing(path.as_str())) };
         let encrypted = jwe::encrypt(&session.tee_pubkey, &bytes)
             .map_err(|_| BrokerError::Internal("a resource that does not encrypt"))?;
@@ -515,8 +532,13 @@ fn unlisted_pause(rules: &Rules, pauses: &[(u64, Sha256Digest)]) -> Option<Refus
     Some(Refusal::new(reason::POLICY_PAUSE, subject, "a pause bundle that policy lists", bundle.to_string()))
 }
 
-/// Asks the appraisal policy about evidence that was verified.
-fn appraise(rules: &Rules, tee: Tee, claims: &EvidenceClaims, init: Option<&Init>) -> Result<Appraisal, BrokerError> {
+/// Asks the appraisal policy about evidence that was verified; gives what it would refuse where it is only watched.
+fn appraise(
+    rules: &Rules,
+    tee: Tee,
+    claims: &EvidenceClaims,
+    init: Option<&Init>,
+) -> Result<(Appraisal, Option<Refusal>), BrokerError> {
     let evidence = &rules.settings.evidence;
     let question = Question {
         tee,
@@ -526,7 +548,8 @@ fn appraise(rules: &Rules, tee: Tee, claims: &EvidenceClaims, init: Option<&Init
         references: &rules.references,
         environment: evidence.environment,
     };
-    Ok(rules.settings.appraisal.appraise(&question)?)
+    let policy = &rules.settings.appraisal;
+    Ok(if rules.settings.observe { policy.observe(&question)? } else { (policy.appraise(&question)?, None) })
 }
 
 /// Whether this evidence is the stored guest's at all, wherever its log has got to: nobody else learns what is held

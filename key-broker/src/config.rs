@@ -5,6 +5,7 @@ mod appraise;
 mod azure;
 mod endorsements;
 mod hardware;
+mod mode;
 mod operations;
 mod reference;
 mod release;
@@ -44,6 +45,7 @@ pub use self::appraise::AppraisalConfig;
 pub use self::azure::{AzureConfig, AzureTdxConfig};
 pub use self::endorsements::EndorsementsConfig;
 pub use self::hardware::{AmdConfig, ArkConfig, ProductConfig, SnpConfig, TcbConfig};
+pub use self::mode::PolicyMode;
 pub use self::operations::{Limits, LimitsConfig, LogFormat, OperationsConfig, TracesConfig};
 pub use self::reference::ReferenceConfig;
 pub use self::release::ReleaseConfig;
@@ -140,6 +142,9 @@ pub struct Config {
 pub struct PolicyConfig {
     /// Register kinds that count, exactly.
     pub registers: Vec<RegisterKind>,
+    /// Whether policy refuses or is only watched; absent: it refuses.
+    #[serde(default)]
+    pub mode: PolicyMode,
     /// Pause bundles that may run without a golden value; absent: any in development, none in production.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pause: Option<Vec<Sha256Digest>>,
@@ -254,6 +259,8 @@ pub struct Settings {
     pub limits: Limits,
     /// Where spans go.
     pub traces: Option<TracesConfig>,
+    /// Whether policy is only watched: what it would refuse is recorded, and served.
+    pub observe: bool,
     /// Where decisions' questions are written; absent: nowhere.
     pub recording: Option<Recording>,
     /// The attestor's own signers.
@@ -328,6 +335,8 @@ impl Config {
         let admin = self.admin.administrators(self.admin_token.as_deref(), self.store.file())?;
         let tls = TlsConfig::identity(self.tls.as_ref(), self.listen, environment, &admin)?;
         let limits = self.limits.limits(self.tls.as_ref())?;
+        let observe = self.policy.mode == PolicyMode::Observe;
+        real(observe, environment, "policy.mode", "a policy that is only observed")?;
         real(self.record.is_some(), environment, "record", "writing questions down")?;
         let recording = self.record.clone().map(|directory| Recording { directory, signers: self.signers.clone() });
         let signers = TrustedSigners::new(self.signers.clone()).map_err(|error| value("signers", error))?;
@@ -368,6 +377,7 @@ impl Config {
             operations: self.operations.map(|operations| operations.listen),
             limits,
             traces: self.traces,
+            observe,
             recording,
             signers,
             evidence,

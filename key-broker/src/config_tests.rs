@@ -536,3 +536,20 @@ fn production_writes_no_questions_down() {
     };
     assert!(files.refused(|text| record(production(text))).contains("record"));
 }
+
+#[test]
+fn production_does_not_only_watch_its_policy() {
+    let files = Files::new();
+    let observe = |text: String| text.replace("[policy]\n", "[policy]\nmode = \"observe\"\n");
+    let enforced = files.settings(|text| text).unwrap();
+    let observed = files.settings(observe).unwrap();
+    assert_eq!((enforced.observe, observed.observe), (false, true));
+    assert_ne!(enforced.policy, observed.policy);
+    let production = |text: String| {
+        text.replace("environment = \"development\"\n", "")
+            .replace("plain_http = [\"127.0.0.1:5000\"]\n", "")
+            .replace("simulated = true", "simulated = false")
+    };
+    assert!(files.refused(|text| observe(production(text))).contains("policy.mode"));
+    assert!(files.refused(|text| text.replace("[policy]\n", "[policy]\nmode = \"off\"\n")).contains("mode"));
+}

@@ -43,6 +43,8 @@ struct Judged {
     raise: Option<Raise>,
     /// The mark it was made with.
     high_water: HighWater,
+    /// What policy would have refused, where it is only watched.
+    observed: Option<Refusal>,
 }
 
 /// What the storage showed of an image's golden values, and what memory adds.
@@ -68,7 +70,7 @@ impl Judged {
     fn refused(refusal: Refusal, golden: Option<GoldenRef>) -> Self {
         let refusal = cut(refusal.by(Source::Attestor));
         let outcome = Outcome::Refused { refusal: Box::new(refusal), golden };
-        Self { outcome, raise: None, high_water: HighWater::None }
+        Self { outcome, raise: None, high_water: HighWater::None, observed: None }
     }
 }
 
@@ -93,7 +95,7 @@ impl Broker {
         let settings = &*rules.settings;
         let found = self.golden(settings, &request, now).await?;
         for _ in 0..ATTEMPTS {
-            let Judged { outcome, raise, high_water } = match &found.golden {
+            let Judged { outcome, raise, high_water, observed } = match &found.golden {
                 Ok(golden) => self.judge(settings, &request, golden, now).await?,
                 Err(refusal) => Judged::refused(refusal.clone(), None),
             };
@@ -111,6 +113,7 @@ impl Broker {
                 count: request.receipted.count,
                 policy: settings.policy,
                 environment: settings.evidence.environment,
+                observe: settings.observe,
                 issued_at: now,
                 expires: now.plus(VERDICT_SECONDS),
             };
@@ -131,6 +134,7 @@ impl Broker {
             if self.store.record_verdict(record, raise).await? == Commit::Done {
                 self.audit.append(event).await?;
                 self.metrics.decided(decided);
+                self.observed(observed, Some(session), "POST /tcl/v1/decide").await;
                 if let Some(recording) = &settings.recording {
                     let question = record::question(recording, settings, &request, (&found, high_water), now);
                     record::write(recording, &id, &question).await;
@@ -184,20 +188,20 @@ impl Broker {
             environment: settings.evidence.environment,
             process: &request.process,
         };
-        Ok(match appraise(&request.image, golden, &policy, now, &high_water) {
-            Verdict::Passed(pass) => {
-                let golden = pass.golden().clone();
-                let raise = Raise {
-                    series: golden.series_h,
-                    from: high_water,
-                    version: golden.version,
-                    payload: golden.payload,
-                };
-                let known = HighWater::Accepted { version: golden.version, payload: golden.payload } == high_water;
-                Judged { outcome: Outcome::Pass(golden), raise: (!known).then_some(raise), high_water }
+        let (golden, observed) = match appraise(&request.image, golden, &policy, now, &high_water) {
+            Verdict::Passed(pass) => (pass.golden().clone(), None),
+            // The last check, and the only one of them that is policy: all the others have passed.
+            Verdict::Refused(refusal) if settings.observe && refusal.code == reason::POLICY_PROCESS => {
+                (reference, Some(refusal))
             }
-            Verdict::Refused(refusal) => Judged { high_water, ..Judged::refused(refusal, Some(reference)) },
-        })
+            Verdict::Refused(refusal) => {
+                return Ok(Judged { high_water, ..Judged::refused(refusal, Some(reference)) });
+            }
+        };
+        let raise =
+            Raise { series: golden.series_h, from: high_water, version: golden.version, payload: golden.payload };
+        let known = HighWater::Accepted { version: golden.version, payload: golden.payload } == high_water;
+        Ok(Judged { outcome: Outcome::Pass(golden), raise: (!known).then_some(raise), high_water, observed })
     }
 
     /// Finds the golden value: in the image's registry, else among our own resources. What an issuer ever revoked

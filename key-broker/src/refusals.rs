@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use std::sync::{Mutex, PoisonError};
 
 use protocols::guest::GuestId;
-use protocols::reason::Refusal;
+use protocols::reason::{Refusal, Source};
 use protocols::tcl::RefusalRecord;
 
 use crate::admin::{Administrator, Audit};
@@ -75,6 +75,24 @@ impl Broker {
         };
         self.keep(record, error.verified() || matches!(asker, Asker::Session(_)), &error).await;
         Told { error, id: Some(id) }
+    }
+
+    /// Keeps what policy would have refused, where it is only watched and the request was served.
+    pub(crate) async fn observed(&self, refusal: Option<Refusal>, session: Option<&Session>, request: &'static str) {
+        let (Some(refusal), Ok(id)) = (refusal, random::<16>()) else { return };
+        let record = RefusalRecord {
+            id: hex::encode(id),
+            time: self.now(),
+            request: request.to_owned(),
+            session: session.map(|session| session.jti.clone()),
+            guest: session.and_then(|session| session.guest),
+            observed: true,
+            refusal: cut(refusal.by(Source::Attestor)),
+        };
+        tracing::warn!(id = record.id, code = %record.refusal.code, "OBSERVED, and served: {}", record.refusal);
+        if let Err(failed) = self.store.record_refusal(record).await {
+            tracing::error!("an observed refusal was not stored: {failed}");
+        }
     }
 
     async fn keep(&self, record: RefusalRecord, known: bool, error: &BrokerError) {

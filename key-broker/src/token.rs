@@ -38,8 +38,12 @@ pub(crate) struct Session {
     pub(crate) environment: Environment,
     /// Whether the platform is simulated.
     pub(crate) simulated: bool,
-    /// What stands behind the register of this evidence.
-    register: RegisterKind,
+    /// Whether the attestor only watched its policy: what it refuses may be in here.
+    #[serde(default, skip_serializing_if = "core::ops::Not::not")]
+    pub(crate) observe: bool,
+    /// What stands behind the register of this evidence; absent where it has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    register: Option<RegisterKind>,
     /// The guest that the evidence stands for, where its log was held.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) guest: Option<GuestId>,
@@ -68,14 +72,15 @@ pub(crate) struct NewSession {
     pub(crate) tee: Tee,
     pub(crate) environment: Environment,
     pub(crate) simulated: bool,
-    pub(crate) register: RegisterKind,
+    pub(crate) observe: bool,
+    pub(crate) register: Option<RegisterKind>,
     pub(crate) guest: Option<GuestId>,
     pub(crate) data: RuntimeData,
 }
 
 impl Session {
     pub(crate) fn new(new: NewSession, appraisal: &Appraisal, now: Timestamp, seconds: u64) -> Self {
-        let NewSession { jti, tee, environment, simulated, register, guest, data } = new;
+        let NewSession { jti, tee, environment, simulated, observe, register, guest, data } = new;
         let ear = appraisal.ear().clone();
         Self {
             iss: ISSUER.to_owned(),
@@ -85,6 +90,7 @@ impl Session {
             tee,
             environment,
             simulated,
+            observe,
             register,
             guest,
             nonce: data.nonce,
@@ -134,9 +140,13 @@ impl Session {
         if now.0 >= session.exp {
             return Err(BrokerError::session("a token that has expired"));
         }
-        let of_development = session.simulated || session.environment != Environment::Production;
+        let of_development = session.simulated || session.observe || session.environment != Environment::Production;
         if environment == Environment::Production && of_development {
-            let actual = if session.simulated { "of a SIMULATED platform" } else { "of development" };
+            let actual = match (session.simulated, session.observe) {
+                (true, _) => "of a SIMULATED platform",
+                (false, true) => "of an attestor that only observed its policy",
+                (false, false) => "of development",
+            };
             return Err(BrokerError::refused(reason::POLICY_ENVIRONMENT, "token", "one of production", actual));
         }
         session.signature = token.rsplit('.').next().map(str::to_owned);
@@ -177,7 +187,8 @@ mod tests {
             tee: Tee::Tpm,
             environment: Environment::Development,
             simulated: true,
-            register: RegisterKind::TpmListed,
+            observe: false,
+            register: Some(RegisterKind::TpmListed),
             guest: None,
             nonce: "bm9uY2U=".into(),
             tee_pubkey,

@@ -4,7 +4,6 @@
 
 mod support;
 
-use broker_store::Store as _;
 use protocols::tcl::RefusalRecord;
 use serde_json::{Value, json};
 use support::guest::Guest;

@@ -226,6 +226,9 @@ pub struct Verdict {
     pub policy: Sha256Digest,
     /// The attestor's environment.
     pub environment: Environment,
+    /// Whether the attestor only watched its policy: what policy would refuse has passed. Production takes none such.
+    #[serde(default, skip_serializing_if = "core::ops::Not::not")]
+    pub observe: bool,
     /// The attestor's time.
     pub issued_at: Timestamp,
     /// From this second on the verdict is stale for anyone who trusts a clock.

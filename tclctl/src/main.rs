@@ -41,8 +41,7 @@ use clap::{CommandFactory as _, Parser as _};
 
 use cli::{
     AkCommand, AuditCommand, Cli, Command, EvidenceCommand, GoldenCommand, ImageCommand, LogCommand, PolicyCommand,
-    ReferenceCommand,
-    SimulatedCommand,
+    ReferenceCommand, SimulatedCommand,
 };
 use outcome::{Ending, Failure};
 use output::Output;

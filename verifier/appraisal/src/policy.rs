@@ -61,8 +61,8 @@ impl Question<'_> {
     }
 }
 
-/// A graded result. Only [`AppraisalPolicy::appraise`] makes one, from verified evidence, and only of a tier that a
-/// session may have:
+/// A graded result. Only [`AppraisalPolicy`] makes one, from verified evidence, and only of a tier that a session may have,
+/// unless its policy is only watched:
 ///
 /// ```compile_fail,E0451
 /// let ear: appraisal::Ear = serde_json::from_str("{}").unwrap();
@@ -80,7 +80,7 @@ impl Appraisal {
         &self.ear
     }
 
-    /// Its status, affirming or warning: the worst of its components'.
+    /// Its status, affirming or warning (or any, where the policy was only watched): the worst of its components'.
     #[must_use]
     pub fn status(&self) -> Tier {
         self.ear.submods.values().map(|submod| submod.status).max().unwrap_or(Tier::None)
@@ -149,19 +149,30 @@ impl AppraisalPolicy {
     /// # Errors
     /// `evidence.appraisal` unless every claim of the vector is stated and its tier is affirming or warning.
     pub fn appraise(&self, question: &Question<'_>) -> Result<Appraisal, Refusal> {
+        let (appraisal, refusal) = self.observe(question)?;
+        refusal.map_or(Ok(appraisal), Err)
+    }
+
+    /// As [`Self::appraise`], with what it would refuse by a graded vector told beside a result of that grade: for verifiers
+    /// that only watch their policy, and say so wherever they show the result.
+    ///
+    /// # Errors
+    /// `evidence.appraisal` where the policy states no vector.
+    pub fn observe(&self, question: &Question<'_>) -> Result<(Appraisal, Option<Refusal>), Refusal> {
         let refuse =
             |actual: String| Refusal::new(reason::EVIDENCE_APPRAISAL, "appraisal", "affirming, or warning", actual);
         let (vector, reasons) = self.evaluate(question.input()).map_err(refuse)?;
         let status = vector.tier();
-        if !matches!(status, Tier::Affirming | Tier::Warning) {
+        let refusal = (!matches!(status, Tier::Affirming | Tier::Warning)).then(|| {
             let vector = serde_json::to_string(&vector).unwrap_or_default();
             let because = if reasons.is_empty() { String::new() } else { format!(": {}", reasons.join("; ")) };
-            return Err(refuse(format!("{}{because} {vector}", status.as_str())));
-        }
+            refuse(format!("{}{because} {vector}", status.as_str()))
+        });
         let evidence = json!({ question.tee.as_str(): claims::of(question.claims) });
         let submod = Submod { status, vector, policy: self.digest().to_string(), evidence };
         let submods = [(COMPONENT.to_owned(), submod)].into();
-        Ok(Appraisal { ear: Ear { eat_profile: PROFILE.to_owned(), verifier: VerifierId::this(), submods } })
+        let ear = Ear { eat_profile: PROFILE.to_owned(), verifier: VerifierId::this(), submods };
+        Ok((Appraisal { ear }, refusal))
     }
 
     /// Grades any input, for rehearsals: what comes of it is no [`Appraisal`].

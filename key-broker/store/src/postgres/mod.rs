@@ -361,7 +361,7 @@ impl Store for PostgresStore {
 
     async fn record_refusal(&self, record: RefusalRecord) -> Result<(), StoreError> {
         self.execute(sql::KEEP_REFUSAL, &[&record.id, &to_json(&record)?]).await?;
-        if self.changes.fetch_add(1, Ordering::Relaxed).is_multiple_of(TIDY_EVERY) {
+        if self.tidies() {
             self.execute(sql::FORGET_REFUSALS, &[&MAX_REFUSALS]).await?;
         }
         Ok(())

@@ -119,6 +119,7 @@ pub(crate) fn verdict(id: &str) -> VerdictRecord {
             count: 1,
             policy: digest("policy"),
             environment: protocols::environment::Environment::Development,
+            observe: false,
             issued_at: Timestamp(1),
             expires: Timestamp(2),
         },
