@@ -250,11 +250,11 @@ mod tests {
         let error = judge(Step::Attest, answer(401, &kbs_error("evidence.ak"))).unwrap_err();
         let refusal = error.refusal();
         assert_eq!((refusal.code, refusal.source), (reason::EVIDENCE_AK, Source::Attestor));
-        let body = TclError { refusal: Refusal::new(reason::LOG_GAP, "log", "5", "9"), count: Some(5) };
+        let body = TclError { refusal: Refusal::new(reason::LOG_GAP, "log", "5", "9"), count: Some(5), id: None };
         let error = judge(Step::Tcl, answer(409, &serde_json::to_string(&body).unwrap())).unwrap_err();
         assert_eq!((error.code(), error.count(), error.refusal().source), (reason::LOG_GAP, Some(5), Source::Attestor));
         // An unavailable golden value stays one, whatever the status.
-        let body = TclError { refusal: Refusal::new(reason::GOLDEN_UNAVAILABLE, "", "", ""), count: None };
+        let body = TclError { refusal: Refusal::new(reason::GOLDEN_UNAVAILABLE, "", "", ""), count: None, id: None };
         assert_eq!(code(Step::Tcl, 503, &serde_json::to_string(&body).unwrap()), "golden.unavailable");
         // An unknown code is none.
         assert_eq!(code(Step::Attest, 401, &kbs_error("made.up")), "attestor.denied");

@@ -70,6 +70,7 @@ fn verdict() -> Verdict {
         count: log().count,
         policy: digest("policy"),
         environment: Environment::Development,
+        observe: false,
         issued_at: Timestamp(1),
         expires: Timestamp(2),
     }

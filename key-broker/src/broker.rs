@@ -39,6 +39,7 @@ use crate::http::Rooms;
 use crate::initdata;
 use crate::limits::Limiter;
 use crate::metrics::Metrics;
+use crate::refusals::Strangers;
 use crate::rules::Rules;
 use crate::token::{NewSession, Session};
 
@@ -65,6 +66,7 @@ pub struct Broker {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) limiter: Limiter,
     draining: AtomicBool,
+    pub(crate) strangers: Strangers,
     clock: Arc<dyn Fn() -> Timestamp + Send + Sync>,
     sealer: Sealer,
 }
@@ -116,6 +118,7 @@ impl Broker {
             metrics: Arc::default(),
             limiter: Limiter::new(),
             draining: AtomicBool::new(false),
+            strangers: Strangers::default(),
             clock,
             sealer,
         })
@@ -171,6 +174,26 @@ impl Broker {
 
     /// Answers POST `/kbs/v0/attest`. Nothing is stored before the evidence holds, so that nobody fills the store.
     pub(crate) async fn attest(&self, cookie: Option<&str>, body: &[u8]) -> Result<String, BrokerError> {
+        let mut verified = None;
+        let attested = self.attested(cookie, body, &mut verified).await;
+        match (attested, verified) {
+            // The challenge is used up by it: one quote makes one record, however often it is shown.
+            (Err(error @ BrokerError::Refused { .. }), Some(Challenge { nonce, expires, .. }))
+                if self.store.use_challenge(nonce, expires, self.now()).await? =>
+            {
+                Err(error.by_verified())
+            }
+            (attested, _) => attested,
+        }
+    }
+
+    /// `verified` gets the challenge once the evidence for it holds.
+    async fn attested(
+        &self,
+        cookie: Option<&str>,
+        body: &[u8],
+        verified: &mut Option<Challenge>,
+    ) -> Result<String, BrokerError> {
         let now = self.now();
         let cookie = cookie.ok_or_else(|| BrokerError::session("no cookie"))?;
         let challenge = self.sealer.open(cookie, now)?;
@@ -192,6 +215,7 @@ impl Broker {
         let rules = self.rules();
         let beside = Beside::read(&tee_evidence, &runtime_data)?;
         let claims = self.evidence(&rules, challenge.tee, &tee_evidence, &runtime_data, now).await?;
+        *verified = Some(challenge.clone());
         let devices = self.devices(&rules, beside, &runtime_data, now).await?;
         let initdata = init_data.as_ref().map(|init_data| initdata::check(&claims, init_data)).transpose()?;
         let (guest, init) = match &runtime_data.log {
@@ -227,9 +251,12 @@ impl Broker {
             }
             None => (None, None),
         };
-        let mut appraisal = appraise(&rules, challenge.tee, &claims, init.as_ref())?;
+        let (mut appraisal, watched) = appraise(&rules, challenge.tee, &claims, init.as_ref())?;
+        let mut observed = vec![watched];
         for Device { component, tee, claims } in &devices {
-            appraisal = appraisal.with_device(component.clone(), appraise(&rules, *tee, claims, None)?);
+            let (device, watched) = appraise(&rules, *tee, claims, None)?;
+            appraisal = appraisal.with_device(component.clone(), device);
+            observed.push(watched);
         }
         if let Some(initdata) = initdata {
             appraisal = initdata.told_in(appraisal);
@@ -237,11 +264,16 @@ impl Broker {
         if !self.store.use_challenge(challenge.nonce, challenge.expires, now).await? {
             return Err(BrokerError::session("a challenge that was used before"));
         }
+        for refusal in observed {
+            self.observed(refusal, None, "POST /kbs/v0/attest").await;
+        }
         let new = NewSession {
             jti: hex::encode(random::<16>()?),
             tee: challenge.tee,
             environment: rules.settings.evidence.environment,
             simulated: claims.simulated() || devices.iter().any(|device| device.claims.simulated()),
+            observe: rules.settings.observe,
+            register: claims.register(),
             guest,
             data: runtime_data,
         };
@@ -297,9 +329,13 @@ impl Broker {
         Beside::read(&delivery.evidence, &data)?;
         let claims = self.evidence(&rules, session.tee, &delivery.evidence, &data, now).await?;
         for _ in 0..ATTEMPTS {
-            let (grown, held) = self.grow(&rules, &claims, delivery, now).await?;
-            let appraisal = appraise(&rules, session.tee, &claims, Some(grown.state.init()))?;
+            let (grown, held) = self.grow(&rules, session, &claims, delivery, now).await?;
+            let (appraisal, observed) = appraise(&rules, session.tee, &claims, Some(grown.state.init()))?;
+            let pause = unlisted_pause(&rules, &grown.pauses);
             if let Some(receipt) = self.commit(nonce, grown, held, &delivery.log, now).await? {
+                for refusal in [observed, pause] {
+                    self.observed(refusal, Some(session), "POST /tcl/v1/events").await;
+                }
                 return Ok((receipt, appraisal));
             }
         }
@@ -310,6 +346,7 @@ impl Broker {
     async fn grow(
         &self,
         rules: &Rules,
+        session: &Session,
         claims: &EvidenceClaims,
         delivery: &Delivery,
         now: Timestamp,
@@ -325,7 +362,7 @@ impl Broker {
         let grown = match history::grow(held.as_ref().map(|held| held.state.clone()), &repeated, delivery) {
             Ok(grown) => grown,
             Err(misfit) => {
-                if misfit.alarm {
+                if misfit.alarm && !self.may_be_late(session, &misfit.refusal, held.as_ref()) {
                     self.alarm(&misfit.refusal, &delivery.log, count, now).await?;
                 }
                 return Err(BrokerError::from(misfit.refusal).holding(count));
@@ -336,10 +373,17 @@ impl Broker {
             self.alarm(&refusal, &delivery.log, count, now).await?;
             return Err(BrokerError::from(refusal).holding(count));
         }
-        if let Some(refusal) = unlisted_pause(rules, &grown.pauses) {
+        if let Some(refusal) = unlisted_pause(rules, &grown.pauses).filter(|_| !rules.settings.observe) {
             return Err(BrokerError::from(refusal).holding(count));
         }
         Ok((grown, held))
+    }
+
+    /// Whether a shorter history may be a delivery that was on its way when a longer one was committed: its evidence is over
+    /// this session's nonce, which was given out before. Evidence over a nonce of later shows a register that went back.
+    fn may_be_late(&self, session: &Session, refusal: &Refusal, held: Option<&History>) -> bool {
+        let receipt = held.and_then(|held| jws::verify::<Receipt>(RECEIPT_TYP, &held.receipt, self.key()).ok());
+        refusal.code == reason::LOG_REGRESS && receipt.is_some_and(|receipt| session.issued_at() <= receipt.issued_at)
     }
 
     /// Commits what is new and gives the receipt; `None` when another request came first.
@@ -412,6 +456,13 @@ impl Broker {
     /// A resource, encrypted to the session's key.
     pub(crate) async fn resource(&self, session: &Session, path: &str) -> Result<kbs::Response, BrokerError> {
         let path = resource_path(path)?;
+        let rules = self.rules();
+        match rules.settings.release.to(session, &path) {
+            Err(BrokerError::Refused { refusal, .. }) if rules.settings.observe => {
+                self.observed(Some(*refusal), Some(session), "GET /kbs/v0/resource").await;
+            }
+            asked => asked?,
+        }
         let Some(bytes) = self.store.resource(path.clone()).await? else { return Err(missing(path.as_str())) };
         let encrypted = jwe::encrypt(&session.tee_pubkey, &bytes)
             .map_err(|_| BrokerError::Internal("a resource that does not encrypt"))?;
@@ -481,8 +532,13 @@ fn unlisted_pause(rules: &Rules, pauses: &[(u64, Sha256Digest)]) -> Option<Refus
     Some(Refusal::new(reason::POLICY_PAUSE, subject, "a pause bundle that policy lists", bundle.to_string()))
 }
 
-/// Asks the appraisal policy about evidence that was verified.
-fn appraise(rules: &Rules, tee: Tee, claims: &EvidenceClaims, init: Option<&Init>) -> Result<Appraisal, BrokerError> {
+/// Asks the appraisal policy about evidence that was verified; gives what it would refuse where it is only watched.
+fn appraise(
+    rules: &Rules,
+    tee: Tee,
+    claims: &EvidenceClaims,
+    init: Option<&Init>,
+) -> Result<(Appraisal, Option<Refusal>), BrokerError> {
     let evidence = &rules.settings.evidence;
     let question = Question {
         tee,
@@ -492,7 +548,8 @@ fn appraise(rules: &Rules, tee: Tee, claims: &EvidenceClaims, init: Option<&Init
         references: &rules.references,
         environment: evidence.environment,
     };
-    Ok(rules.settings.appraisal.appraise(&question)?)
+    let policy = &rules.settings.appraisal;
+    Ok(if rules.settings.observe { policy.observe(&question)? } else { (policy.appraise(&question)?, None) })
 }
 
 /// Whether this evidence is the stored guest's at all, wherever its log has got to: nobody else learns what is held
@@ -535,7 +592,7 @@ pub(crate) fn malformed(expected: &'static str, actual: String) -> BrokerError {
     BrokerError::refused(reason::EVIDENCE_MALFORMED, "attestation", expected, actual)
 }
 
-fn missing(what: &str) -> BrokerError {
+pub(crate) fn missing(what: &str) -> BrokerError {
     BrokerError::refused(reason::ATTESTOR_NOT_FOUND, what, "it is stored", "it is not")
 }
 

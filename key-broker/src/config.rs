@@ -5,8 +5,10 @@ mod appraise;
 mod azure;
 mod endorsements;
 mod hardware;
+mod mode;
 mod operations;
 mod reference;
+mod release;
 mod sample;
 mod store;
 mod tdx;
@@ -33,6 +35,8 @@ use zeroize::Zeroizing;
 
 use crate::admin::Administrators;
 use crate::endorse::Endorser;
+use crate::record::Recording;
+use crate::release::Release;
 use crate::tls::Identity;
 
 pub(crate) use self::admin::admin_token;
@@ -41,8 +45,10 @@ pub use self::appraise::AppraisalConfig;
 pub use self::azure::{AzureConfig, AzureTdxConfig};
 pub use self::endorsements::EndorsementsConfig;
 pub use self::hardware::{AmdConfig, ArkConfig, ProductConfig, SnpConfig, TcbConfig};
+pub use self::mode::PolicyMode;
 pub use self::operations::{Limits, LimitsConfig, LogFormat, OperationsConfig, TracesConfig};
 pub use self::reference::ReferenceConfig;
+pub use self::release::ReleaseConfig;
 pub use self::sample::SampleConfig;
 pub use self::store::{PostgresConfig, StoreConfig, StoreKeyConfig, StoreSettings};
 pub use self::tdx::{Demands, RootConfig, TdxConfig};
@@ -94,6 +100,8 @@ pub struct Config {
     pub limits: LimitsConfig,
     /// Where spans go; absent: nowhere.
     pub traces: Option<TracesConfig>,
+    /// Directory in which every decision's question is written for `tclctl appraise`; refused in production.
+    pub record: Option<PathBuf>,
     /// The attestor's own signers, never those a guest names.
     pub signers: Vec<SignerConfig>,
     /// How registries are reached.
@@ -120,6 +128,9 @@ pub struct Config {
     /// How verified evidence is graded.
     #[serde(default)]
     pub appraisal: AppraisalConfig,
+    /// Which resources are released to whom.
+    #[serde(default)]
+    pub release: ReleaseConfig,
     /// What evidence is expected to have measured, beside the measurements listed per platform.
     #[serde(default)]
     pub reference: ReferenceConfig,
@@ -131,6 +142,9 @@ pub struct Config {
 pub struct PolicyConfig {
     /// Register kinds that count, exactly.
     pub registers: Vec<RegisterKind>,
+    /// Whether policy refuses or is only watched; absent: it refuses.
+    #[serde(default)]
+    pub mode: PolicyMode,
     /// Pause bundles that may run without a golden value; absent: any in development, none in production.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pause: Option<Vec<Sha256Digest>>,
@@ -245,12 +259,18 @@ pub struct Settings {
     pub limits: Limits,
     /// Where spans go.
     pub traces: Option<TracesConfig>,
+    /// Whether policy is only watched: what it would refuse is recorded, and served.
+    pub observe: bool,
+    /// Where decisions' questions are written; absent: nowhere.
+    pub recording: Option<Recording>,
     /// The attestor's own signers.
     pub signers: TrustedSigners,
     /// What evidence and logs are judged by.
     pub evidence: EvidencePolicy,
     /// Grades verified evidence.
     pub appraisal: AppraisalPolicy,
+    /// Decides which resources are released to whom.
+    pub release: Release,
     /// What evidence is expected to have measured, as configuration lists it.
     pub references: References,
     /// Signed reference values beside them, before they were held against what was accepted earlier.
@@ -315,6 +335,10 @@ impl Config {
         let admin = self.admin.administrators(self.admin_token.as_deref(), self.store.file())?;
         let tls = TlsConfig::identity(self.tls.as_ref(), self.listen, environment, &admin)?;
         let limits = self.limits.limits(self.tls.as_ref())?;
+        let observe = self.policy.mode == PolicyMode::Observe;
+        real(observe, environment, "policy.mode", "a policy that is only observed")?;
+        real(self.record.is_some(), environment, "record", "writing questions down")?;
+        let recording = self.record.clone().map(|directory| Recording { directory, signers: self.signers.clone() });
         let signers = TrustedSigners::new(self.signers.clone()).map_err(|error| value("signers", error))?;
         let aks = self.tpm.ak.iter().map(|ak| enrolled(ak, environment)).collect::<Result<Vec<_>, _>>()?;
         let (snp, mut anchors) = self.snp.policy(environment)?;
@@ -325,8 +349,9 @@ impl Config {
             return Err(value("registry.plain_http", "has no place in production"));
         }
         let appraisal = self.appraisal.policy()?;
+        let release = self.release.release(environment)?;
         let documents = self.reference.documents(environment)?;
-        let policy = self.policy_digest(&aks, anchors, &appraisal, &documents)?;
+        let policy = self.policy_digest(&aks, anchors, &appraisal, &release, &documents)?;
         let evidence = EvidencePolicy {
             tpm: TpmPolicy { aks, pcr: self.tpm.pcr, environment },
             azure: azure::snp_policy(self.azure.as_ref(), &snp, environment)?,
@@ -352,9 +377,12 @@ impl Config {
             operations: self.operations.map(|operations| operations.listen),
             limits,
             traces: self.traces,
+            observe,
+            recording,
             signers,
             evidence,
             appraisal,
+            release,
             references,
             documents,
             endorser,
@@ -373,6 +401,7 @@ impl Config {
         aks: &[EnrolledAk],
         anchors: Vec<Sha256Digest>,
         appraisal: &AppraisalPolicy,
+        release: &Release,
         documents: &[CheckedReferences],
     ) -> Result<Sha256Digest, ConfigError> {
         #[derive(Serialize)]
@@ -396,6 +425,10 @@ impl Config {
             #[serde(skip_serializing_if = "std::ops::Not::not")]
             sample: bool,
             appraisal: Sha256Digest,
+            release: crate::release::Deciding<'c>,
+            challenge_seconds: u64,
+            token_seconds: u64,
+            revocation_seconds: u64,
             reference: &'c BTreeMap<String, Vec<String>>,
             reference_signers: &'c [reference_values::SignerConfig],
             reference_documents: BTreeSet<Sha256Digest>,
@@ -404,7 +437,7 @@ impl Config {
             |ak: &EnrolledAk| Ak { key: Sha256Digest::of(&ak.spki_der), simulated: ak.simulated, kind: ak.enrolment };
         let aks = aks.iter().map(named).collect();
         let deciding = Deciding {
-            v: 1,
+            v: 2,
             environment: self.environment,
             signers: &self.signers,
             policy: &self.policy,
@@ -416,6 +449,10 @@ impl Config {
             tdx: &self.tdx.require,
             sample: self.sample.accept,
             appraisal: appraisal.digest(),
+            release: release.deciding(),
+            challenge_seconds: self.challenge_seconds,
+            token_seconds: self.token_seconds,
+            revocation_seconds: self.revocation_seconds,
             reference: &self.reference.values,
             reference_signers: &self.reference.signer,
             reference_documents: documents.iter().map(CheckedReferences::payload).collect(),

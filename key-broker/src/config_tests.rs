@@ -473,3 +473,83 @@ fn files_of_reference_values_are_read_strictly_and_decide() {
     write("d", b"{}");
     assert!(refused(&named).contains("reference.malformed"));
 }
+
+/// What is released to whom is told by the file alone, and everything of it is in the policy's digest.
+#[test]
+fn releases_are_closed_unless_a_file_says_more() {
+    let files = Files::new();
+    let silent = files.settings(|text| text).unwrap().policy;
+    let with = |lines: &'static str| move |text: String| format!("{text}\n[release]\n{lines}\n");
+    assert_eq!(files.settings(with("")).unwrap().policy, silent);
+    assert_eq!(files.settings(with("status = [\"affirming\"]")).unwrap().policy, silent);
+    assert_ne!(files.settings(with("status = [\"affirming\", \"warning\"]")).unwrap().policy, silent);
+    for lines in ["status = [\"none\"]", "status = [\"contraindicated\"]", "status = [\"fine\"]", "statuses = []"] {
+        assert!(files.refused(with(lines)).contains("status"), "{lines}");
+    }
+    let production = |text: String| {
+        text.replace("environment = \"development\"\n", "")
+            .replace("plain_http = [\"127.0.0.1:5000\"]\n", "")
+            .replace("simulated = true", "simulated = false")
+    };
+    let warned = with("status = [\"warning\"]");
+    assert!(files.refused(|text| warned(production(text))).contains("release.status"));
+
+    let policy = files.directory.path().join("release.rego");
+    std::fs::write(&policy, ::release::BUILT_IN).unwrap();
+    let named = format!("policy = \"{}\"", policy.display());
+    let own = |more: &str| {
+        let named = format!("\n[release]\n{named}\n{more}\n");
+        move |text: String| text + &named
+    };
+    assert_eq!(files.settings(own("")).unwrap().policy, silent);
+    assert!(files.refused(own("status = [\"affirming\"]")).contains("release.status"));
+    std::fs::write(&policy, format!("{}\n", ::release::BUILT_IN)).unwrap();
+    assert_ne!(files.settings(own("")).unwrap().policy, silent);
+    std::fs::write(&policy, "package appraisal\nallow := true\n").unwrap();
+    assert!(files.refused(own("")).contains("release.policy"));
+}
+
+/// How long something counts decides as well: verdicts name it.
+#[test]
+fn times_are_part_of_the_policys_digest() {
+    let files = Files::new();
+    let digest = files.settings(|text| text).unwrap().policy;
+    for (from, to) in [
+        ("challenge_seconds = 120", "challenge_seconds = 121"),
+        ("token_seconds = 300", "token_seconds = 301"),
+        ("revocation_seconds = 0", "revocation_seconds = 1"),
+    ] {
+        assert_ne!(files.settings(|text| text.replace(from, to)).unwrap().policy, digest, "{to}");
+    }
+}
+
+#[test]
+fn production_writes_no_questions_down() {
+    let files = Files::new();
+    let record = |text: String| format!("record = \"/nowhere\"\n{text}");
+    assert!(files.settings(record).unwrap().recording.is_some());
+    assert!(files.settings(|text| text).unwrap().recording.is_none());
+    let production = |text: String| {
+        text.replace("environment = \"development\"\n", "")
+            .replace("plain_http = [\"127.0.0.1:5000\"]\n", "")
+            .replace("simulated = true", "simulated = false")
+    };
+    assert!(files.refused(|text| record(production(text))).contains("record"));
+}
+
+#[test]
+fn production_does_not_only_watch_its_policy() {
+    let files = Files::new();
+    let observe = |text: String| text.replace("[policy]\n", "[policy]\nmode = \"observe\"\n");
+    let enforced = files.settings(|text| text).unwrap();
+    let observed = files.settings(observe).unwrap();
+    assert_eq!((enforced.observe, observed.observe), (false, true));
+    assert_ne!(enforced.policy, observed.policy);
+    let production = |text: String| {
+        text.replace("environment = \"development\"\n", "")
+            .replace("plain_http = [\"127.0.0.1:5000\"]\n", "")
+            .replace("simulated = true", "simulated = false")
+    };
+    assert!(files.refused(|text| observe(production(text))).contains("policy.mode"));
+    assert!(files.refused(|text| text.replace("[policy]\n", "[policy]\nmode = \"off\"\n")).contains("mode"));
+}

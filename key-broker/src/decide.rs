@@ -24,6 +24,8 @@ use crate::broker::{ATTEMPTS, Broker, signed};
 use crate::challenge::random;
 use crate::config::Settings;
 use crate::error::BrokerError;
+use crate::record;
+use crate::refusals::cut;
 use crate::token::Session;
 
 /// Seconds after which a verdict is stale for anyone who trusts a clock.
@@ -34,24 +36,41 @@ const GOLDEN_DEADLINE: Duration = Duration::from_secs(7);
 const MAX_CID: usize = 256;
 /// The longest image reference, in bytes: as long as any that can be parsed.
 const MAX_REFERENCE: usize = 512;
-/// The most characters kept of what a check found: a guest writes some of them, and decisions are stored.
-const MAX_FACT: usize = 2048;
 
 /// One judgement, before it is signed.
 struct Judged {
     outcome: Outcome,
     raise: Option<Raise>,
+    /// The mark it was made with.
+    high_water: HighWater,
+    /// What policy would have refused, where it is only watched.
+    observed: Option<Refusal>,
+}
+
+/// What the storage showed of an image's golden values, and what memory adds.
+pub(crate) struct Found {
+    pub(crate) envelopes: Vec<Vec<u8>>,
+    pub(crate) revocations: Option<Vec<u8>>,
+    /// Why it could not be read.
+    pub(crate) unavailable: Option<Refusal>,
+    /// The payload that was revoked before, whatever list is shown now.
+    pub(crate) revoked: Option<Sha256Digest>,
+    /// What of it counts.
+    pub(crate) golden: Result<AuthenticatedGolden, Refusal>,
+}
+
+impl Found {
+    fn unavailable(refusal: Refusal) -> Self {
+        let unavailable = Some(refusal.clone());
+        Self { envelopes: Vec::new(), revocations: None, unavailable, revoked: None, golden: Err(refusal) }
+    }
 }
 
 impl Judged {
-    fn refused(mut refusal: Refusal, golden: Option<GoldenRef>) -> Self {
-        for fact in [&mut refusal.subject, &mut refusal.expected, &mut refusal.actual] {
-            if let Some((end, _)) = fact.char_indices().nth(MAX_FACT) {
-                fact.truncate(end);
-                fact.push('…');
-            }
-        }
-        Self { outcome: Outcome::Refused { refusal: Box::new(refusal.by(Source::Attestor)), golden }, raise: None }
+    fn refused(refusal: Refusal, golden: Option<GoldenRef>) -> Self {
+        let refusal = cut(refusal.by(Source::Attestor));
+        let outcome = Outcome::Refused { refusal: Box::new(refusal), golden };
+        Self { outcome, raise: None, high_water: HighWater::None, observed: None }
     }
 }
 
@@ -74,9 +93,9 @@ impl Broker {
         measured(&self.held(session, &request.receipted).await?, &request)?;
         let rules = self.rules();
         let settings = &*rules.settings;
-        let golden = self.golden(settings, &request, now).await?;
+        let found = self.golden(settings, &request, now).await?;
         for _ in 0..ATTEMPTS {
-            let Judged { outcome, raise } = match &golden {
+            let Judged { outcome, raise, high_water, observed } = match &found.golden {
                 Ok(golden) => self.judge(settings, &request, golden, now).await?,
                 Err(refusal) => Judged::refused(refusal.clone(), None),
             };
@@ -94,6 +113,7 @@ impl Broker {
                 count: request.receipted.count,
                 policy: settings.policy,
                 environment: settings.evidence.environment,
+                observe: settings.observe,
                 issued_at: now,
                 expires: now.plus(VERDICT_SECONDS),
             };
@@ -114,6 +134,11 @@ impl Broker {
             if self.store.record_verdict(record, raise).await? == Commit::Done {
                 self.audit.append(event).await?;
                 self.metrics.decided(decided);
+                self.observed(observed, Some(session), "POST /tcl/v1/decide").await;
+                if let Some(recording) = &settings.recording {
+                    let question = record::question(recording, settings, &request, (&found, high_water), now);
+                    record::write(recording, &id, &question).await;
+                }
                 return Ok(DecideResponse { verdict, id: Some(id) });
             }
         }
@@ -163,30 +188,25 @@ impl Broker {
             environment: settings.evidence.environment,
             process: &request.process,
         };
-        Ok(match appraise(&request.image, golden, &policy, now, &high_water) {
-            Verdict::Passed(pass) => {
-                let golden = pass.golden().clone();
-                let raise = Raise {
-                    series: golden.series_h,
-                    from: high_water,
-                    version: golden.version,
-                    payload: golden.payload,
-                };
-                let known = HighWater::Accepted { version: golden.version, payload: golden.payload } == high_water;
-                Judged { outcome: Outcome::Pass(golden), raise: (!known).then_some(raise) }
+        let (golden, observed) = match appraise(&request.image, golden, &policy, now, &high_water) {
+            Verdict::Passed(pass) => (pass.golden().clone(), None),
+            // The last check, and the only one of them that is policy: all the others have passed.
+            Verdict::Refused(refusal) if settings.observe && refusal.code == reason::POLICY_PROCESS => {
+                (reference, Some(refusal))
             }
-            Verdict::Refused(refusal) => Judged::refused(refusal, Some(reference)),
-        })
+            Verdict::Refused(refusal) => {
+                return Ok(Judged { high_water, ..Judged::refused(refusal, Some(reference)) });
+            }
+        };
+        let raise =
+            Raise { series: golden.series_h, from: high_water, version: golden.version, payload: golden.payload };
+        let known = HighWater::Accepted { version: golden.version, payload: golden.payload } == high_water;
+        Ok(Judged { outcome: Outcome::Pass(golden), raise: (!known).then_some(raise), high_water, observed })
     }
 
     /// Finds the golden value: in the image's registry, else among our own resources. What an issuer ever revoked
     /// stays revoked, whatever list the storage shows now.
-    async fn golden(
-        &self,
-        settings: &Settings,
-        request: &DecideRequest,
-        now: Timestamp,
-    ) -> Result<Result<AuthenticatedGolden, Refusal>, BrokerError> {
+    async fn golden(&self, settings: &Settings, request: &DecideRequest, now: Timestamp) -> Result<Found, BrokerError> {
         let manifest = &request.image.manifest;
         let own = self.own_golden(manifest).await?;
         if let Some(list) = own.as_ref().and_then(|own| own.revocations.as_ref()) {
@@ -204,14 +224,20 @@ impl Broker {
                 (envelopes, own.revocations.map(|bytes| bytes.0).or(revocations))
             }
             (Ok(found), None) => found,
-            (Err(refusal), None) => return Ok(Err(refusal)),
+            (Err(refusal), None) => return Ok(Found::unavailable(refusal)),
         };
-        let golden = match authenticate(manifest, &envelopes, revocations.as_deref(), &settings.signers, now) {
-            Ok(golden) => golden,
-            Err(refusal) => return Ok(Err(refusal)),
+        let authentic = authenticate(manifest, &envelopes, revocations.as_deref(), &settings.signers, now);
+        let (golden, revoked) = match authentic {
+            Ok(golden) => {
+                let payload = golden.reference().payload;
+                match self.store.is_revoked(hash_str(golden.issuer()), payload).await? {
+                    true => (Err(verifier::golden::revoked(&golden)), Some(payload)),
+                    false => (Ok(golden), None),
+                }
+            }
+            Err(refusal) => (Err(refusal), None),
         };
-        let before = self.store.is_revoked(hash_str(golden.issuer()), golden.reference().payload).await?;
-        Ok(if before { Err(verifier::golden::revoked(&golden)) } else { Ok(golden) })
+        Ok(Found { envelopes, revocations, unavailable: None, revoked, golden })
     }
 
     /// A list that does not count revokes nothing; whether it is missed is for [`authenticate`] to say.

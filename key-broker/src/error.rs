@@ -13,6 +13,8 @@ pub enum BrokerError {
         refusal: Box<Refusal>,
         /// Records held of the guest, where that helps the sender to go on.
         count: Option<u64>,
+        /// Whether the caller has shown evidence that holds.
+        verified: bool,
     },
     /// The body was not read: too long, too slow, or cut.
     #[error("body: {0}")]
@@ -53,7 +55,7 @@ impl BodyError {
 
 impl From<Refusal> for BrokerError {
     fn from(refusal: Refusal) -> Self {
-        Self::Refused { refusal: Box::new(refusal.by(Source::Attestor)), count: None }
+        Self::Refused { refusal: Box::new(refusal.by(Source::Attestor)), count: None, verified: false }
     }
 }
 
@@ -79,9 +81,23 @@ impl BrokerError {
     #[must_use]
     pub fn holding(self, held: u64) -> Self {
         match self {
-            Self::Refused { refusal, .. } => Self::Refused { refusal, count: Some(held) },
+            Self::Refused { refusal, verified, .. } => Self::Refused { refusal, count: Some(held), verified },
             other => other,
         }
+    }
+
+    /// Says that the caller has shown evidence that holds.
+    #[must_use]
+    pub(crate) fn by_verified(self) -> Self {
+        match self {
+            Self::Refused { refusal, count, .. } => Self::Refused { refusal, count, verified: true },
+            other => other,
+        }
+    }
+
+    /// Whether the caller has shown evidence that holds.
+    pub(crate) const fn verified(&self) -> bool {
+        matches!(self, Self::Refused { verified: true, .. })
     }
 
     /// What the caller is told: nothing of the store's or our own trouble but that it is there.

@@ -26,10 +26,15 @@ mod initdata;
 mod limits;
 pub mod maintain;
 pub mod metrics;
+mod record;
+mod refusals;
+mod release;
 mod rules;
 pub mod server;
 pub mod tls;
 mod token;
 pub mod trace;
 
+pub use record::Recording;
+pub use release::Release;
 pub use rules::ReloadError;

@@ -11,6 +11,7 @@ use protocols::jwe::PublicKey;
 use protocols::jws;
 use protocols::kbs::{RuntimeData, Tee, TeePubKey};
 use protocols::reason;
+use protocols::register::RegisterKind;
 use protocols::tcl::LogBinding;
 use protocols::time::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -37,6 +38,12 @@ pub(crate) struct Session {
     pub(crate) environment: Environment,
     /// Whether the platform is simulated.
     pub(crate) simulated: bool,
+    /// Whether the attestor only watched its policy: what it refuses may be in here.
+    #[serde(default, skip_serializing_if = "core::ops::Not::not")]
+    pub(crate) observe: bool,
+    /// What stands behind the register of this evidence; absent where it has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    register: Option<RegisterKind>,
     /// The guest that the evidence stands for, where its log was held.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) guest: Option<GuestId>,
@@ -53,6 +60,9 @@ pub(crate) struct Session {
     verifier: VerifierId,
     /// What the appraisal policy found, by component.
     submods: BTreeMap<String, Submod>,
+    /// The token's own signature, of a token that was verified: no other claims have it.
+    #[serde(skip)]
+    signature: Option<String>,
 }
 
 /// What a new session is made of.
@@ -62,13 +72,15 @@ pub(crate) struct NewSession {
     pub(crate) tee: Tee,
     pub(crate) environment: Environment,
     pub(crate) simulated: bool,
+    pub(crate) observe: bool,
+    pub(crate) register: Option<RegisterKind>,
     pub(crate) guest: Option<GuestId>,
     pub(crate) data: RuntimeData,
 }
 
 impl Session {
     pub(crate) fn new(new: NewSession, appraisal: &Appraisal, now: Timestamp, seconds: u64) -> Self {
-        let NewSession { jti, tee, environment, simulated, guest, data } = new;
+        let NewSession { jti, tee, environment, simulated, observe, register, guest, data } = new;
         let ear = appraisal.ear().clone();
         Self {
             iss: ISSUER.to_owned(),
@@ -78,6 +90,8 @@ impl Session {
             tee,
             environment,
             simulated,
+            observe,
+            register,
             guest,
             nonce: data.nonce,
             tee_pubkey: data.tee_pubkey,
@@ -85,6 +99,7 @@ impl Session {
             eat_profile: ear.eat_profile,
             verifier: ear.verifier,
             submods: ear.submods,
+            signature: None,
         }
     }
 
@@ -95,8 +110,13 @@ impl Session {
             let told = self.submods.get(COMPONENT).map(|submod| &submod.evidence);
             let told = MEMBERS.into_iter().filter_map(|name| Some((name, told?.get(name)?.clone())));
             let appraisal = told.fold(appraisal.clone(), |appraisal, (name, value)| appraisal.with_member(name, value));
-            Self { guest: Some(guest), submods: appraisal.ear().submods.clone(), ..self.clone() }
+            Self { guest: Some(guest), submods: appraisal.ear().submods.clone(), signature: None, ..self.clone() }
         })
+    }
+
+    /// When its evidence was judged; its challenge was given out before.
+    pub(crate) const fn issued_at(&self) -> Timestamp {
+        Timestamp(self.iat)
     }
 
     /// Signs the claims.
@@ -112,7 +132,7 @@ impl Session {
         environment: Environment,
         now: Timestamp,
     ) -> Result<Self, BrokerError> {
-        let session: Self =
+        let mut session: Self =
             jws::verify(TYP, token, key).map_err(|_| BrokerError::session("a token of another attestor"))?;
         if session.iss != ISSUER {
             return Err(BrokerError::session("a token of another issuer"));
@@ -120,12 +140,22 @@ impl Session {
         if now.0 >= session.exp {
             return Err(BrokerError::session("a token that has expired"));
         }
-        let of_development = session.simulated || session.environment != Environment::Production;
+        let of_development = session.simulated || session.observe || session.environment != Environment::Production;
         if environment == Environment::Production && of_development {
-            let actual = if session.simulated { "of a SIMULATED platform" } else { "of development" };
+            let actual = match (session.simulated, session.observe) {
+                (true, _) => "of a SIMULATED platform",
+                (false, true) => "of an attestor that only observed its policy",
+                (false, false) => "of development",
+            };
             return Err(BrokerError::refused(reason::POLICY_ENVIRONMENT, "token", "one of production", actual));
         }
+        session.signature = token.rsplit('.').next().map(str::to_owned);
         Ok(session)
+    }
+
+    /// The token's signature, where a token was verified.
+    pub(crate) fn signature(&self) -> Option<&str> {
+        self.signature.as_deref()
     }
 
     /// The session's key for checking what it signs.
@@ -157,6 +187,8 @@ mod tests {
             tee: Tee::Tpm,
             environment: Environment::Development,
             simulated: true,
+            observe: false,
+            register: Some(RegisterKind::TpmListed),
             guest: None,
             nonce: "bm9uY2U=".into(),
             tee_pubkey,
@@ -164,6 +196,7 @@ mod tests {
             eat_profile: appraisal::ear::PROFILE.into(),
             verifier: VerifierId::this(),
             submods: BTreeMap::new(),
+            signature: None,
         }
     }
 

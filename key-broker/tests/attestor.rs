@@ -253,7 +253,14 @@ async fn a_shorter_history_is_a_regress_and_an_alarm() {
     guest.push_image(1, &image());
     guest.deliver(&session).await.unwrap();
 
+    // In the same session it may be a delivery that was late: refused, and no alarm.
     let refused = session.deliver(earlier.delivery(&session, 0), &earlier.receipts).await.unwrap_err();
+    assert_eq!((refused.code(), refused.count()), (reason::LOG_REGRESS, Some(2)));
+    assert!(world.store().alarms().await.unwrap().is_empty());
+    // Evidence over a nonce that was given out later shows a register that went back.
+    world.pass(1);
+    let later = guest.attest(&world.client()).await.unwrap();
+    let refused = later.deliver(earlier.delivery(&later, 0), &earlier.receipts).await.unwrap_err();
     assert_eq!((refused.code(), refused.count()), (reason::LOG_REGRESS, Some(2)));
     let alarms = world.store().alarms().await.unwrap();
     assert_eq!(alarms.len(), 1);

@@ -239,7 +239,7 @@ pub struct TokenResponse {
     pub token: String,
 }
 
-/// Error body. `reason` and `refusal` are additions of ours; real clients ignore them.
+/// Error body. `reason` and `id` are additions of ours; real clients ignore them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ErrorBody {
     /// [`ERROR_TYPE_PREFIX`] and a variant.
@@ -250,6 +250,9 @@ pub struct ErrorBody {
     /// A stable reason code.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    /// Name of the server's record of this refusal.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id: Option<String>,
 }
 
 /// Evidence of `tee = "sample"` and `tee = "sampledevice"`.

@@ -29,6 +29,8 @@ pub const EVENTS_PATH: &str = "/tcl/v1/events";
 pub const RECEIPTS_PATH: &str = "/tcl/v1/receipts";
 /// Path of the audit records of decisions, for administrators: `GET <path>/<id>`.
 pub const VERDICTS_PATH: &str = "/tcl/v1/verdicts";
+/// Path of the records of refusals, for administrators: `GET <path>/<id>`.
+pub const REFUSALS_PATH: &str = "/tcl/v1/refusals";
 /// JWS `typ` of a decide request.
 pub const DECIDE_TYP: &str = "tcl-decide+jwt";
 /// JWS `typ` of an events request.
@@ -224,6 +226,9 @@ pub struct Verdict {
     pub policy: Sha256Digest,
     /// The attestor's environment.
     pub environment: Environment,
+    /// Whether the attestor only watched its policy: what policy would refuse has passed. Production takes none such.
+    #[serde(default, skip_serializing_if = "core::ops::Not::not")]
+    pub observe: bool,
     /// The attestor's time.
     pub issued_at: Timestamp,
     /// From this second on the verdict is stale for anyone who trusts a clock.
@@ -256,6 +261,29 @@ pub struct TclError {
     /// Records the attestor holds of this guest, where that helps the sender to continue.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub count: Option<u64>,
+    /// Name of the attestor's record of this refusal: all that the host's side needs besides the code.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id: Option<String>,
+}
+
+/// An attestor's record of one request that it did not serve, as an administrator reads it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RefusalRecord {
+    /// The record's name, as in [`TclError::id`].
+    pub id: String,
+    /// The attestor's time.
+    pub time: Timestamp,
+    /// Method and route of the request, such as `GET /kbs/v0/resource`.
+    pub request: String,
+    /// The session that asked, by its name in the attestor's log; null for strangers.
+    pub session: Option<String>,
+    /// Its guest, where that was known.
+    pub guest: Option<GuestId>,
+    /// Whether the request was served all the same: policy was only observed.
+    pub observed: bool,
+    /// Why.
+    pub refusal: Refusal,
 }
 
 /// An attestor's audit record of one decision, as an administrator reads it.

@@ -1,9 +1,9 @@
-//! `explain`: what a reason code means, or how the attestor decided one launch.
+//! `explain`: what a reason code means, how the attestor decided one launch, or why it refused one request.
 
 use std::fmt::Write as _;
 
 use protocols::reason::{self, Class, Code, Entry};
-use protocols::tcl::VERDICTS_PATH;
+use protocols::tcl::{REFUSALS_PATH, VERDICTS_PATH};
 use serde_json::{Value, json};
 
 use crate::attestor::Administration;
@@ -11,7 +11,7 @@ use crate::cli::{ExplainArguments, ReasonCodesArguments};
 use crate::outcome::Failure;
 use crate::output::Output;
 
-/// A code from the table, or a decision from the attestor.
+/// A code from the table, or a decision or refusal from the attestor.
 pub(crate) async fn explain(arguments: &ExplainArguments, output: &Output) -> Result<(), Failure> {
     if let Some(code) = Code::parse(&arguments.what) {
         return output.tell(
@@ -47,11 +47,17 @@ fn related(code: &str, text: &str) -> bool {
 
 async fn recorded(arguments: &ExplainArguments) -> Result<Value, Failure> {
     let (Some(attestor), Some(token)) = (&arguments.attestor, &arguments.admin_token) else {
-        return Err(Failure::Usage("a recorded decision needs --attestor URL and --admin-token FILE".to_owned()));
+        return Err(Failure::Usage("an id needs --attestor URL and --admin-token FILE".to_owned()));
     };
-    let body = Administration::new(attestor, token)?
-        .get(&format!("{VERDICTS_PATH}/{}", arguments.what), &format!("the decision {}", arguments.what))
-        .await?;
+    let administration = Administration::new(attestor, token)?;
+    let what = format!("a decision or refusal {}", arguments.what);
+    let decision = administration.get(&format!("{VERDICTS_PATH}/{}", arguments.what), &what).await;
+    let body = match decision {
+        Err(Failure::Coded { refusal, .. }) if refusal.code == reason::ATTESTOR_NOT_FOUND => {
+            administration.get(&format!("{REFUSALS_PATH}/{}", arguments.what), &what).await?
+        }
+        decision => decision?,
+    };
     serde_json::from_slice(&body).map_err(|error| Failure::Unavailable(format!("{attestor}: not JSON: {error}")))
 }
 

@@ -5,6 +5,7 @@
 
 mod agent;
 mod ak;
+mod appraise;
 mod artifact;
 mod attestor;
 mod audit;
@@ -25,6 +26,7 @@ mod mount;
 mod outcome;
 mod output;
 mod pause;
+mod policy;
 mod progress;
 mod pull;
 mod reference;
@@ -38,8 +40,8 @@ use std::process::ExitCode;
 use clap::{CommandFactory as _, Parser as _};
 
 use cli::{
-    AkCommand, AuditCommand, Cli, Command, EvidenceCommand, GoldenCommand, ImageCommand, LogCommand, ReferenceCommand,
-    SimulatedCommand,
+    AkCommand, AuditCommand, Cli, Command, EvidenceCommand, GoldenCommand, ImageCommand, LogCommand, PolicyCommand,
+    ReferenceCommand, SimulatedCommand,
 };
 use outcome::{Ending, Failure};
 use output::Output;
@@ -103,6 +105,8 @@ async fn dispatch(command: Command, output: &Output) -> Result<Ending, Failure> 
         Command::Reference(ReferenceCommand::Sign(arguments)) => reference::sign(&arguments, output)?,
         Command::Reference(ReferenceCommand::Show(arguments)) => reference::show(&arguments, output)?,
         Command::Reference(ReferenceCommand::Verify(arguments)) => reference::verify(&arguments, output)?,
+        Command::Appraise(arguments) => appraise::appraise(&arguments, output)?,
+        Command::Policy(PolicyCommand::Test(arguments)) => policy::test(&arguments, output)?,
         Command::Image(ImageCommand::Push(arguments)) => image_push::push(&arguments, output).await?,
         Command::Image(ImageCommand::Encrypt(arguments)) => encryption::encrypt(&arguments, output).await?,
         Command::Log(LogCommand::Show(arguments)) => log::show(&arguments, output).await?,

@@ -30,6 +30,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("endorsements", &["verifier", "protocols"]),
     ("audit-log", &["protocols"]),
     ("broker-store", &["verifier", "protocols"]),
+    ("release", &["appraisal", "protocols"]),
     (
         "key-broker",
         &[
@@ -38,6 +39,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "broker-store",
             "endorsements",
             "reference-values",
+            "release",
             "verifier",
             "registry",
             "protocols",
@@ -48,10 +50,13 @@ const ALLOWED: &[(&str, &[&str])] = &[
         &[
             "image-rs-fork",
             "registry",
+            "agent-policy",
+            "appraisal",
             "attester",
             "endorsements",
             "audit-log",
             "reference-values",
+            "release",
             "verifier",
             "kbs-client",
             "simulated-tee",

@@ -5,10 +5,10 @@
 use std::fs;
 use std::process::Command;
 
-use integration_tests::World;
 use integration_tests::command::{ADMIN_TOKEN_FILE, Seen, run, tclctl};
 use integration_tests::image::{Image, Recipe};
 use integration_tests::process::program;
+use integration_tests::{Options, World};
 
 const KEY: &str = "kbs:///default/image-kek/app";
 
@@ -32,13 +32,19 @@ fn key_file(world: &World, name: &str, byte: u8) -> String {
     path.display().to_string()
 }
 
+/// The world's platform is simulated, which is graded a warning.
+fn release_to_warned(broker: &mut toml::Table) {
+    let release: toml::Table = r#"status = ["affirming", "warning"]"#.parse().unwrap();
+    broker.insert("release".into(), toml::Value::Table(release));
+}
+
 fn sign(world: &World, image: &Image, key: &str) -> Seen {
     world.sign_with(image, 1, &["--decryption-key", &format!("{KEY}={key}")])
 }
 
 #[test]
 fn an_encrypted_image_runs_only_with_the_brokers_key() {
-    let mut world = World::new();
+    let mut world = World::with(Options { broker: release_to_warned, ..Options::default() });
     let image = world.push(&Recipe::new("echo out").layer("/data", "secret weights"), "app", "1");
     let (key, other) = (key_file(&world, "kek", 7), key_file(&world, "other-kek", 8));
     let provider = format!("attestation-agent:{KEY}");

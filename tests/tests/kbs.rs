@@ -41,7 +41,8 @@ impl Kbs {
             "environment = \"development\"\nlisten = \"127.0.0.1:0\"\nstore = \"{here}/broker.redb\"\n\
              store_key = {{ file = \"{here}/store.key\" }}\nsigning_key = \"{here}/signing.pem\"\nchallenge_seconds = 60\ntoken_seconds = 60\nrevocation_seconds = 0\n\
              admin_token = \"{here}/token\"\n[[signers]]\nissuer = \"a\"\nkey = \"\"\"{public}\"\"\"\nmin_version = 1\n\
-             revocations = \"optional\"\n[policy]\nregisters = [\"tpm-listed\"]\n{more}"
+             revocations = \"optional\"\n[policy]\nregisters = [\"tpm-listed\"]\n\
+             [release]\nstatus = [\"affirming\", \"warning\"]\n{more}"
         );
         fs::write(folder.path().join("broker.toml"), text).unwrap();
         let mut command = Command::new(binary("key-broker"));

@@ -3,6 +3,7 @@
 //! - [`golden::authenticate`]: envelopes from untrusted storage -> one [`golden::AuthenticatedGolden`].
 //! - [`appraise::appraise`]: a measured image against it -> [`appraise::Verdict`], the same in the guest
 //!   (local mode) and in the attestor (remote mode).
+//! - [`rehearsal::Rehearsal`]: everything that decided a launch as one value, and the same decision over it.
 //! - [`evidence::verify_evidence`]: hardware or simulated evidence -> [`evidence::EvidenceClaims`]; a [`Judge`] of much
 //!   evidence does the same under one policy and keeps verified chips' keys.
 //! - [`log::LogState`]: the rules over an event log, record by record; [`evidence::bind_log`] ties a log
@@ -24,6 +25,7 @@ pub mod golden;
 mod judge;
 pub mod log;
 mod process;
+pub mod rehearsal;
 pub mod sample;
 pub mod signers;
 pub mod snp;

@@ -9,6 +9,7 @@ use axum::response::Response;
 use super::{answer, bearer};
 use crate::admin::{Administrator, Needed, Shown};
 use crate::broker::Broker;
+use crate::refusals::Asker;
 use crate::server::Peer;
 
 impl<R: Needed> FromRequestParts<Arc<Broker>> for Administrator<R> {
@@ -18,13 +19,16 @@ impl<R: Needed> FromRequestParts<Arc<Broker>> for Administrator<R> {
         let peer = parts.extensions.get::<Peer>();
         let certificates = peer.map_or(&[][..], |peer| &peer.certificates);
         let shown = Shown { bearer: bearer(&parts.headers), certificates };
-        broker.administrator(shown).map_err(|error| {
-            let from = peer.map(|peer| peer.address.to_string());
-            tracing::warn!(from, code = error.refusal().code.as_str(), "no administration");
-            if parts.uri.path().starts_with("/kbs/v0/") {
-                return answer::kbs(&error, "AdminAuthError", 401, "Admin auth error".to_owned());
-            }
-            answer::tcl(&error)
-        })
+        let error = match broker.administrator(shown) {
+            Ok(administrator) => return Ok(administrator),
+            Err(error) => error,
+        };
+        let from = peer.map(|peer| peer.address.to_string());
+        tracing::warn!(from, code = error.refusal().code.as_str(), "no administration");
+        let told = broker.refused(error, Asker::Stranger, "administration").await;
+        if parts.uri.path().starts_with("/kbs/v0/") {
+            return Err(answer::kbs(told, "AdminAuthError", 401, "Admin auth error".to_owned()));
+        }
+        Err(answer::tcl(told))
     }
 }

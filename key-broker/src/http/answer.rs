@@ -13,6 +13,7 @@ use serde::Serialize;
 use super::ANSWER_TIME;
 use super::observe::Why;
 use crate::error::BrokerError;
+use crate::refusals::Told;
 
 /// A JSON answer.
 pub(super) fn json<T: Serialize>(status: u16, value: &T) -> Response {
@@ -33,30 +34,24 @@ pub(super) fn with_cookie(mut response: Response, value: &str, seconds: u64) -> 
 }
 
 /// An error in the KBS protocol's form. `variant` ends its `type`, `detail` is a fixed sentence: the code says why,
-/// the whole refusal is for our own log.
-pub(super) fn kbs(error: &BrokerError, variant: &str, status: u16, detail: String) -> Response {
-    log(error);
+/// the whole refusal is for our own records, under the id.
+pub(super) fn kbs(told: Told, variant: &str, status: u16, detail: String) -> Response {
+    let Told { error, id } = told;
     let reason = Some(error.refusal().code.as_str().to_owned());
-    counted(error, json(status, &ErrorBody { error_type: format!("{ERROR_TYPE_PREFIX}{variant}"), detail, reason }))
+    let body = ErrorBody { error_type: format!("{ERROR_TYPE_PREFIX}{variant}"), detail, reason, id };
+    counted(&error, json(status, &body))
 }
 
 /// An error of `/tcl/v1`.
-pub(super) fn tcl(error: &BrokerError) -> Response {
-    log(error);
-    counted(error, json(error.status(), &TclError { refusal: error.refusal(), count: error.count() }))
+pub(super) fn tcl(told: Told) -> Response {
+    let Told { error, id } = told;
+    counted(&error, json(error.status(), &TclError { refusal: error.refusal(), count: error.count(), id }))
 }
 
 /// Leaves beside the answer why it is one.
 fn counted(error: &BrokerError, mut response: Response) -> Response {
     response.extensions_mut().insert(Why::from(error));
     response
-}
-
-fn log(error: &BrokerError) {
-    match error {
-        BrokerError::Store(_) | BrokerError::Internal(_) => tracing::error!("{error}"),
-        BrokerError::Refused { .. } | BrokerError::Body(_) => tracing::info!("refused: {error}"),
-    }
 }
 
 /// A path or method that leads nowhere; beneath `/kbs/v0` as an unknown plugin.
@@ -69,10 +64,11 @@ pub(super) async fn nowhere(uri: Uri) -> Response {
                 error_type: format!("{ERROR_TYPE_PREFIX}PluginNotFound"),
                 detail: format!("Plugin {plugin} not found"),
                 reason: Some(refusal.code.as_str().to_owned()),
+                id: None,
             };
             json(404, &body)
         }
-        None => json(404, &TclError { refusal: refusal.by(Source::Attestor), count: None }),
+        None => json(404, &TclError { refusal: refusal.by(Source::Attestor), count: None, id: None }),
     }
 }
 
@@ -80,6 +76,10 @@ pub(super) async fn nowhere(uri: Uri) -> Response {
 pub(super) async fn in_time(request: Request, next: Next) -> Response {
     match tokio::time::timeout(ANSWER_TIME, next.run(request)).await {
         Ok(response) => response,
-        Err(_) => tcl(&BrokerError::Internal("an answer that took too long")),
+        Err(_) => {
+            let error = BrokerError::Internal("an answer that took too long");
+            tracing::error!("{error}");
+            tcl(Told { error, id: None })
+        }
     }
 }

@@ -12,6 +12,7 @@ use super::tcl::written;
 use crate::admin::{Administrator, Audit};
 use crate::broker::Broker;
 use crate::error::BrokerError;
+use crate::refusals::Asker;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -44,7 +45,7 @@ fn asked<T>(query: Asked<T>, expected: &'static str) -> Result<T, BrokerError> {
 /// GET `/tcl/v1/audit/checkpoint`.
 pub(super) async fn checkpoint(State(broker): State<Arc<Broker>>, _by: Administrator<Audit>) -> Response {
     let served = async { broker.audit.checkpoint().await };
-    written(served.await)
+    written(&broker, served.await, Asker::Stranger, "GET /tcl/v1/audit").await
 }
 
 /// GET `/tcl/v1/audit/entries?from=<place>`.
@@ -54,7 +55,7 @@ pub(super) async fn entries(
     query: Asked<From>,
 ) -> Response {
     let served = async { broker.audit.entries(asked(query, "from=<place>")?.from).await };
-    written(served.await)
+    written(&broker, served.await, Asker::Stranger, "GET /tcl/v1/audit").await
 }
 
 /// GET `/tcl/v1/audit/proof?place=<place>&size=<size>`.
@@ -67,7 +68,7 @@ pub(super) async fn proof(
         let Place { place, size } = asked(query, "place=<place>&size=<size>")?;
         broker.audit.prove(Plan::inclusion(place, size)).await
     };
-    written(served.await)
+    written(&broker, served.await, Asker::Stranger, "GET /tcl/v1/audit").await
 }
 
 /// GET `/tcl/v1/audit/consistency?old=<size>&new=<size>`.
@@ -80,5 +81,5 @@ pub(super) async fn consistency(
         let Sizes { old, new } = asked(query, "old=<size>&new=<size>")?;
         broker.audit.prove(Plan::consistency(old, new)).await
     };
-    written(served.await)
+    written(&broker, served.await, Asker::Stranger, "GET /tcl/v1/audit").await
 }

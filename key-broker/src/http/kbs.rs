@@ -15,6 +15,7 @@ use super::{MAX_AUTH, answer, bearer, cookie, read};
 use crate::admin::{Administrator, Resources};
 use crate::broker::{Broker, VERSION_SUBJECT};
 use crate::error::BrokerError;
+use crate::refusals::{Asker, Told};
 use crate::token::Session;
 
 /// POST `/kbs/v0/auth`.
@@ -28,7 +29,10 @@ pub(super) async fn auth(State(broker): State<Arc<Broker>>, body: Body) -> Respo
             let seconds = broker.rules().settings.challenge_seconds;
             answer::with_cookie(answer::json(200, &challenged.body), &challenged.cookie, seconds)
         }
-        Err(error) => handshake(&error, &format!("Auth failed{}", cause(&error))),
+        Err(error) => {
+            let step = format!("Auth failed{}", cause(&error));
+            handshake(broker.refused(error, Asker::Stranger, "POST /kbs/v0/auth").await, &step)
+        }
     }
 }
 
@@ -43,17 +47,17 @@ pub(super) async fn attest(State(broker): State<Arc<Broker>>, headers: HeaderMap
             let response = answer::json(200, &TokenResponse { token: token.clone() });
             answer::with_cookie(response, &token, broker.rules().settings.token_seconds)
         }
-        Err(error) => handshake(&error, "Attest failed"),
+        Err(error) => handshake(broker.refused(error, Asker::Stranger, "POST /kbs/v0/attest").await, "Attest failed"),
     }
 }
 
 /// Every failure of the handshake is 401 to a client of the KBS protocol, unless it is ours or the body's.
-fn handshake(error: &BrokerError, step: &str) -> Response {
-    let status = match error {
+fn handshake(told: Told, step: &str) -> Response {
+    let status = match &told.error {
         BrokerError::Refused { .. } => 401,
-        _ => error.status(),
+        other => other.status(),
     };
-    answer::kbs(error, "AttestationError", status, format!("Attestation error: RCAR handshake {step}"))
+    answer::kbs(told, "AttestationError", status, format!("Attestation error: RCAR handshake {step}"))
 }
 
 /// Why there is no challenge, in the words of real servers, which say so for this step alone.
@@ -77,13 +81,13 @@ pub(super) async fn resource(
     headers: HeaderMap,
 ) -> Response {
     let path = text(path);
-    let session = match attested(&broker, &headers) {
+    let session = match attested(&broker, &headers).await {
         Ok(session) => session,
         Err(response) => return response,
     };
     match broker.resource(&session, &path).await {
         Ok(encrypted) => answer::json(200, &encrypted),
-        Err(error) => plugin(&error),
+        Err(error) => plugin(broker.refused(error, Asker::Session(&session), "GET /kbs/v0/resource").await),
     }
 }
 
@@ -93,18 +97,21 @@ fn text(path: Result<Path<String>, PathRejection>) -> String {
 }
 
 /// A cookie wins over a bearer token when it stands for an attested session.
-fn attested(broker: &Broker, headers: &HeaderMap) -> Result<Session, Response> {
+async fn attested(broker: &Broker, headers: &HeaderMap) -> Result<Session, Response> {
     if let Ok(session) = broker.session(cookie(headers)) {
         return Ok(session);
     }
     let token = bearer(headers);
-    broker.session(token).map_err(|error| {
-        let (variant, detail) = match token {
-            None => ("TokenNotFound", "Attestation Token not found"),
-            Some(_) => ("TokenVerifierError", "Token Verifier error"),
-        };
-        answer::kbs(&error, variant, 401, detail.to_owned())
-    })
+    let error = match broker.session(token) {
+        Ok(session) => return Ok(session),
+        Err(error) => error,
+    };
+    let (variant, detail) = match token {
+        None => ("TokenNotFound", "Attestation Token not found"),
+        Some(_) => ("TokenVerifierError", "Token Verifier error"),
+    };
+    let told = broker.refused(error, Asker::Stranger, "GET /kbs/v0/resource").await;
+    Err(answer::kbs(told, variant, 401, detail.to_owned()))
 }
 
 /// POST `/kbs/v0/resource/…`, for administrators.
@@ -121,16 +128,19 @@ pub(super) async fn put_resource(
     };
     match stored {
         Ok(()) => ([(CONTENT_TYPE, HeaderValue::from_static("text/xml"))], "").into_response(),
-        Err(error) => plugin(&error),
+        Err(error) => plugin(broker.refused(error, Asker::Stranger, "POST /kbs/v0/resource").await),
     }
 }
 
 /// A missing resource is 404: on 401 real clients would attest again, three times.
-fn plugin(error: &BrokerError) -> Response {
-    let status = match error {
-        BrokerError::Refused { refusal, .. } if refusal.code == reason::ATTESTOR_NOT_FOUND => 404,
-        BrokerError::Refused { .. } => 401,
-        _ => error.status(),
+fn plugin(told: Told) -> Response {
+    let (status, denied) = match &told.error {
+        BrokerError::Refused { refusal, .. } if refusal.code == reason::ATTESTOR_NOT_FOUND => (404, false),
+        BrokerError::Refused { refusal, .. } => (401, refusal.code == reason::ATTESTOR_DENIED),
+        other => (other.status(), false),
     };
-    answer::kbs(error, "PluginInternalError", status, "Plugin internal error".to_owned())
+    if denied {
+        return answer::kbs(told, "PolicyDeny", status, "Access denied by policy".to_owned());
+    }
+    answer::kbs(told, "PluginInternalError", status, "Plugin internal error".to_owned())
 }

@@ -13,6 +13,7 @@ use protocols::reason;
 use super::answer;
 use crate::broker::Broker;
 use crate::error::BrokerError;
+use crate::refusals::Told;
 use crate::server::Peer;
 
 /// Turns a request away whose source has asked too much.
@@ -31,7 +32,10 @@ pub(super) async fn limit(State(broker): State<Arc<Broker>>, request: Request, n
     broker.metrics.limited();
     let expected = format!("at most {} requests in a second", limits.per_second);
     let error = BrokerError::refused(reason::ATTESTOR_RATE, "source", expected, "more");
-    let mut response = answer::kbs(&error, "AttestationError", error.status(), "Too many requests".to_owned());
+    let status = error.status();
+    // Whoever asks too often makes no record each time.
+    let told = Told { error, id: None };
+    let mut response = answer::kbs(told, "AttestationError", status, "Too many requests".to_owned());
     response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
     response
 }

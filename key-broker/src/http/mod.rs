@@ -61,6 +61,7 @@ fn routes() -> Routes {
         .post("/tcl/v1/decide", tcl::decide)
         .get("/tcl/v1/receipts", tcl::receipts)
         .get("/tcl/v1/verdicts/{id}", tcl::verdict)
+        .get("/tcl/v1/refusals/{id}", tcl::refusal)
         .get(CHECKPOINT_PATH, audit::checkpoint)
         .get(ENTRIES_PATH, audit::entries)
         .get(PROOF_PATH, audit::proof)

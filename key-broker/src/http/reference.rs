@@ -14,6 +14,7 @@ use super::{MAX_AUTH, answer, read};
 use crate::admin::{Administrator, Policies};
 use crate::broker::Broker;
 use crate::error::BrokerError;
+use crate::refusals::Asker;
 
 /// What a reference value provider service is sent.
 #[derive(Deserialize)]
@@ -41,7 +42,7 @@ pub(super) async fn one(
     let values = values(&broker.rules().references, &name);
     if values.is_empty() {
         let error = BrokerError::refused(reason::ATTESTOR_NOT_FOUND, "reference value", "it has values", "none");
-        return rvps(&error, 404);
+        return rvps(&broker, error, 404).await;
     }
     answer::json(200, &values)
 }
@@ -56,18 +57,22 @@ pub(super) async fn post(State(broker): State<Arc<Broker>>, _by: Administrator<P
         Ok(body) => body,
         Err(error) => {
             let error = BrokerError::Body(error);
-            return rvps(&error, error.status());
+            let status = error.status();
+            return rvps(&broker, error, status).await;
         }
     };
     let Ok(Message { kind, .. }) = serde_json::from_slice(&body.bytes) else {
         let expected = "a message of a reference value provider";
-        return rvps(&BrokerError::refused(reason::ATTESTOR_PROTOCOL, "request", expected, "something else"), 401);
+        let error = BrokerError::refused(reason::ATTESTOR_PROTOCOL, "request", expected, "something else");
+        return rvps(&broker, error, 401).await;
     };
     let kind: String = kind.chars().take(32).collect();
     let expected = "a signed document in a file of [reference]";
-    rvps(&BrokerError::refused(reason::REFERENCE_UNSIGNED, "reference values", expected, kind), 401)
+    let error = BrokerError::refused(reason::REFERENCE_UNSIGNED, "reference values", expected, kind);
+    rvps(&broker, error, 401).await
 }
 
-fn rvps(error: &BrokerError, status: u16) -> Response {
-    answer::kbs(error, "RvpsError", status, "RVPS configuration failed".to_owned())
+async fn rvps(broker: &Broker, error: BrokerError, status: u16) -> Response {
+    let told = broker.refused(error, Asker::Stranger, "/kbs/v0/reference-value").await;
+    answer::kbs(told, "RvpsError", status, "RVPS configuration failed".to_owned())
 }

@@ -14,7 +14,7 @@ use protocols::guest::GuestId;
 use protocols::reason::Code;
 use protocols::register::RegisterValue;
 use protocols::resource::ResourcePath;
-use protocols::tcl::VerdictRecord;
+use protocols::tcl::{RefusalRecord, VerdictRecord};
 use protocols::time::Timestamp;
 use serde::{Deserialize, Serialize};
 use verifier::{HighWater, LogState};
@@ -159,6 +159,12 @@ pub trait Store: std::fmt::Debug + Send + Sync {
 
     /// A decision by its name.
     async fn verdict(&self, id: &str) -> Result<Option<VerdictRecord>, StoreError>;
+
+    /// Keeps a refusal; the oldest make room.
+    async fn record_refusal(&self, record: RefusalRecord) -> Result<(), StoreError>;
+
+    /// A refusal by its name.
+    async fn refusal(&self, id: &str) -> Result<Option<RefusalRecord>, StoreError>;
 
     /// Stores a resource, replacing what was there.
     async fn put_resource(&self, path: ResourcePath, bytes: Vec<u8>) -> Result<(), StoreError>;

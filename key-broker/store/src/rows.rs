@@ -2,7 +2,7 @@
 
 use protocols::digest::{Sha256Digest, Sha384Digest};
 use protocols::guest::GuestId;
-use protocols::tcl::VerdictRecord;
+use protocols::tcl::{RefusalRecord, VerdictRecord};
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
@@ -101,6 +101,11 @@ pub enum Row {
     Verdict {
         /// All of it.
         record: VerdictRecord,
+    },
+    /// A refusal, oldest first.
+    Refusal {
+        /// All of it.
+        record: RefusalRecord,
     },
     /// An alarm.
     Alarm {

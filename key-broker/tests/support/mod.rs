@@ -7,6 +7,8 @@
 
 pub(crate) mod guest;
 pub(crate) mod registry;
+pub(crate) mod replica;
+pub(crate) mod stock;
 pub(crate) mod tpm;
 
 use std::net::SocketAddr;
@@ -85,6 +87,8 @@ impl World {
         let signer = SigningKey::generate(KeyKind::EcdsaP256).unwrap();
         let tpm = SoftTpm::new(1);
         let simulated = environment == "development";
+        // A simulated platform is graded a warning: whoever wants its secrets released says so.
+        let release = if simulated { "[release]\nstatus = [\"affirming\", \"warning\"]\n" } else { "" };
         let text = format!(
             r#"
 environment = "{environment}"
@@ -112,7 +116,8 @@ simulated = {simulated}
 
 [reference.values]
 "tpm.pcr4" = ["{pcr4}"]
-"#,
+
+{release}"#,
             directory = directory.path().display(),
             signer = signer.verifying_key().to_pem().unwrap(),
             ak = tpm.ak_pem(),
@@ -269,6 +274,18 @@ pub(crate) async fn raw(
     headers: &[(&str, &str)],
     body: Vec<u8>,
 ) -> (u16, String) {
+    let (head, body) = exchange(address, method, path, headers, body).await;
+    (head.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or(0), body)
+}
+
+/// The same; gives head and body.
+pub(crate) async fn exchange(
+    address: SocketAddr,
+    method: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: Vec<u8>,
+) -> (String, String) {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
     let mut head = format!("{method} {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n");
@@ -282,9 +299,8 @@ pub(crate) async fn raw(
     let mut answer = Vec::new();
     let _ = stream.read_to_end(&mut answer).await;
     let answer = String::from_utf8_lossy(&answer).into_owned();
-    let status = answer.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or(0);
-    let body = answer.split_once("\r\n\r\n").map(|(_, body)| body.to_owned()).unwrap_or_default();
-    (status, body)
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
+    (head.to_owned(), body.to_owned())
 }
 
 pub(crate) fn digest(text: &str) -> Sha256Digest {

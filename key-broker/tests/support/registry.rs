@@ -29,6 +29,35 @@ pub(crate) struct MemoryRegistry {
     mood: Mutex<Mood>,
 }
 
+/// A way to it that something else can wrap.
+#[derive(Debug, Clone)]
+pub(crate) struct Shared(pub(crate) std::sync::Arc<MemoryRegistry>);
+
+#[async_trait]
+impl Registry for Shared {
+    async fn manifest(&self, repository: &Repository, target: &Target) -> Result<ManifestBytes, RegistryError> {
+        self.0.manifest(repository, target).await
+    }
+
+    async fn blob(
+        &self,
+        repository: &Repository,
+        digest: &Sha256Digest,
+        size: u64,
+    ) -> Result<Box<dyn BlobStream>, RegistryError> {
+        self.0.blob(repository, digest, size).await
+    }
+
+    async fn referrers(
+        &self,
+        repository: &Repository,
+        subject: &Sha256Digest,
+        artifact_type: &str,
+    ) -> Result<Vec<Descriptor>, RegistryError> {
+        self.0.referrers(repository, subject, artifact_type).await
+    }
+}
+
 struct Once(Option<Bytes>);
 
 #[async_trait]

@@ -6,7 +6,7 @@ use clap::Args;
 
 #[derive(Debug, Args)]
 pub(crate) struct ExplainArguments {
-    /// A reason code such as golden.rollback, or the id of a recorded decision
+    /// A reason code such as golden.rollback, or the id of a decision or refusal that the attestor has recorded
     #[arg(value_name = "CODE|ID")]
     pub(crate) what: String,
     /// The attestor's address, for an id

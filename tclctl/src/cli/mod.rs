@@ -1,5 +1,6 @@
 //! The command line: one module for each group of commands.
 
+mod appraise;
 mod audit;
 mod evidence;
 mod explain;
@@ -10,6 +11,7 @@ mod keys;
 mod launch;
 mod log;
 mod platform;
+mod policy;
 mod reference;
 mod store;
 
@@ -17,6 +19,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+pub(crate) use self::appraise::AppraiseArguments;
 pub(crate) use self::audit::{
     AuditCommand, AuditExportArguments, AuditProveArguments, AuditShowArguments, AuditVerifyArguments, AuditedArguments,
 };
@@ -41,6 +44,7 @@ pub(crate) use self::keys::{
 pub(crate) use self::launch::{ModeArgument, RunArguments, StopArguments};
 pub(crate) use self::log::{LogCommand, LogExportArguments, LogFormat, LogShowArguments, LogVerifyArguments};
 pub(crate) use self::platform::{EvidenceCollectArguments, EvidenceDetectArguments};
+pub(crate) use self::policy::{PolicyCommand, PolicyTestArguments};
 pub(crate) use self::reference::{
     ComputeCommand, ComputeSnpArguments, ComputeTpmArguments, ReferenceCommand, ReferenceFormat,
     ReferenceShowArguments, ReferenceSignArguments, ReferenceVerifyArguments,
@@ -90,6 +94,11 @@ pub(crate) enum Command {
     /// Platform reference values: what an attestor expects evidence to have measured
     #[command(subcommand)]
     Reference(ReferenceCommand),
+    /// Decide a launch from files, as the attestor would
+    Appraise(Box<AppraiseArguments>),
+    /// Policies, tried before they count
+    #[command(subcommand)]
+    Policy(PolicyCommand),
     /// Small reproducible images
     #[command(subcommand)]
     Image(ImageCommand),
@@ -99,7 +108,7 @@ pub(crate) enum Command {
     /// The attestor's audit log: what it decided, gave out and was changed by
     #[command(subcommand)]
     Audit(AuditCommand),
-    /// Explain a reason code, or a decision the attestor has recorded
+    /// Explain a reason code, or a decision or refusal that the attestor has recorded
     Explain(ExplainArguments),
     /// List containers
     List(AgentArguments),

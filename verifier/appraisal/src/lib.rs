@@ -2,6 +2,7 @@
 //!
 //! - [`policy::AppraisalPolicy`]: one Rego policy, compiled once; [`policy::BUILT_IN`] where configuration names none.
 //! - [`ear`]: trustworthiness vectors (AR4SI), their tiers, and the claims of an EAR.
+//! - [`rego`]: what all policies of the attestor share: compiled once, bounded, strict.
 //! - [`claims`]: verified evidence as the JSON that policies and tokens read, under the names of `docs/claims.md`.
 //!
 //! What evidence is expected to measure comes from [`reference_values`].
@@ -14,6 +15,8 @@
 pub mod claims;
 pub mod ear;
 pub mod policy;
+pub mod rego;
 
 pub use ear::{Ear, Tier, TrustVector};
-pub use policy::{Appraisal, AppraisalPolicy, PolicyError, Question};
+pub use policy::{Appraisal, AppraisalPolicy, Question};
+pub use rego::PolicyError;

@@ -12,7 +12,7 @@ use async_trait::async_trait;
 use protocols::digest::{Sha256Digest, Sha384Digest};
 use protocols::guest::GuestId;
 use protocols::resource::ResourcePath;
-use protocols::tcl::{Outcome, VerdictRecord};
+use protocols::tcl::{Outcome, RefusalRecord, VerdictRecord};
 use protocols::time::Timestamp;
 use redb::backends::FileBackend;
 use redb::{
@@ -29,6 +29,8 @@ use crate::{Alarm, AuditTail, Commit, History, Raise, Rows, Store, StoreError};
 const SCHEMA: u64 = 2;
 /// Decisions kept; the oldest make room.
 const MAX_VERDICTS: u64 = 65_536;
+/// Refusals kept; the oldest make room.
+const MAX_REFUSALS: u64 = 65_536;
 /// Alarms kept; later ones are only logged.
 const MAX_ALARMS: u64 = 65_536;
 /// Alarms kept of one guest: the first says it all.
@@ -60,6 +62,9 @@ const RESOURCES: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("resour
 const VERDICTS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("verdicts");
 /// Running number -> id, to find the oldest.
 const VERDICT_ORDER: TableDefinition<'_, u64, &str> = TableDefinition::new("verdict_order");
+const REFUSALS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("refusals");
+/// Running number -> id, to find the oldest.
+const REFUSAL_ORDER: TableDefinition<'_, u64, &str> = TableDefinition::new("refusal_order");
 const ALARMS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("alarms");
 const AUDIT: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("audit");
 /// The one row: (entries, frontier).
@@ -158,6 +163,8 @@ fn prepare(path: &Path) -> Result<(Database, Option<Vec<u8>>), StoreError> {
         write.open_table(RESOURCES).map_err(io)?;
         write.open_table(VERDICTS).map_err(io)?;
         write.open_table(VERDICT_ORDER).map_err(io)?;
+        write.open_table(REFUSALS).map_err(io)?;
+        write.open_table(REFUSAL_ORDER).map_err(io)?;
         write.open_table(ALARMS).map_err(io)?;
         write.open_table(AUDIT).map_err(io)?;
         write.open_table(AUDIT_TAIL).map_err(io)?;
@@ -208,17 +215,29 @@ fn keep_verdict(write: &WriteTransaction, record: &VerdictRecord, json: &[u8]) -
         let key = (*record.verdict.guest.as_bytes(), record.verdict.seq, *golden.payload.as_bytes());
         write.open_table(PASSES).map_err(io)?.insert(key, ()).map_err(io)?;
     }
-    let mut verdicts = write.open_table(VERDICTS).map_err(io)?;
-    let mut order = write.open_table(VERDICT_ORDER).map_err(io)?;
+    keep(write, (VERDICTS, VERDICT_ORDER, MAX_VERDICTS), &record.id, json)
+}
+
+fn keep_refusal(write: &WriteTransaction, record: &RefusalRecord, json: &[u8]) -> Result<(), StoreError> {
+    keep(write, (REFUSALS, REFUSAL_ORDER, MAX_REFUSALS), &record.id, json)
+}
+
+/// Records by id, the order they came in, and how many are kept.
+type Ring<'r> = (TableDefinition<'r, &'static str, &'static [u8]>, TableDefinition<'r, u64, &'static str>, u64);
+
+/// Adds a record to a table in which the oldest make room.
+fn keep(write: &WriteTransaction, ring: Ring<'_>, id: &str, json: &[u8]) -> Result<(), StoreError> {
+    let (records, order, max) = ring;
+    let (mut records, mut order) = (write.open_table(records).map_err(io)?, write.open_table(order).map_err(io)?);
     let next = order.last().map_err(io)?.map_or(0, |(number, _)| number.value().saturating_add(1));
-    if order.len().map_err(io)? >= MAX_VERDICTS {
+    if order.len().map_err(io)? >= max {
         let oldest = order.pop_first().map_err(io)?.map(|(_, id)| id.value().to_owned());
         if let Some(oldest) = oldest {
-            verdicts.remove(oldest.as_str()).map_err(io)?;
+            records.remove(oldest.as_str()).map_err(io)?;
         }
     }
-    order.insert(next, record.id.as_str()).map_err(io)?;
-    verdicts.insert(record.id.as_str(), json).map_err(io)?;
+    order.insert(next, id).map_err(io)?;
+    records.insert(id, json).map_err(io)?;
     Ok(())
 }
 
@@ -436,6 +455,26 @@ impl Store for EmbeddedStore {
             let table = read.open_table(VERDICTS).map_err(io)?;
             let stored = table.get(id.as_str()).map_err(io)?;
             stored.map(|bytes| from_json(bytes.value(), "a decision")).transpose()
+        })
+        .await
+    }
+
+    async fn record_refusal(&self, record: RefusalRecord) -> Result<(), StoreError> {
+        let json = to_json(&record)?;
+        self.writer
+            .change(move |write| {
+                keep_refusal(write, &record, &json)?;
+                Ok(Effect::Changed(()))
+            })
+            .await
+    }
+
+    async fn refusal(&self, id: &str) -> Result<Option<RefusalRecord>, StoreError> {
+        let id = id.to_owned();
+        self.read(move |read| {
+            let table = read.open_table(REFUSALS).map_err(io)?;
+            let stored = table.get(id.as_str()).map_err(io)?;
+            stored.map(|bytes| from_json(bytes.value(), "a refusal")).transpose()
         })
         .await
     }

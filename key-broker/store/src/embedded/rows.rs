@@ -8,7 +8,8 @@ use tokio::sync::mpsc;
 
 use super::{
     ALARMS, AUDIT, AUDIT_TAIL, CHALLENGES, DATA_KEY, HIGH_WATER, HISTORIES, PASSES, RECEIPTS, RECORDS, REFERENCE_MARKS,
-    RESOURCES, REVOKED, VERDICT_ORDER, VERDICTS, alarm_key, from_json, io, keep_verdict, to_json,
+    REFUSAL_ORDER, REFUSALS, RESOURCES, REVOKED, VERDICT_ORDER, VERDICTS, alarm_key, from_json, io, keep_refusal,
+    keep_verdict, to_json,
 };
 use crate::StoreError;
 use crate::rows::{Row, Rows};
@@ -83,6 +84,12 @@ fn send_all(database: &Database, send: &dyn Fn(Row) -> Result<(), StoreError>) -
         let stored = verdicts.get(id.value()).map_err(io)?.ok_or(StoreError::Corrupt("a decision"))?;
         send(Row::Verdict { record: from_json(stored.value(), "a decision")? })?;
     }
+    let refusals = read.open_table(REFUSALS).map_err(io)?;
+    for entry in read.open_table(REFUSAL_ORDER).map_err(io)?.iter().map_err(io)? {
+        let (_, id) = entry.map_err(io)?;
+        let stored = refusals.get(id.value()).map_err(io)?.ok_or(StoreError::Corrupt("a refusal"))?;
+        send(Row::Refusal { record: from_json(stored.value(), "a refusal")? })?;
+    }
     for entry in read.open_table(ALARMS).map_err(io)?.iter().map_err(io)? {
         let (_, alarm) = entry.map_err(io)?;
         send(Row::Alarm { alarm: from_json(alarm.value(), "an alarm")? })?;
@@ -129,6 +136,7 @@ fn is_empty(write: &WriteTransaction) -> Result<bool, StoreError> {
     add(write.open_table(PASSES).map_err(io)?.len())?;
     add(write.open_table(RESOURCES).map_err(io)?.len())?;
     add(write.open_table(VERDICTS).map_err(io)?.len())?;
+    add(write.open_table(REFUSALS).map_err(io)?.len())?;
     add(write.open_table(ALARMS).map_err(io)?.len())?;
     add(write.open_table(AUDIT).map_err(io)?.len())?;
     add(write.open_table(AUDIT_TAIL).map_err(io)?.len())?;
@@ -176,6 +184,7 @@ fn take(write: &WriteTransaction, row: Row) -> Result<(), StoreError> {
             write.open_table(RESOURCES).map_err(io)?.insert(path.as_str(), sealed.as_slice()).map_err(io)?;
         }
         Row::Verdict { record } => keep_verdict(write, &record, &to_json(&record)?)?,
+        Row::Refusal { record } => keep_refusal(write, &record, &to_json(&record)?)?,
         Row::Alarm { alarm } => {
             let (key, json) = (alarm_key(&alarm), to_json(&alarm)?);
             write.open_table(ALARMS).map_err(io)?.insert(key.as_str(), json.as_slice()).map_err(io)?;

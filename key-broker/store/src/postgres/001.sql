@@ -56,6 +56,11 @@ CREATE TABLE verdicts (
     number  bigint GENERATED ALWAYS AS IDENTITY UNIQUE,
     record  bytea NOT NULL
 );
+CREATE TABLE refusals (
+    id      text PRIMARY KEY,
+    number  bigint GENERATED ALWAYS AS IDENTITY UNIQUE,
+    record  bytea NOT NULL
+);
 CREATE TABLE alarms (
     guest   bytea NOT NULL,
     code    text NOT NULL,

@@ -13,7 +13,7 @@ use deadpool_postgres::{Client, Object, Pool};
 use protocols::digest::{Sha256Digest, Sha384Digest};
 use protocols::guest::GuestId;
 use protocols::resource::ResourcePath;
-use protocols::tcl::{Outcome, VerdictRecord};
+use protocols::tcl::{Outcome, RefusalRecord, VerdictRecord};
 use protocols::time::Timestamp;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::ToSql;
@@ -34,6 +34,8 @@ const ANSWER: Duration = Duration::from_secs(8);
 const ATTEMPTS: usize = 4;
 /// Decisions kept; the oldest make room.
 const MAX_VERDICTS: i64 = 65_536;
+/// Refusals kept; the oldest make room.
+const MAX_REFUSALS: i64 = 65_536;
 /// Alarms kept; later ones are only logged.
 const MAX_ALARMS: i64 = 65_536;
 /// Alarms kept of one guest: the first says it all.
@@ -355,6 +357,19 @@ impl Store for PostgresStore {
     async fn verdict(&self, id: &str) -> Result<Option<VerdictRecord>, StoreError> {
         let found: Option<Vec<u8>> = self.value(sql::VERDICT, &[&id]).await?;
         found.map(|json| from_json(&json, "a decision")).transpose()
+    }
+
+    async fn record_refusal(&self, record: RefusalRecord) -> Result<(), StoreError> {
+        self.execute(sql::KEEP_REFUSAL, &[&record.id, &to_json(&record)?]).await?;
+        if self.tidies() {
+            self.execute(sql::FORGET_REFUSALS, &[&MAX_REFUSALS]).await?;
+        }
+        Ok(())
+    }
+
+    async fn refusal(&self, id: &str) -> Result<Option<RefusalRecord>, StoreError> {
+        let found: Option<Vec<u8>> = self.value(sql::REFUSAL, &[&id]).await?;
+        found.map(|json| from_json(&json, "a refusal")).transpose()
     }
 
     async fn put_resource(&self, path: ResourcePath, bytes: Vec<u8>) -> Result<(), StoreError> {

@@ -7,7 +7,7 @@ use futures_util::TryStreamExt as _;
 use protocols::digest::{Sha256Digest, Sha384Digest};
 use protocols::guest::GuestId;
 use protocols::resource::ResourcePath;
-use protocols::tcl::VerdictRecord;
+use protocols::tcl::{RefusalRecord, VerdictRecord};
 use tokio::sync::mpsc;
 use tokio_postgres::IsolationLevel;
 use tokio_postgres::types::FromSql;
@@ -93,6 +93,11 @@ async fn snapshot(client: &mut Client, send: &Sender) -> Result<(), StoreError> 
         Ok(Row::Verdict { record })
     })
     .await?;
+    each(&transaction, send, "SELECT record FROM refusals ORDER BY number", |row| {
+        let record: RefusalRecord = from_json(get(row, 0)?, "a refusal")?;
+        Ok(Row::Refusal { record })
+    })
+    .await?;
     each(&transaction, send, sql::ALARMS, |row| {
         let alarm: Alarm = from_json(get(row, 0)?, "an alarm")?;
         Ok(Row::Alarm { alarm })
@@ -154,7 +159,7 @@ pub(super) async fn import(mut client: Client, mut rows: Rows) -> Result<(), Sto
     let filled = "SELECT EXISTS (SELECT 1 FROM challenges) OR EXISTS (SELECT 1 FROM histories) \
         OR EXISTS (SELECT 1 FROM records) OR EXISTS (SELECT 1 FROM receipts) OR EXISTS (SELECT 1 FROM marks) \
         OR EXISTS (SELECT 1 FROM revoked) OR EXISTS (SELECT 1 FROM passes) OR EXISTS (SELECT 1 FROM resources) \
-        OR EXISTS (SELECT 1 FROM verdicts) OR EXISTS (SELECT 1 FROM alarms) OR EXISTS (SELECT 1 FROM audit) \
+        OR EXISTS (SELECT 1 FROM verdicts) OR EXISTS (SELECT 1 FROM refusals) OR EXISTS (SELECT 1 FROM alarms) OR EXISTS (SELECT 1 FROM audit) \
         OR EXISTS (SELECT 1 FROM audit_tail WHERE size > 0)";
     if transaction.query_one(filled, &[]).await.map_err(pg)?.try_get(0).map_err(pg)? {
         return Err(StoreError::NotEmpty);
@@ -223,6 +228,10 @@ async fn take(to: &Transaction<'_>, row: Row) -> Result<(), StoreError> {
         }
         Row::Verdict { record } => {
             let statement = "INSERT INTO verdicts (id, record) VALUES ($1, $2)";
+            insert(to, statement, &[&record.id, &to_json(&record)?]).await
+        }
+        Row::Refusal { record } => {
+            let statement = "INSERT INTO refusals (id, record) VALUES ($1, $2)";
             insert(to, statement, &[&record.id, &to_json(&record)?]).await
         }
         Row::Alarm { alarm } => {

@@ -75,6 +75,11 @@ pub(super) const FORGET_VERDICTS: &str = "DELETE FROM verdicts WHERE number <= \
     (SELECT number FROM verdicts ORDER BY number DESC OFFSET $1 LIMIT 1)";
 pub(super) const VERDICT: &str = "SELECT record FROM verdicts WHERE id = $1";
 
+pub(super) const KEEP_REFUSAL: &str = "INSERT INTO refusals (id, record) VALUES ($1, $2)";
+pub(super) const FORGET_REFUSALS: &str = "DELETE FROM refusals WHERE number <= \
+    (SELECT number FROM refusals ORDER BY number DESC OFFSET $1 LIMIT 1)";
+pub(super) const REFUSAL: &str = "SELECT record FROM refusals WHERE id = $1";
+
 pub(super) const PUT_RESOURCE: &str = "INSERT INTO resources (path, sealed) VALUES ($1, $2) \
     ON CONFLICT (path) DO UPDATE SET sealed = excluded.sealed";
 pub(super) const RESOURCE: &str = "SELECT sealed FROM resources WHERE path = $1";

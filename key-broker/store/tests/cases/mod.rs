@@ -14,7 +14,7 @@ use protocols::events::{Event, GoldenRef, Init};
 use protocols::guest::GuestId;
 use protocols::register::{HashAlg, RegisterKind};
 use protocols::resource::ResourcePath;
-use protocols::tcl::{Outcome, Verdict, VerdictRecord};
+use protocols::tcl::{Outcome, RefusalRecord, Verdict, VerdictRecord};
 use protocols::time::Timestamp;
 use verifier::{HighWater, LogState};
 
@@ -49,6 +49,7 @@ macro_rules! conformance {
             marks_of_reference_values_are_raised_together_or_not_at_all,
             what_an_issuer_revoked_is_remembered_for_that_issuer,
             what_a_decision_passed_is_remembered,
+            a_refusal_is_kept_as_it_was_told,
             one_guest_cannot_hide_another_guests_alarm,
             a_resource_is_what_was_put_there_last,
             the_audit_log_grows_at_its_end_alone,
@@ -118,6 +119,7 @@ pub(crate) fn verdict(id: &str) -> VerdictRecord {
             count: 1,
             policy: digest("policy"),
             environment: protocols::environment::Environment::Development,
+            observe: false,
             issued_at: Timestamp(1),
             expires: Timestamp(2),
         },
@@ -249,6 +251,33 @@ pub(crate) async fn what_a_decision_passed_is_remembered(medium: &dyn Medium) {
     assert!(store.verdict("three").await.unwrap().is_none());
 }
 
+/// A refusal of that name.
+fn refusal(id: &str, guest: Option<u8>) -> RefusalRecord {
+    RefusalRecord {
+        id: id.into(),
+        time: Timestamp(7),
+        request: "GET /kbs/v0/resource".into(),
+        session: guest.map(|_| "session".into()),
+        guest: guest.map(|byte| GuestId::new([byte; 32])),
+        observed: guest.is_none(),
+        refusal: protocols::reason::Refusal::new(protocols::reason::ATTESTOR_DENIED, "a/b/c", "yes", "no ✗"),
+    }
+}
+
+pub(crate) async fn a_refusal_is_kept_as_it_was_told(medium: &dyn Medium) {
+    {
+        let store = medium.open().await;
+        assert!(store.refusal("one").await.unwrap().is_none());
+        store.record_refusal(refusal("one", Some(1))).await.unwrap();
+        store.record_refusal(refusal("two", None)).await.unwrap();
+    }
+    let store = medium.open().await;
+    assert_eq!(store.refusal("one").await.unwrap(), Some(refusal("one", Some(1))));
+    assert_eq!(store.refusal("two").await.unwrap(), Some(refusal("two", None)));
+    // Decisions have names of their own.
+    assert!(store.verdict("one").await.unwrap().is_none());
+}
+
 pub(crate) async fn one_guest_cannot_hide_another_guests_alarm(medium: &dyn Medium) {
     let store = medium.open().await;
     let alarm = |guest: u8, count| Alarm {
@@ -356,6 +385,7 @@ async fn fill(store: &dyn Store) {
         time: Timestamp(1),
     };
     store.raise_alarm(alarm).await.unwrap();
+    store.record_refusal(refusal("refused", Some(1))).await.unwrap();
     store.put_resource("default/key/one".parse().unwrap(), b"a secret of the backup".to_vec()).await.unwrap();
     assert_eq!(store.append_audit(0, vec![vec![1], vec![]], vec![9]).await.unwrap(), Commit::Done);
 }

@@ -13,6 +13,7 @@ use verifier::{
 };
 
 use super::*;
+use crate::rego::MAX_TEXT;
 
 /// 2026-01-02.
 const NOW: Timestamp = Timestamp(1_767_312_000);
