@@ -6,8 +6,10 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, clippy::cast_possible_truncation)]
 
 pub(crate) mod guest;
+pub(crate) mod process;
 pub(crate) mod registry;
 pub(crate) mod replica;
+pub(crate) mod round_robin;
 pub(crate) mod stock;
 pub(crate) mod tpm;
 
