@@ -15,7 +15,7 @@ use protocols::encoding::un_b64;
 use protocols::guest::GuestId;
 use protocols::kbs::Tee;
 
-use support::process::{Shared, decided, free_address, push_image, right};
+use support::process::{Shared, free_address, right};
 use support::{ADMIN, raw};
 
 /// Guests that talk at one time.
@@ -47,10 +47,10 @@ async fn live(shared: &Shared, url: &str, number: u32, done: &Mutex<Acknowledged
         let records = guest.records.iter().map(|record| record.bytes().to_vec()).collect();
         done.lock().unwrap().records.insert(guest.id(), records);
         if guest.records.len() == 1 {
-            push_image(&mut guest, good);
+            shared.push_image(&mut guest, good);
         }
     }
-    let (id, code) = decided(&guest, &session, good).await?;
+    let (id, code) = shared.decided(&guest, &session, good).await?;
     assert_eq!(code, right(good));
     done.lock().unwrap().decisions.insert(id);
     Ok(())
@@ -58,7 +58,7 @@ async fn live(shared: &Shared, url: &str, number: u32, done: &Mutex<Acknowledged
 
 /// Kills it at so many moments.
 async fn kills(moments: u32) {
-    let shared = Arc::new(Shared::new(|directory| format!("store = \"{}/broker.redb\"", directory.display())));
+    let shared = Arc::new(Shared::new(|directory| format!("store = \"{}/broker.redb\"", directory.display())).await);
     let done = Arc::new(Mutex::new(Acknowledged::default()));
     let numbers = Arc::new(AtomicU32::new(0));
     for moment in 0..moments {

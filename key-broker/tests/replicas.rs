@@ -21,7 +21,7 @@ use serde_json::{Value, json};
 
 use server::Postgres;
 use support::guest::Guest;
-use support::process::{Process, Shared, decided, free_address, push_image, right};
+use support::process::{Process, Shared, free_address, right};
 use support::raw;
 use support::round_robin::RoundRobin;
 
@@ -74,9 +74,9 @@ async fn live(shared: &Shared, client: &kbs_client::Client, number: u32, seen: &
     let good = number.is_multiple_of(2);
     let session = tried!(seen, guest.attest(client));
     seen.handshakes.fetch_add(1, Ordering::SeqCst);
-    push_image(&mut guest, good);
+    shared.push_image(&mut guest, good);
     tried!(seen, guest.deliver(&session));
-    let (id, code) = tried!(seen, decided(&guest, &session, good));
+    let (id, code) = tried!(seen, shared.decided(&guest, &session, good));
     assert_eq!(code, right(good), "a wrong verdict");
     seen.decisions.lock().unwrap().push(id);
     guest.push_failed(1);
@@ -89,7 +89,7 @@ async fn live(shared: &Shared, client: &kbs_client::Client, number: u32, seen: &
 async fn run(handshakes: u32, kills: u32) {
     let server = Postgres::start(&[]);
     let database = server.database();
-    let shared = Arc::new(Shared::new(|_| store(&server, &database)));
+    let shared = Arc::new(Shared::new(|_| store(&server, &database)).await);
     let addresses = [free_address(), free_address(), free_address()];
     let mut replicas: Vec<Process> = Vec::new();
     for address in addresses {

@@ -19,21 +19,20 @@ use super::guest::{Guest, question};
 use super::tpm::SoftTpm;
 use super::{ADMIN, ISSUER, digest, image, issue, raw};
 
-/// No registry is there: golden values are the attestor's own.
-const REFERENCE: &str = "127.0.0.1:1/app:latest";
-
 /// What every replica of one attestor shares.
 pub(crate) struct Shared {
     pub(crate) directory: tempfile::TempDir,
     pub(crate) tpm: SoftTpm,
     signer: SigningKey,
+    /// A registry that has nothing: golden values are the attestor's own.
+    registry: SocketAddr,
     key_pem: String,
     /// TOML of the store, after everything else.
     store: String,
 }
 
 impl Shared {
-    pub(crate) fn new(store: impl FnOnce(&std::path::Path) -> String) -> Self {
+    pub(crate) async fn new(store: impl FnOnce(&std::path::Path) -> String) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let path = |name: &str| directory.path().join(name);
         let signing = SigningKey::generate(KeyKind::EcdsaP256).unwrap();
@@ -42,7 +41,18 @@ impl Shared {
         std::fs::write(path("store.key"), "5a".repeat(32)).unwrap();
         let store = store(directory.path());
         let signer = SigningKey::generate(KeyKind::EcdsaP256).unwrap();
-        Self { tpm: SoftTpm::new(1), signer, key_pem: signing.verifying_key().to_pem().unwrap(), store, directory }
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let registry = listener.local_addr().unwrap();
+        // With a route-less router everything is 404.
+        tokio::spawn(async move { axum::serve(listener, axum::Router::new()).await.unwrap() });
+        Self {
+            tpm: SoftTpm::new(1),
+            signer,
+            registry,
+            key_pem: signing.verifying_key().to_pem().unwrap(),
+            store,
+            directory,
+        }
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -50,7 +60,7 @@ impl Shared {
     }
 
     fn configuration(&self, listen: SocketAddr) -> String {
-        let Self { directory, tpm, signer, store, .. } = self;
+        let Self { directory, tpm, signer, registry, store, .. } = self;
         let directory = directory.path().display();
         format!(
             r#"
@@ -63,6 +73,7 @@ token_seconds = 300
 revocation_seconds = 0
 admin_token = "{directory}/admin.token"
 signers = [{{ issuer = "{ISSUER}", key = """{key}""", min_version = 1, revocations = "optional" }}]
+registry = {{ plain_http = ["{registry}"] }}
 policy = {{ registers = ["tpm-listed"] }}
 tpm = {{ ak = [{{ key = """{ak}""", simulated = true }}] }}
 reference = {{ values = {{ "tpm.pcr4" = ["{pcr4}"] }} }}
@@ -114,6 +125,29 @@ reference = {{ values = {{ "tpm.pcr4" = ["{pcr4}"] }} }}
         super::client(url, &self.key_pem, Environment::Development)
     }
 
+    fn reference(&self) -> String {
+        format!("{}/app:latest", self.registry)
+    }
+
+    /// Logs the image as launch 1.
+    pub(crate) fn push_image(&self, guest: &mut Guest, good: bool) {
+        let ImageMeasurement { manifest, config, rootfs, .. } = image_of(good);
+        guest.push(Image { seq: 1, ref_h: hash_str(&self.reference()), manifest, config, rootfs });
+    }
+
+    /// The decision on that launch: its name, and `pass` or the code.
+    pub(crate) async fn decided(
+        &self,
+        guest: &Guest,
+        session: &Session,
+        good: bool,
+    ) -> Result<(String, &'static str), ClientError> {
+        let question = Question { reference: self.reference(), ..question(1, &image_of(good)) };
+        let verdict = session.decide(&question, &guest.receipts).await?;
+        let code = verdict.refusal().map_or("pass", |refusal| refusal.code.as_str());
+        Ok((verdict.id().unwrap().to_owned(), code))
+    }
+
     /// Guest number so many: each has a boot of its own.
     pub(crate) fn guest(&self, number: u32) -> Guest {
         let tpm = SoftTpm { reset_count: number, ..self.tpm.clone() };
@@ -150,24 +184,6 @@ pub(crate) fn free_address() -> SocketAddr {
 /// An image that the golden value is for, or one that it is not for.
 pub(crate) fn image_of(good: bool) -> ImageMeasurement {
     if good { image() } else { ImageMeasurement { config: digest("another config"), ..image() } }
-}
-
-/// Logs the image as launch 1.
-pub(crate) fn push_image(guest: &mut Guest, good: bool) {
-    let ImageMeasurement { manifest, config, rootfs, .. } = image_of(good);
-    guest.push(Image { seq: 1, ref_h: hash_str(REFERENCE), manifest, config, rootfs });
-}
-
-/// The decision on that launch: its name, and `pass` or the code.
-pub(crate) async fn decided(
-    guest: &Guest,
-    session: &Session,
-    good: bool,
-) -> Result<(String, &'static str), ClientError> {
-    let question = Question { reference: REFERENCE.into(), ..question(1, &image_of(good)) };
-    let verdict = session.decide(&question, &guest.receipts).await?;
-    let code = verdict.refusal().map_or("pass", |refusal| refusal.code.as_str());
-    Ok((verdict.id().unwrap().to_owned(), code))
 }
 
 /// What the decision must be.
