@@ -19,7 +19,6 @@ Usage: cargo xtask COMMAND
   docs         write docs/reason-codes.md anew from the table of reason codes
   soak         what takes too long for every run of the tests (`cargo xtask soak help`)
   bench        what a pull costs beside other programs, and what the agent costs (`cargo xtask bench help`)
-  soak         long runs: the attestor killed again and again, alone and as one of three replicas
 ";
 
 fn main() -> ExitCode {

@@ -3,6 +3,7 @@
 mod auth;
 mod broker;
 mod schemathesis;
+mod store;
 
 use anyhow::{Result, bail};
 
@@ -10,6 +11,8 @@ const HELP: &str = "\
 Usage: cargo xtask soak NAME
 
   auth [REQUESTS]     requests for challenges that nobody answers (1,000,000): memory and store stay as they are
+  kills [MOMENTS]     the attestor with its store in a file, killed at random moments (200): what it acknowledged is there
+  replicas [HANDSHAKES]  three replicas on PostgreSQL, one killed every few seconds (50,000): nothing wrong, nothing lost
   schemathesis        requests made up from key-broker/openapi.yaml: none is answered 5xx; needs python3-venv and PyPI
 ";
 
@@ -18,6 +21,10 @@ pub(crate) fn soak(arguments: &[String]) -> Result<()> {
     match words.as_slice() {
         ["auth"] => auth::run(1_000_000),
         ["auth", requests] => auth::run(requests.parse()?),
+        ["kills"] => store::kills("200"),
+        ["kills", moments] => store::kills(moments),
+        ["replicas"] => store::replicas("50000"),
+        ["replicas", handshakes] => store::replicas(handshakes),
         ["schemathesis"] => schemathesis::run(),
         ["help"] => {
             print!("{HELP}");
