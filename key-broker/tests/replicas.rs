@@ -85,8 +85,8 @@ async fn live(shared: &Shared, client: &kbs_client::Client, number: u32, seen: &
     seen.receipted.lock().unwrap().push((guest.id(), records));
 }
 
-/// Runs until so many handshakes are made and so many replicas were killed.
-async fn run(handshakes: u32, kills: u32) {
+/// Runs until so many handshakes are made and so many replicas were killed. Gives requests in all, and those tried again.
+async fn run(handshakes: u32, kills: u32) -> (u64, u64) {
     let server = Postgres::start(&[]);
     let database = server.database();
     let shared = Arc::new(Shared::new(|_| store(&server, &database)).await);
@@ -133,8 +133,10 @@ async fn run(handshakes: u32, kills: u32) {
     println!(
         "{killed} kills in {seconds:.0} s: {handshakes} handshakes, {requests} requests, {retried} retried, {broken} broken off"
     );
-    assert!(handshakes > 50 && retried * 100 < requests, "{retried} of {requests} requests were tried again");
+    // A kill cuts off what each worker waits for, and no more: the others' requests go to a replica that is there.
+    assert!(retried <= u64::from(killed * WORKERS), "{retried} requests were tried again after {killed} kills");
     everything_is_there(&server, &database, &seen).await;
+    (requests, retried)
 }
 
 async fn everything_is_there(server: &Postgres, database: &str, seen: &Seen) {
@@ -211,5 +213,6 @@ async fn one_of_three_is_killed_every_little_while_and_nothing_is_lost() {
 #[ignore = "long: cargo xtask soak replicas"]
 async fn soak() {
     let handshakes = std::env::var("TCL_SOAK_HANDSHAKES").unwrap().parse().unwrap();
-    Box::pin(run(handshakes, 4)).await;
+    let (requests, retried) = Box::pin(run(handshakes, 4)).await;
+    assert!(retried * 100 < requests, "{retried} of {requests} requests were tried again");
 }
