@@ -495,6 +495,20 @@ impl Broker {
         Ok(self.store.put_resource(path, bytes).await?)
     }
 
+    /// Forgets a resource; whoever was given it before has it still.
+    pub(crate) async fn delete_resource(&self, by: &Administrator<Resources>, path: &str) -> Result<(), BrokerError> {
+        let path = resource_path(path)?;
+        let delete = Event::Administration {
+            who: by.name().to_owned(),
+            action: "resource.delete".to_owned(),
+            subject: path.as_str().to_owned(),
+            digest: None,
+        };
+        self.audit.append(delete).await?;
+        tracing::info!(by = by.name(), resource = path.as_str(), "deleted");
+        if self.store.delete_resource(path.clone()).await? { Ok(()) } else { Err(missing(path.as_str())) }
+    }
+
     /// An audit record.
     pub(crate) async fn verdict(&self, _by: &Administrator<Audit>, id: &str) -> Result<VerdictRecord, BrokerError> {
         self.store.verdict(id).await?.ok_or_else(|| missing("such decision"))

@@ -668,7 +668,7 @@ async fn golden_values_stored_as_a_resource_serve_agents_and_stand_in_for_the_re
 async fn a_resource_is_released_to_an_attested_session_and_a_missing_one_named() {
     let world = World::new().await;
     let admin = format!("Bearer {ADMIN}");
-    let path = "/kbs/v0/resource/default/key/one";
+    let (path, two) = ("/kbs/v0/resource/default/key/one", "/kbs/v0/resource/default/key/two");
     for headers in [vec![], vec![("authorization", "Bearer wrong")]] {
         let (status, body) = world.raw("POST", path, &headers, b"secret".to_vec()).await;
         assert_eq!(status, 401, "{body}");
@@ -681,6 +681,13 @@ async fn a_resource_is_released_to_an_attested_session_and_a_missing_one_named()
     let session = guest.attest(&world.client()).await.unwrap();
     assert_eq!(session.resource("default/key/one").await.unwrap().as_slice(), b"secret");
     assert_eq!(code(session.resource("default/key/two").await), "attestor.not_found");
+    assert_eq!(world.raw("POST", two, &[("authorization", &admin)], b"other".to_vec()).await.0, 200);
+    assert_eq!(session.resource("default/key/two").await.unwrap().as_slice(), b"other");
+    for (headers, expected) in [(vec![], 401), (vec![("authorization", admin.as_str())], 200)] {
+        assert_eq!(world.raw("DELETE", two, &headers, vec![]).await.0, expected);
+    }
+    assert_eq!(code(session.resource("default/key/two").await), "attestor.not_found");
+    assert_eq!(world.raw("DELETE", two, &[("authorization", &admin)], vec![]).await.0, 404);
     world.pass(300);
     let ended = session.resource("default/key/one").await.unwrap_err();
     assert!(ended.session_ended() && ended.code() == reason::ATTESTOR_SESSION);

@@ -127,9 +127,26 @@ pub(super) async fn put_resource(
         Err(error) => Err(BrokerError::Body(error)),
     };
     match stored {
-        Ok(()) => ([(CONTENT_TYPE, HeaderValue::from_static("text/xml"))], "").into_response(),
+        Ok(()) => done(),
         Err(error) => plugin(broker.refused(error, Asker::Stranger, "POST /kbs/v0/resource").await),
     }
+}
+
+/// DELETE `/kbs/v0/resource/…`, for administrators.
+pub(super) async fn delete_resource(
+    State(broker): State<Arc<Broker>>,
+    by: Administrator<Resources>,
+    path: Result<Path<String>, PathRejection>,
+) -> Response {
+    match broker.delete_resource(&by, &text(path)).await {
+        Ok(()) => done(),
+        Err(error) => plugin(broker.refused(error, Asker::Stranger, "DELETE /kbs/v0/resource").await),
+    }
+}
+
+/// As real servers answer a change.
+fn done() -> Response {
+    ([(CONTENT_TYPE, HeaderValue::from_static("text/xml"))], "").into_response()
 }
 
 /// A missing resource is 404: on 401 real clients would attest again, three times.

@@ -54,6 +54,7 @@ fn routes() -> Routes {
         .get("/metrics", operations::metrics)
         .get("/kbs/v0/resource/{*path}", kbs::resource)
         .post("/kbs/v0/resource/{*path}", kbs::put_resource)
+        .delete("/kbs/v0/resource/{*path}", kbs::delete_resource)
         .get("/kbs/v0/reference-value", reference::all)
         .post("/kbs/v0/reference-value", reference::post)
         .get("/kbs/v0/reference-value/{name}", reference::one)

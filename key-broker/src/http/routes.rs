@@ -26,6 +26,11 @@ impl Routes {
         self.on("post", MethodFilter::POST, path, handler)
     }
 
+    /// Serves DELETE.
+    pub(super) fn delete<T: 'static>(self, path: &'static str, handler: impl Handler<T, Arc<Broker>>) -> Self {
+        self.on("delete", MethodFilter::DELETE, path, handler)
+    }
+
     fn on<T: 'static>(
         mut self,
         name: &'static str,

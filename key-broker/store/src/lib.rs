@@ -169,6 +169,9 @@ pub trait Store: std::fmt::Debug + Send + Sync {
     /// Stores a resource, replacing what was there.
     async fn put_resource(&self, path: ResourcePath, bytes: Vec<u8>) -> Result<(), StoreError>;
 
+    /// Forgets a resource; `false` when there was none.
+    async fn delete_resource(&self, path: ResourcePath) -> Result<bool, StoreError>;
+
     /// A resource's bytes. They lie sealed by the data key, to their path.
     async fn resource(&self, path: ResourcePath) -> Result<Option<Vec<u8>>, StoreError>;
 

@@ -490,6 +490,16 @@ impl Store for EmbeddedStore {
             .await
     }
 
+    async fn delete_resource(&self, path: ResourcePath) -> Result<bool, StoreError> {
+        self.writer
+            .change(move |write| {
+                let mut table = write.open_table(RESOURCES).map_err(io)?;
+                let there = table.remove(path.as_str()).map_err(io)?.is_some();
+                Ok(if there { Effect::Changed(true) } else { Effect::None(false) })
+            })
+            .await
+    }
+
     async fn resource(&self, path: ResourcePath) -> Result<Option<Vec<u8>>, StoreError> {
         let name = path.clone();
         let sealed = self

@@ -378,6 +378,10 @@ impl Store for PostgresStore {
         Ok(())
     }
 
+    async fn delete_resource(&self, path: ResourcePath) -> Result<bool, StoreError> {
+        Ok(self.execute(sql::DELETE_RESOURCE, &[&path.as_str()]).await? > 0)
+    }
+
     async fn resource(&self, path: ResourcePath) -> Result<Option<Vec<u8>>, StoreError> {
         let sealed: Option<Vec<u8>> = self.value(sql::RESOURCE, &[&path.as_str()]).await?;
         Ok(sealed.map(|sealed| self.vault.open(&path, &sealed)).transpose()?)

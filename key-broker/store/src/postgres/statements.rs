@@ -82,6 +82,7 @@ pub(super) const REFUSAL: &str = "SELECT record FROM refusals WHERE id = $1";
 
 pub(super) const PUT_RESOURCE: &str = "INSERT INTO resources (path, sealed) VALUES ($1, $2) \
     ON CONFLICT (path) DO UPDATE SET sealed = excluded.sealed";
+pub(super) const DELETE_RESOURCE: &str = "DELETE FROM resources WHERE path = $1";
 pub(super) const RESOURCE: &str = "SELECT sealed FROM resources WHERE path = $1";
 
 pub(super) const AUDIT_TAIL: &str = "SELECT size, frontier FROM audit_tail";

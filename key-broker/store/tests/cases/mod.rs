@@ -309,11 +309,15 @@ pub(crate) async fn a_resource_is_what_was_put_there_last(medium: &dyn Medium) {
         store.put_resource(path("default/key/one"), b"first".to_vec()).await.unwrap();
         store.put_resource(path("default/key/one"), b"second".to_vec()).await.unwrap();
         store.put_resource(path("default/key/empty"), vec![]).await.unwrap();
+        store.put_resource(path("default/key/gone"), b"gone".to_vec()).await.unwrap();
+        assert!(store.delete_resource(path("default/key/gone")).await.unwrap());
+        assert!(!store.delete_resource(path("default/key/gone")).await.unwrap());
     }
     let store = medium.open().await;
     assert_eq!(store.resource(path("default/key/one")).await.unwrap().unwrap(), b"second");
     assert_eq!(store.resource(path("default/key/empty")).await.unwrap().unwrap(), b"");
     assert!(store.resource(path("default/key/two")).await.unwrap().is_none());
+    assert!(store.resource(path("default/key/gone")).await.unwrap().is_none());
 }
 
 pub(crate) async fn the_audit_log_grows_at_its_end_alone(medium: &dyn Medium) {
