@@ -162,6 +162,8 @@ fn verdict_signed_by_another_key() {
     let other = SigningKey::generate(KeyKind::EcdsaP256).unwrap();
     world.kill_broker();
     std::fs::write(world.path("attestor.pem"), other.to_pem().unwrap().as_bytes()).unwrap();
+    // Over the store of another key it would not serve: its audit log is none that it signed.
+    std::fs::remove_file(world.path("broker.redb")).unwrap();
     world.start_broker();
     for mode in MODES {
         let _ = world.refuses(&image, &["--mode", mode], 77, "attestor.signature");
