@@ -199,8 +199,11 @@ fn the_policys_digest_changes_with_everything_that_decides_and_nothing_else() {
     let files = Files::new();
     let policy = |edit: &dyn Fn(String) -> String| files.settings(edit).unwrap().policy;
     let base = policy(&|text| text);
-    assert_eq!(policy(&|text| text.replace("token_seconds = 300", "token_seconds = 301")), base);
+    assert_eq!(policy(&|text| text.replace("127.0.0.1:8080", "127.0.0.1:8081")), base);
     for (from, to) in [
+        ("challenge_seconds = 120", "challenge_seconds = 121"),
+        ("token_seconds = 300", "token_seconds = 301"),
+        ("revocation_seconds = 0", "revocation_seconds = 1"),
         ("min_version = 1", "min_version = 2"),
         ("revocations = \"optional\"", "revocations = \"required\""),
         ("release@example.com", "another@example.com"),

@@ -299,7 +299,9 @@ async fn attestations() {
         case("attest by GET", http("GET", "/kbs/v0/attest", &[], ""), 404, "attestor.not_found"),
     ];
     assert_eq!(run(&world, cases).await, 48);
-    // None of them used the challenge up; it is used once.
+    // Those whose evidence held, and what stood beside it did not, have used that challenge up. Another is used once.
+    let (nonce, cookie) = challenge(&world).await;
+    let good = attestation(&nonce, &key);
     let request = post(Some(&cookie), &good.to_string());
     assert_eq!(send(&world, &request).await.0, 200);
     let (status, _, body) = send(&world, &request).await;

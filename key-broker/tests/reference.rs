@@ -175,9 +175,11 @@ async fn an_older_document_is_refused_after_a_restart_too() {
     let start = async |shown: &Shown| {
         let settings = Config::read(&shown.world.directory.path().join("broker.toml")).unwrap().settings().unwrap();
         let store = settings.store.open().await.unwrap();
-        let now = Arc::new(|| Timestamp(NOW));
+        let (now, held) = (Arc::new(|| Timestamp(NOW)), Arc::downgrade(&store));
         let made = Broker::new(settings, store, Arc::clone(&shown.world.registry) as _, now).await;
-        made.map(|_| ()).map_err(|error| error.refusal().code.as_str())
+        let made = made.map(drop).map_err(|error| error.refusal().code.as_str());
+        support::released(&held).await;
+        made
     };
     for (document, expected) in [
         (document(6, "00"), Err("reference.rollback")),
