@@ -68,7 +68,7 @@ environment = "development"
 listen = "{listen}"
 store_key = {{ file = "{directory}/store.key" }}
 signing_key = "{directory}/signing.pem"
-challenge_seconds = 120
+challenge_seconds = 3600
 token_seconds = 300
 revocation_seconds = 0
 admin_token = "{directory}/admin.token"
