@@ -1,11 +1,11 @@
 //! The audit log's writer: one task takes what is to be written from every request, adds all that waits in one durable
 //! append, and answers each. Nothing that is audited is answered before.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use audit_log::{AuditError, Checkpoint, CheckpointResponse, EntriesResponse, Entry, Event, MAX_ENTRIES, Plan};
 use audit_log::{ProofResponse, Row, Subtree, Tree, verify_consistency};
-use broker_store::{Commit, Store, StoreError};
+use broker_store::{AuditStore, Commit, StoreError};
 use p256::ecdsa::SigningKey;
 use protocols::digest::Sha256Digest;
 use protocols::reason;
@@ -31,6 +31,13 @@ struct Tail {
     tree: Tree,
     /// Compact JWS of the checkpoint over exactly this tree.
     checkpoint: String,
+}
+
+impl Tail {
+    fn signed(tree: Tree, time: Timestamp, signing: &SigningKey) -> Result<Self, Fault> {
+        let checkpoint = Checkpoint::of(&tree, time).sign(signing)?;
+        Ok(Self { tree, checkpoint })
+    }
 }
 
 /// Why nothing was written.
@@ -73,17 +80,16 @@ type Waiting = (Event, oneshot::Sender<Result<(), Fault>>);
 #[derive(Debug)]
 pub(crate) struct Auditor {
     sender: mpsc::Sender<Waiting>,
-    store: Arc<dyn Store>,
     log: Arc<Log>,
 }
 
-/// What the writer needs, and what it wrote last.
+/// What the writer needs, and the newest tail that is known, of whichever replica.
 struct Log {
-    store: Arc<dyn Store>,
+    store: Arc<dyn AuditStore>,
     signing: SigningKey,
     clock: Arc<dyn Fn() -> Timestamp + Send + Sync>,
     replica: String,
-    last: Mutex<Option<Tail>>,
+    last: Mutex<Tail>,
 }
 
 impl std::fmt::Debug for Log {
@@ -98,17 +104,18 @@ impl Auditor {
     /// # Errors
     /// `attestor.audit` when what is stored is not what was signed; [`BrokerError::Store`].
     pub(crate) async fn open(
-        store: Arc<dyn Store>,
+        store: Arc<dyn AuditStore>,
         signing: SigningKey,
         clock: Arc<dyn Fn() -> Timestamp + Send + Sync>,
     ) -> Result<Self, BrokerError> {
         let replica = hex::encode(random::<8>()?);
-        let log = Log { store: Arc::clone(&store), signing, clock, replica, last: Mutex::new(None) };
+        let last = Mutex::new(Tail::signed(Tree::default(), clock(), &signing)?);
+        let log = Log { store, signing, clock, replica, last };
         log.refresh().await?;
         let log = Arc::new(log);
         let (sender, receiver) = mpsc::channel(QUEUE);
         tokio::spawn(Arc::clone(&log).write(receiver));
-        Ok(Self { sender, store, log })
+        Ok(Self { sender, log })
     }
 
     /// Writes one entry; returns when it is durable.
@@ -126,17 +133,12 @@ impl Auditor {
     /// The newest checkpoint, of whichever replica.
     pub(crate) async fn checkpoint(&self) -> Result<CheckpointResponse, BrokerError> {
         self.log.refresh().await?;
-        let last = self.log.last();
-        let checkpoint = match last {
-            Some(tail) => tail.checkpoint,
-            None => self.log.sign(&Tree::default())?,
-        };
-        Ok(CheckpointResponse { checkpoint })
+        Ok(CheckpointResponse { checkpoint: self.log.last().checkpoint.clone() })
     }
 
     /// Entries from a place on.
     pub(crate) async fn entries(&self, from: u64) -> Result<EntriesResponse, BrokerError> {
-        let rows = self.store.audit_entries(from, MAX_ENTRIES).await.map_err(Fault::from)?;
+        let rows = self.log.store.audit_entries(from, MAX_ENTRIES).await.map_err(Fault::from)?;
         let entries = (from..).zip(rows).map(|(place, row)| {
             let entry = Row::decode(&row, place).map_err(Fault::from)?.into_entry();
             Ok(RecordBytes(entry))
@@ -151,7 +153,7 @@ impl Auditor {
             BrokerError::refused(reason::ATTESTOR_PROTOCOL, "proof", expected, "another")
         };
         let plan = plan.ok_or_else(nowhere)?;
-        let size = self.store.audit_tail().await.map_err(Fault::from)?.size;
+        let size = self.log.store.audit_tail().await.map_err(Fault::from)?.size;
         if plan.subtrees().iter().any(|subtree| subtree.last() >= size) {
             return Err(nowhere());
         }
@@ -160,12 +162,8 @@ impl Auditor {
 }
 
 impl Log {
-    fn last(&self) -> Option<Tail> {
-        self.last.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    fn sign(&self, tree: &Tree) -> Result<String, Fault> {
-        Ok(Checkpoint::of(tree, (self.clock)()).sign(&self.signing)?)
+    fn last(&self) -> MutexGuard<'_, Tail> {
+        self.last.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn write(self: Arc<Self>, mut receiver: mpsc::Receiver<Waiting>) {
@@ -193,7 +191,7 @@ impl Log {
     /// One durable append of all these.
     async fn append(&self, events: &[Event]) -> Result<(), Fault> {
         for _ in 0..ATTEMPTS {
-            let mut tree = self.last().map(|tail| tail.tree).unwrap_or_default();
+            let mut tree = self.last().tree.clone();
             let from = tree.size();
             let time = (self.clock)();
             let mut rows = Vec::with_capacity(events.len());
@@ -201,11 +199,11 @@ impl Log {
                 let entry = Entry { seq: tree.size(), time, replica: self.replica.clone(), event: event.clone() };
                 rows.push(Row::push(&mut tree, entry.encode()?).encode());
             }
-            let tail = Tail { checkpoint: self.sign(&tree)?, tree };
+            let tail = Tail::signed(tree, time, &self.signing)?;
             let frontier = serde_json::to_vec(&tail).map_err(|error| Fault::Broken(error.to_string()))?;
             match self.store.append_audit(from, rows, frontier).await? {
                 Commit::Done => {
-                    *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(tail);
+                    *self.last() = tail;
                     return Ok(());
                 }
                 Commit::Raced => self.refresh().await?,
@@ -217,8 +215,8 @@ impl Log {
     /// Takes the stored tail, which must have grown out of the last one known: another replica may have written.
     async fn refresh(&self) -> Result<(), Fault> {
         let stored = self.store.audit_tail().await?;
-        let last = self.last();
-        let known = last.as_ref().map_or_else(Tree::default, |tail| tail.tree.clone());
+        let last = self.last().clone();
+        let known = &last.tree;
         if stored.size < known.size() {
             return Err(AuditError::Shrunk { expected: known.size(), actual: stored.size }.into());
         }
@@ -226,7 +224,7 @@ impl Log {
             return Ok(());
         }
         let tail: Tail = serde_json::from_slice(&stored.frontier).map_err(|_| AuditError::Tree(stored.size))?;
-        if last.as_ref() == Some(&tail) {
+        if tail == last {
             return Ok(());
         }
         let (root, size) = (tail.tree.root(), tail.tree.size());
@@ -239,10 +237,10 @@ impl Log {
             let proof = self.prove(&Plan::consistency(known.size(), size).ok_or(fork)?).await?;
             verify_consistency((known.size(), &known.root()), (size, &root), &proof)?;
         }
-        let mut current = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut current = self.last();
         // The writer may have got further meanwhile.
-        if current.as_ref().is_none_or(|current| current.tree.size() <= size) {
-            *current = Some(tail);
+        if current.tree.size() <= size {
+            *current = tail;
         }
         Ok(())
     }
@@ -263,3 +261,7 @@ impl Log {
         Ok(row.subtree(subtree.level).ok_or_else(missing)?)
     }
 }
+
+#[cfg(test)]
+#[path = "audit_tests.rs"]
+mod tests;

@@ -1,40 +1,33 @@
-//! What the attestor does, without HTTP: challenges, sessions, histories, resources.
+//! The attestor without HTTP: its parts, challenges and sessions. What sessions then ask for has modules of its own.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use appraisal::{Appraisal, Question};
 use audit_log::Event;
-use broker_store::{Alarm, Commit, History, Store};
+use broker_store::Store;
 use p256::ecdsa::{SigningKey, VerifyingKey};
-use protocols::digest::Sha256Digest;
-use protocols::encoding::un_b64;
 use protocols::events::Init;
 use protocols::guest::GuestId;
-use protocols::jwe::{self, PublicKey};
+use protocols::jwe::PublicKey;
 use protocols::jws::{self, JwsError};
 use protocols::kbs::{self, Attestation, Tee};
 use protocols::reason::{self, Refusal};
 use protocols::register::RegisterKind;
-use protocols::resource::ResourcePath;
-use protocols::tcl::{
-    Delivery, EVENTS_TYP, EventsRequest, EventsResponse, GoldenResource, Hello, HelloReply, LogBinding, RECEIPT_TYP,
-    Receipt, ReceiptsResponse, VerdictRecord,
-};
+use protocols::tcl::{Hello, HelloReply, VerdictRecord};
 use protocols::time::Timestamp;
 use registry::Registry;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use verifier::{EvidenceClaims, LogState, bind_log, guest_of};
 
-use crate::admin::{Administrator, Audit, Needed, Resources, Shown};
+use crate::admin::{Administrator, Audit, Needed, Shown};
 use crate::audit::Auditor;
 use crate::challenge::{Challenge, Sealer, random};
 use crate::config::Settings;
 use crate::devices::{Beside, Device};
 use crate::error::BrokerError;
 use crate::evidence::Seen;
-use crate::history::{self, Grown};
 use crate::http::Rooms;
 use crate::initdata;
 use crate::limits::Limiter;
@@ -49,15 +42,13 @@ const TCL_VERSION: u32 = 1;
 pub(crate) const VERSION_SUBJECT: &str = "protocol version";
 /// How often a change is tried again when another request came first.
 pub(crate) const ATTEMPTS: usize = 8;
-/// The most receipts in one answer.
-const MAX_RECEIPTS: usize = 1024;
 
 /// The attestor: settings, store, registry and a clock.
 pub struct Broker {
     pub(crate) rules: RwLock<Arc<Rules>>,
     /// One reload at a time.
     pub(crate) reloading: tokio::sync::Mutex<()>,
-    signing: SigningKey,
+    pub(crate) signing: SigningKey,
     pub(crate) store: Arc<dyn Store>,
     pub(crate) registry: Arc<dyn Registry>,
     pub(crate) rooms: Rooms,
@@ -89,7 +80,8 @@ impl Broker {
     ///
     /// # Errors
     /// [`BrokerError::Internal`] when no sealing key can be derived; `reference.rollback` and `reference.conflict` when
-    /// later reference values were accepted before; [`BrokerError::Store`].
+    /// later reference values were accepted before; `attestor.audit` when the stored audit log is none that this key
+    /// signed; [`BrokerError::Store`].
     pub async fn new(
         settings: Settings,
         store: Arc<dyn Store>,
@@ -99,7 +91,7 @@ impl Broker {
         let sealer = Sealer::new(&settings.signing)?;
         let signing = settings.signing.clone();
         let rules = RwLock::new(Self::first_rules(settings, &*store, clock()).await?);
-        let audit = Auditor::open(Arc::clone(&store), signing.clone(), Arc::clone(&clock)).await?;
+        let audit = Auditor::open(Arc::clone(&store) as _, signing.clone(), Arc::clone(&clock)).await?;
         let start = {
             let settings = &rules.read().unwrap_or_else(PoisonError::into_inner).settings;
             Event::Start { policy: settings.policy, environment: settings.evidence.environment }
@@ -305,139 +297,6 @@ impl Broker {
         Session::verify(token, self.key(), self.rules().settings.evidence.environment, self.now())
     }
 
-    /// Answers POST `/tcl/v1/events`.
-    pub(crate) async fn events(&self, session: &Session, body: &str) -> Result<EventsResponse, BrokerError> {
-        let EventsRequest { nonce, delivery } = signed(EVENTS_TYP, body, session)?;
-        let (receipt, appraisal) = self.deliver(session, &nonce, &delivery).await?;
-        // What was held nowhere when the session was made is held now, and its evidence was this session's.
-        let token =
-            session.of(delivery.log.guest, &appraisal).map(|session| session.sign(&self.signing)).transpose()?;
-        Ok(EventsResponse { receipt, token })
-    }
-
-    /// Takes a delivery: fresh evidence over its head, then its records against the stored history, then the appraisal
-    /// policy, then a durable commit. Gives the receipt.
-    async fn deliver(
-        &self,
-        session: &Session,
-        nonce: &str,
-        delivery: &Delivery,
-    ) -> Result<(String, Appraisal), BrokerError> {
-        let (now, rules) = (self.now(), self.rules());
-        fresh(session, nonce, delivery)?;
-        let data = session.runtime_data(&delivery.log);
-        Beside::read(&delivery.evidence, &data)?;
-        let claims = self.evidence(&rules, session.tee, &delivery.evidence, &data, now).await?;
-        for _ in 0..ATTEMPTS {
-            let (grown, held) = self.grow(&rules, session, &claims, delivery, now).await?;
-            let (appraisal, observed) = appraise(&rules, session.tee, &claims, Some(grown.state.init()))?;
-            let pause = unlisted_pause(&rules, &grown.pauses);
-            if let Some(receipt) = self.commit(nonce, grown, held, &delivery.log, now).await? {
-                for refusal in [observed, pause] {
-                    self.observed(refusal, Some(session), "POST /tcl/v1/events").await;
-                }
-                return Ok((receipt, appraisal));
-            }
-        }
-        Err(BrokerError::Internal("a history that changes under every request"))
-    }
-
-    /// Checks a delivery's records against the history that is held: what it grows to, and what is held.
-    async fn grow(
-        &self,
-        rules: &Rules,
-        session: &Session,
-        claims: &EvidenceClaims,
-        delivery: &Delivery,
-        now: Timestamp,
-    ) -> Result<(Grown, Option<History>), BrokerError> {
-        let guest = delivery.log.guest;
-        let held = self.store.history(guest).await?;
-        let count = held.as_ref().map_or(0, |held| held.state.count());
-        if let Some(held) = &held {
-            same_guest(claims, &held.state, guest)?;
-        }
-        let (from, repeated) = history::overlap(delivery, count);
-        let repeated = self.store.records(guest, from, repeated).await?;
-        let grown = match history::grow(held.as_ref().map(|held| held.state.clone()), &repeated, delivery) {
-            Ok(grown) => grown,
-            Err(misfit) => {
-                if misfit.alarm && !self.may_be_late(session, &misfit.refusal, held.as_ref()) {
-                    self.alarm(&misfit.refusal, &delivery.log, count, now).await?;
-                }
-                return Err(BrokerError::from(misfit.refusal).holding(count));
-            }
-        };
-        bind_log(claims, &grown.state, &delivery.log, rules.judge.policy())?;
-        if let Some(refusal) = self.never_passed(guest, &grown.passes).await? {
-            self.alarm(&refusal, &delivery.log, count, now).await?;
-            return Err(BrokerError::from(refusal).holding(count));
-        }
-        if let Some(refusal) = unlisted_pause(rules, &grown.pauses).filter(|_| !rules.settings.observe) {
-            return Err(BrokerError::from(refusal).holding(count));
-        }
-        Ok((grown, held))
-    }
-
-    /// Whether a shorter history may be a delivery that was on its way when a longer one was committed: its evidence is over
-    /// this session's nonce, which was given out before. Evidence over a nonce of later shows a register that went back.
-    fn may_be_late(&self, session: &Session, refusal: &Refusal, held: Option<&History>) -> bool {
-        let receipt = held.and_then(|held| jws::verify::<Receipt>(RECEIPT_TYP, &held.receipt, self.key()).ok());
-        refusal.code == reason::LOG_REGRESS && receipt.is_some_and(|receipt| session.issued_at() <= receipt.issued_at)
-    }
-
-    /// Commits what is new and gives the receipt; `None` when another request came first.
-    async fn commit(
-        &self,
-        nonce: &str,
-        grown: Grown,
-        held: Option<History>,
-        log: &LogBinding,
-        now: Timestamp,
-    ) -> Result<Option<String>, BrokerError> {
-        let Grown { held: count, state, new, passes: _, pauses: _ } = grown;
-        let previous = match held {
-            Some(held) if new.is_empty() => return Ok(Some(held.receipt)),
-            Some(held) => Some(Sha256Digest::of(held.receipt.as_bytes())),
-            None => None,
-        };
-        let receipt = Receipt {
-            nonce: nonce.to_owned(),
-            guest: log.guest,
-            count: state.count(),
-            head: state.head(),
-            previous,
-            issued_at: now,
-        };
-        let receipt = self.sign(RECEIPT_TYP, &receipt)?;
-        let history = History { state, receipt: receipt.clone() };
-        Ok(match self.store.append(log.guest, count, new, history).await? {
-            Commit::Done => Some(receipt),
-            Commit::Raced => None,
-        })
-    }
-
-    /// A pass that the log ascribes to this attestor and that it never gave.
-    async fn never_passed(
-        &self,
-        guest: GuestId,
-        passes: &[(u64, Sha256Digest)],
-    ) -> Result<Option<Refusal>, BrokerError> {
-        for (seq, golden) in passes {
-            if !self.store.passed(guest, *seq, *golden).await? {
-                let (subject, expected) = (format!("launch {seq}"), "a pass that this attestor gave");
-                return Ok(Some(Refusal::new(reason::ATTESTOR_VERDICT, subject, expected, golden.to_string())));
-            }
-        }
-        Ok(None)
-    }
-
-    async fn alarm(&self, refusal: &Refusal, log: &LogBinding, held: u64, now: Timestamp) -> Result<(), BrokerError> {
-        tracing::warn!(guest = %log.guest, code = %refusal.code, count = log.count, head = %log.head, held, "ALARM: {refusal}");
-        let alarm = Alarm { guest: log.guest, code: refusal.code, count: log.count, head: log.head, held, time: now };
-        Ok(self.store.raise_alarm(alarm).await?)
-    }
-
     /// Whose session it is. The name in its log binding is the guest's own word; only where its log was held when it
     /// attested, or by what it delivered since, was it compared with evidence.
     pub(crate) fn guest(&self, session: &Session) -> Result<GuestId, BrokerError> {
@@ -445,68 +304,6 @@ impl Broker {
             return Err(BrokerError::refused(reason::EVIDENCE_GUEST, "session", "one with a log", "one without"));
         }
         session.guest.ok_or_else(|| BrokerError::session("a session made before anything of this guest was held"))
-    }
-
-    /// A guest's receipts for more than `after` records.
-    pub(crate) async fn receipts(&self, session: &Session, after: u64) -> Result<ReceiptsResponse, BrokerError> {
-        let guest = self.guest(session)?;
-        Ok(ReceiptsResponse { receipts: self.store.receipts_after(guest, after, MAX_RECEIPTS).await? })
-    }
-
-    /// A resource, encrypted to the session's key.
-    pub(crate) async fn resource(&self, session: &Session, path: &str) -> Result<kbs::Response, BrokerError> {
-        let path = resource_path(path)?;
-        let rules = self.rules();
-        match rules.settings.release.to(session, &path) {
-            Err(BrokerError::Refused { refusal, .. }) if rules.settings.observe => {
-                self.observed(Some(*refusal), Some(session), "GET /kbs/v0/resource").await;
-            }
-            asked => asked?,
-        }
-        let Some(bytes) = self.store.resource(path.clone()).await? else { return Err(missing(path.as_str())) };
-        let encrypted = jwe::encrypt(&session.tee_pubkey, &bytes)
-            .map_err(|_| BrokerError::Internal("a resource that does not encrypt"))?;
-        let release =
-            Event::Release { session: session.jti.clone(), path: path.as_str().to_owned(), guest: session.guest };
-        self.audit.append(release).await?;
-        tracing::info!(session = session.jti, resource = path.as_str(), "released");
-        Ok(encrypted)
-    }
-
-    /// Stores a resource. Golden values must be what agents will read.
-    pub(crate) async fn put_resource(
-        &self,
-        by: &Administrator<Resources>,
-        path: &str,
-        bytes: Vec<u8>,
-    ) -> Result<(), BrokerError> {
-        let path = resource_path(path)?;
-        if path.as_str().starts_with("golden/dsse/") {
-            json_of::<GoldenResource>(&bytes, "golden values with their envelopes")?;
-        }
-        let put = Event::Administration {
-            who: by.name().to_owned(),
-            action: "resource.put".to_owned(),
-            subject: path.as_str().to_owned(),
-            digest: None,
-        };
-        self.audit.append(put).await?;
-        tracing::info!(by = by.name(), resource = path.as_str(), bytes = bytes.len(), "stored");
-        Ok(self.store.put_resource(path, bytes).await?)
-    }
-
-    /// Forgets a resource; whoever was given it before has it still.
-    pub(crate) async fn delete_resource(&self, by: &Administrator<Resources>, path: &str) -> Result<(), BrokerError> {
-        let path = resource_path(path)?;
-        let delete = Event::Administration {
-            who: by.name().to_owned(),
-            action: "resource.delete".to_owned(),
-            subject: path.as_str().to_owned(),
-            digest: None,
-        };
-        self.audit.append(delete).await?;
-        tracing::info!(by = by.name(), resource = path.as_str(), "deleted");
-        if self.store.delete_resource(path.clone()).await? { Ok(()) } else { Err(missing(path.as_str())) }
     }
 
     /// An audit record.
@@ -524,30 +321,8 @@ impl Broker {
     }
 }
 
-/// Checks that a delivery is the session's guest's.
-fn fresh(session: &Session, nonce: &str, delivery: &Delivery) -> Result<(), BrokerError> {
-    if un_b64(nonce).map_or(true, |nonce| nonce.len() != 32) {
-        return Err(BrokerError::refused(reason::ATTESTOR_PROTOCOL, "nonce", "32 bytes of base64", "something else"));
-    }
-    let guest = delivery.log.guest;
-    let attested = session.log.as_ref().map(|log| log.guest);
-    if attested != Some(guest) {
-        let actual = attested.map_or_else(|| "a session without a log".to_owned(), |guest| guest.to_string());
-        return Err(BrokerError::refused(reason::EVIDENCE_GUEST, "delivery", guest.to_string(), actual));
-    }
-    Ok(())
-}
-
-/// A bundle that runs without a golden value and that policy does not list.
-fn unlisted_pause(rules: &Rules, pauses: &[(u64, Sha256Digest)]) -> Option<Refusal> {
-    let listed = rules.settings.pause.as_ref()?;
-    let (seq, bundle) = pauses.iter().find(|(_, bundle)| !listed.contains(bundle))?;
-    let subject = format!("launch {seq}");
-    Some(Refusal::new(reason::POLICY_PAUSE, subject, "a pause bundle that policy lists", bundle.to_string()))
-}
-
 /// Asks the appraisal policy about evidence that was verified; gives what it would refuse where it is only watched.
-fn appraise(
+pub(crate) fn appraise(
     rules: &Rules,
     tee: Tee,
     claims: &EvidenceClaims,
@@ -568,7 +343,7 @@ fn appraise(
 
 /// Whether this evidence is the stored guest's at all, wherever its log has got to: nobody else learns what is held
 /// or raises an alarm about it. [`bind_log`] says the same of a log that agrees with its register.
-fn same_guest(claims: &EvidenceClaims, held: &LogState, guest: GuestId) -> Result<GuestId, BrokerError> {
+pub(crate) fn same_guest(claims: &EvidenceClaims, held: &LogState, guest: GuestId) -> Result<GuestId, BrokerError> {
     let shown = guest_of(claims, held.init());
     if shown == guest {
         return Ok(guest);
@@ -597,7 +372,7 @@ pub(crate) fn signed<T: for<'de> Deserialize<'de>>(typ: &str, body: &str, sessio
     })
 }
 
-fn json_of<T: for<'de> Deserialize<'de>>(body: &[u8], what: &'static str) -> Result<T, BrokerError> {
+pub(crate) fn json_of<T: for<'de> Deserialize<'de>>(body: &[u8], what: &'static str) -> Result<T, BrokerError> {
     serde_json::from_slice(body)
         .map_err(|_| BrokerError::refused(reason::ATTESTOR_PROTOCOL, "request", what, "something else"))
 }
@@ -608,11 +383,4 @@ pub(crate) fn malformed(expected: &'static str, actual: String) -> BrokerError {
 
 pub(crate) fn missing(what: &str) -> BrokerError {
     BrokerError::refused(reason::ATTESTOR_NOT_FOUND, what, "it is stored", "it is not")
-}
-
-fn resource_path(path: &str) -> Result<ResourcePath, BrokerError> {
-    path.parse().map_err(|_| {
-        let shown: String = path.chars().take(100).collect();
-        missing(&shown)
-    })
 }

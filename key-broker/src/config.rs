@@ -490,11 +490,15 @@ fn read(path: &Path) -> Result<String, ConfigError> {
     String::from_utf8(read_bytes(path)?).map_err(not_text)
 }
 
+/// A whole file: one that is longer than any should be is refused, and never read in part.
 pub(crate) fn read_bytes(path: &Path) -> Result<Vec<u8>, ConfigError> {
     use std::io::Read as _;
     let named = |error| ConfigError::File { path: path.to_owned(), error };
     let mut bytes = Vec::new();
-    std::fs::File::open(path).map_err(named)?.take(MAX_FILE).read_to_end(&mut bytes).map_err(named)?;
+    std::fs::File::open(path).map_err(named)?.take(MAX_FILE + 1).read_to_end(&mut bytes).map_err(named)?;
+    if bytes.len() as u64 > MAX_FILE {
+        return Err(named(std::io::ErrorKind::FileTooLarge.into()));
+    }
     Ok(bytes)
 }
 

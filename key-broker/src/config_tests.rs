@@ -165,6 +165,23 @@ fn production_starts_with_nothing_simulated() {
     }
 }
 
+/// Cut at the bound, it would be another configuration, which may well be one.
+#[test]
+fn a_file_that_is_too_long_is_refused_and_not_cut() {
+    let files = Files::new();
+    let path = files.directory.path().join("admin.token");
+    let token = std::fs::read(&path).unwrap();
+    let padded = |size: u64| {
+        let mut bytes = token.clone();
+        bytes.resize(usize::try_from(size).unwrap(), b'\n');
+        bytes
+    };
+    std::fs::write(&path, padded(MAX_FILE)).unwrap();
+    files.settings(|text| text).unwrap();
+    std::fs::write(&path, padded(MAX_FILE + 1)).unwrap();
+    assert!(files.refused(|text| text).contains("admin.token"));
+}
+
 #[test]
 fn unknown_fields_and_unusable_values_are_named() {
     let files = Files::new();

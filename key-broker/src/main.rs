@@ -1,8 +1,7 @@
 //! `key-broker`: parse, build, serve, drain.
 
 use std::io::Write as _;
-use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,7 +16,6 @@ use key_broker::server::{Listener, serve};
 use key_broker::tls::Tls;
 use key_broker::trace::{Exporter, exporter};
 use protocols::digest::Sha256Digest;
-use protocols::keys::{KeyKind, SigningKey};
 use protocols::time::Timestamp;
 use registry::{HttpRegistry, SparingRegistry};
 use tokio::net::TcpListener;
@@ -212,24 +210,11 @@ fn maintenance(command: &Command) -> anyhow::Result<()> {
     let told = |done: &str, summary: Summary| print(&format!("{done}: {} rows of {}\n", summary.rows, summary.created));
     match command {
         Command::Keygen { file, store_key: true } => maintain::make_store_key(file),
-        Command::Keygen { file, store_key: false } => keygen(file),
+        Command::Keygen { file, store_key: false } => print(&maintain::make_signing_key(file)?),
         Command::Rekey(arguments) => runtime.block_on(maintain::rekey(arguments)),
         Command::Backup(arguments) => told("written", runtime.block_on(maintain::backup(arguments))?),
         Command::Restore(arguments) => told("restored", runtime.block_on(maintain::restore(arguments))?),
     }
-}
-
-fn keygen(file: &Path) -> anyhow::Result<()> {
-    let key = SigningKey::generate(KeyKind::EcdsaP256)?;
-    let mut out = std::fs::OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(file)
-        .with_context(|| file.display().to_string())?;
-    out.write_all(key.to_pem()?.as_bytes())?;
-    out.sync_all()?;
-    print(&key.verifying_key().to_pem()?)
 }
 
 fn print(text: &str) -> anyhow::Result<()> {

@@ -1,15 +1,16 @@
-//! What is done to a store from outside of a serving attestor: other keys, backups.
+//! What is done from outside of a serving attestor: new keys, and a store's other key and backups.
 
-use std::io::Write as _;
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use broker_store::{LocalKey, Summary};
 use clap::Args;
+use protocols::keys::{KeyKind, SigningKey};
 use protocols::time::Timestamp;
+use zeroize::Zeroizing;
 
 use crate::config::{Config, StoreKeyConfig, StoreSettings};
+use crate::files::create;
 
 /// `backup` and `restore`.
 #[derive(Debug, Args)]
@@ -39,21 +40,23 @@ fn settings(config: &Path) -> anyhow::Result<StoreSettings> {
     Config::read(config)?.store().with_context(|| config.display().to_string())
 }
 
+/// Makes a signing key in a new file, and gives its public half as agents pin it, PEM.
+///
+/// # Errors
+/// The file is there already, or cannot be written.
+pub fn make_signing_key(file: &Path) -> anyhow::Result<String> {
+    let key = SigningKey::generate(KeyKind::EcdsaP256)?;
+    create(file, key.to_pem()?.as_bytes()).with_context(|| file.display().to_string())?;
+    Ok(key.verifying_key().to_pem()?)
+}
+
 /// Makes a store key in a new file.
 ///
 /// # Errors
 /// The file is there already, or cannot be written.
 pub fn make_store_key(file: &Path) -> anyhow::Result<()> {
-    let key = LocalKey::generate_hex()?;
-    let mut out = std::fs::OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(file)
-        .with_context(|| file.display().to_string())?;
-    writeln!(out, "{}", *key)?;
-    out.sync_all()?;
-    Ok(())
+    let line = Zeroizing::new(format!("{}\n", *LocalKey::generate_hex()?));
+    create(file, line.as_bytes()).with_context(|| file.display().to_string())
 }
 
 /// Writes a backup.

@@ -1,6 +1,5 @@
 //! Decisions written down as questions that `tclctl appraise --offline` decides again; in development only.
 
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::PathBuf;
 
 use protocols::tcl::{DecideRequest, RecordBytes};
@@ -10,6 +9,7 @@ use verifier::{HighWater, SignerConfig};
 
 use crate::config::Settings;
 use crate::decide::Found;
+use crate::files;
 
 /// Where questions are written.
 #[derive(Debug)]
@@ -54,11 +54,7 @@ pub(crate) fn question(
 pub(crate) async fn write(recording: &Recording, id: &str, question: &Rehearsal) {
     let path = recording.directory.join(format!("{id}.json"));
     let Ok(bytes) = serde_json::to_vec_pretty(question) else { return };
-    let written = tokio::task::spawn_blocking(move || {
-        use std::io::Write as _;
-        let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?;
-        file.write_all(&bytes)
-    });
+    let written = tokio::task::spawn_blocking(move || files::create(&path, &bytes));
     match written.await {
         Ok(Ok(())) => tracing::debug!(id, "recorded"),
         Ok(Err(error)) => tracing::warn!(id, "a decision's question was not recorded: {error}"),

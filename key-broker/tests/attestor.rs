@@ -7,7 +7,7 @@ mod support;
 use kbs_client::{ClientError, Question, ReceiptState};
 use protocols::environment::Environment;
 use protocols::events::{Exit, ExitReason, Floor, Golden, GoldenRef, TimeSource, VerdictWord, hash_str};
-use protocols::golden::{PAYLOAD_TYPE, REVOCATION_PREDICATE_TYPE, RevocationList, STATEMENT_TYPE, Statement};
+use protocols::golden::PAYLOAD_TYPE;
 use protocols::keys::{KeyKind, SigningKey};
 use protocols::reason;
 use protocols::tcl::{GoldenResource, Mode, Outcome, RecordBytes, VerdictRecord};
@@ -570,21 +570,7 @@ async fn the_pause_container_runs_only_from_a_bundle_that_policy_lists() {
 #[tokio::test]
 async fn what_was_revoked_once_stays_revoked_whatever_the_registry_shows() {
     let mut world = World::new().await;
-    let list = |version, revoked| {
-        let statement = Statement {
-            statement_type: STATEMENT_TYPE.to_owned(),
-            subject: vec![],
-            predicate_type: REVOCATION_PREDICATE_TYPE.to_owned(),
-            predicate: RevocationList {
-                issuer: support::ISSUER.to_owned(),
-                version,
-                issued_at: Timestamp(support::NOW),
-                expires: Timestamp(support::NOW + 1_000_000),
-                revoked,
-            },
-        };
-        protocols::dsse::Envelope::sign(PAYLOAD_TYPE, statement.payload().unwrap(), &world.signer).to_bytes()
-    };
+    let list = |version, revoked| support::revocations(version, revoked, &world.signer);
     let (older, newer) = (list(1, vec![]), {
         let golden = protocols::golden::statement(&image(), issue(1)).payload().unwrap();
         list(2, vec![protocols::digest::Sha256Digest::of(&golden)])

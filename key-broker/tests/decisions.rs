@@ -9,9 +9,7 @@ use kbs_client::{Question, Session};
 use protocols::digest::{Sha256Digest, Sha384Digest};
 use protocols::dsse::Envelope;
 use protocols::environment::Environment;
-use protocols::golden::{
-    self, Issue, PAYLOAD_TYPE, REVOCATION_PREDICATE_TYPE, RevocationList, STATEMENT_TYPE, Statement,
-};
+use protocols::golden::{self, Issue, PAYLOAD_TYPE};
 use protocols::image::{ImageMeasurement, ProcessRequest};
 use protocols::keys::{KeyKind, SigningKey};
 use protocols::reason::Source;
@@ -152,19 +150,7 @@ impl Court {
 
 /// A revocation list by the case's signer with its golden value on it.
 fn list(case: &Case) -> Vec<u8> {
-    let statement = Statement {
-        statement_type: STATEMENT_TYPE.to_owned(),
-        subject: vec![],
-        predicate_type: REVOCATION_PREDICATE_TYPE.to_owned(),
-        predicate: RevocationList {
-            issuer: ISSUER.to_owned(),
-            version: 1,
-            issued_at: Timestamp(NOW),
-            expires: Timestamp(NOW + 1_000_000),
-            revoked: vec![Sha256Digest::of(&case.payload())],
-        },
-    };
-    Envelope::sign(PAYLOAD_TYPE, statement.payload().unwrap(), &case.key).to_bytes()
+    support::revocations(1, vec![Sha256Digest::of(&case.payload())], &case.key)
 }
 
 /// The decision as a guest makes it in local mode, from what the registry would have given it.

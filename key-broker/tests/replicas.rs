@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use broker_store::{LocalKey, PostgresOptions, PostgresStore, Store as _};
+use broker_store::{LocalKey, PostgresStore, Store as _};
 use kbs_client::ClientError;
 use protocols::digest::Sha384Digest;
 use protocols::guest::GuestId;
@@ -140,16 +140,8 @@ async fn run(handshakes: u32, kills: u32) -> (u64, u64) {
 }
 
 async fn everything_is_there(server: &Postgres, database: &str, seen: &Seen) {
-    let options = PostgresOptions {
-        host: server.socket().display().to_string(),
-        port: server.port(),
-        user: server.user().to_owned(),
-        database: database.to_owned(),
-        password: None,
-        roots: None,
-        connections: 2,
-    };
-    let store = PostgresStore::open(&options, &LocalKey::from_hex(&"5a".repeat(32)).unwrap()).await.unwrap();
+    let store =
+        PostgresStore::open(&server.options(database), &LocalKey::from_hex(&"5a".repeat(32)).unwrap()).await.unwrap();
     let receipted = std::mem::take(&mut *seen.receipted.lock().unwrap());
     for (guest, records) in receipted {
         assert_eq!(store.records(guest, 0, 64).await.unwrap(), records, "records are lost");

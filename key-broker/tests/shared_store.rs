@@ -10,15 +10,12 @@ use std::time::Duration;
 
 use kbs_client::{Client, Session, VerifiedVerdict};
 use protocols::digest::Sha256Digest;
-use protocols::dsse::Envelope;
-use protocols::golden::{
-    self, Issue, PAYLOAD_TYPE, REVOCATION_PREDICATE_TYPE, RevocationList, STATEMENT_TYPE, Statement,
-};
+use protocols::golden::{self, Issue};
 use protocols::time::Timestamp;
 use registry::SparingRegistry;
 use support::guest::Guest;
 use support::replica::Replica;
-use support::{ISSUER, NOW, REFERENCE, World, image, issue};
+use support::{NOW, REFERENCE, World, image, issue};
 
 const HOUR: u64 = 3600;
 
@@ -66,19 +63,7 @@ async fn version_six_after_seven_is_refused_at_every_replica_and_after_a_restart
 async fn a_revocation_counts_within_its_time_and_at_once_where_one_replica_saw_it() {
     let revocations = |world: &World| {
         let payload = golden::statement(&image(), issue(1)).payload().unwrap();
-        let statement = Statement {
-            statement_type: STATEMENT_TYPE.to_owned(),
-            subject: vec![],
-            predicate_type: REVOCATION_PREDICATE_TYPE.to_owned(),
-            predicate: RevocationList {
-                issuer: ISSUER.to_owned(),
-                version: 1,
-                issued_at: Timestamp(NOW),
-                expires: Timestamp(NOW + 1_000_000),
-                revoked: vec![Sha256Digest::of(&payload)],
-            },
-        };
-        Envelope::sign(PAYLOAD_TYPE, statement.payload().unwrap(), &world.signer).to_bytes()
+        support::revocations(1, vec![Sha256Digest::of(&payload)], &world.signer)
     };
     let reuse = Duration::from_secs(1);
     let sparing = |world: &World| {

@@ -1,6 +1,5 @@
 //! `appraise --offline`: a launch decided from files, by the functions that decide it in a launch.
 
-use std::fs;
 use std::path::Path;
 
 use protocols::digest::{Sha256Digest, Sha384Digest};
@@ -18,6 +17,7 @@ use verifier::SignerConfig;
 use verifier::rehearsal::{Mark, Rehearsal, VERSION};
 
 use crate::cli::AppraiseArguments;
+use crate::files::read;
 use crate::outcome::Failure;
 use crate::output::Output;
 
@@ -69,7 +69,7 @@ fn assembled(arguments: &AppraiseArguments) -> Result<Rehearsal, Failure> {
         None => ProcessRequest::from(&image.process),
     };
     let envelopes: Vec<_> =
-        arguments.golden.iter().map(|path| read(path).map(RecordBytes)).collect::<Result<_, _>>()?;
+        arguments.golden.iter().map(|path| read(path, MAX_FILE).map(RecordBytes)).collect::<Result<_, _>>()?;
     let now = match arguments.at.as_deref() {
         Some(text) => {
             Timestamp::parse(text).ok_or_else(|| Failure::Usage(format!("--at {text}: not RFC 3339 in UTC")))?
@@ -88,7 +88,7 @@ fn assembled(arguments: &AppraiseArguments) -> Result<Rehearsal, Failure> {
         process,
         signers: listed(signers)?,
         envelopes,
-        revocations: arguments.revocations.as_deref().map(|path| read(path).map(RecordBytes)).transpose()?,
+        revocations: arguments.revocations.as_deref().map(|path| read(path, MAX_FILE).map(RecordBytes)).transpose()?,
         unavailable: None,
         revoked: Vec::new(),
         high_water,
@@ -125,7 +125,8 @@ fn listed(path: &Path) -> Result<Vec<SignerConfig>, Failure> {
     struct Listing {
         signers: Vec<SignerConfig>,
     }
-    let text = String::from_utf8(read(path)?).map_err(|_| Failure::Usage(format!("{}: not text", path.display())))?;
+    let text = String::from_utf8(read(path, MAX_FILE)?)
+        .map_err(|_| Failure::Usage(format!("{}: not text", path.display())))?;
     let listing: Listing =
         toml::from_str(&text).map_err(|error| Failure::Usage(format!("{}: {error}", path.display())))?;
     Ok(listing.signers)
@@ -151,15 +152,8 @@ fn series_of(bytes: &[u8]) -> Option<Sha384Digest> {
 }
 
 fn json_of<T: DeserializeOwned>(path: &Path) -> Result<T, Failure> {
-    serde_json::from_slice(&read(path)?).map_err(|error| Failure::Usage(format!("{}: {error}", path.display())))
-}
-
-fn read(path: &Path) -> Result<Vec<u8>, Failure> {
-    use std::io::Read as _;
-    let named = |error| Failure::file(path, error);
-    let mut bytes = Vec::new();
-    fs::File::open(path).map_err(named)?.take(MAX_FILE).read_to_end(&mut bytes).map_err(named)?;
-    Ok(bytes)
+    serde_json::from_slice(&read(path, MAX_FILE)?)
+        .map_err(|error| Failure::Usage(format!("{}: {error}", path.display())))
 }
 
 #[cfg(test)]

@@ -1,14 +1,13 @@
 //! Keys and simulated roots: files this command makes.
 
 use std::fs;
-use std::io::Write as _;
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use protocols::keys::{KeyKind, SigningKey, VerifyingKey};
 use serde_json::json;
 
 use crate::cli::{KeygenArguments, SimulatedPkiArguments};
+use crate::files::create;
 use crate::outcome::Failure;
 use crate::output::Output;
 
@@ -41,17 +40,6 @@ fn public_path(private: &Path) -> PathBuf {
     let mut name = private.as_os_str().to_owned();
     name.push(".pub");
     PathBuf::from(name)
-}
-
-/// Writes a new file; an existing one is never overwritten.
-pub(crate) fn create(path: &Path, mode: u32, bytes: &[u8]) -> Result<(), Failure> {
-    let mut file = fs::OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(mode)
-        .open(path)
-        .map_err(|error| Failure::file(path, error))?;
-    file.write_all(bytes).and_then(|()| file.sync_all()).map_err(|error| Failure::file(path, error))
 }
 
 /// Reads a private key's file.

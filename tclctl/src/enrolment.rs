@@ -1,7 +1,6 @@
 //! `ak request`, `challenge`, `answer` and `enroll`: a key is shown to be in the TPM of an endorsement certificate.
 //! Every step reads and writes files, so that guest and operator need no connection.
 
-use std::io::Write as _;
 use std::path::Path;
 
 use protocols::enrolment::{EnrolmentAnswer, EnrolmentChallenge, EnrolmentRequest, EnrolmentSecret};
@@ -18,6 +17,7 @@ use verifier::enrolment::{EkRoots, challenge as make_challenge, enrol};
 use crate::ak::{address, pem};
 use crate::cli::{AkAnswerArguments, AkChallengeArguments, AkEnrollArguments, AkRequestArguments, EkArgument};
 use crate::evidence::bytes;
+use crate::files::create;
 use crate::outcome::Failure;
 use crate::output::Output;
 
@@ -90,11 +90,8 @@ fn read<T: DeserializeOwned>(path: &Path) -> Result<T, Failure> {
 
 /// Writes the secret for its owner only; an earlier one is never overwritten.
 fn keep(path: &Path, kept: &EnrolmentSecret) -> Result<(), Failure> {
-    use std::os::unix::fs::OpenOptionsExt as _;
     let text = serde_json::to_vec(kept).map_err(|error| Failure::Fault(error.to_string()))?;
-    let mut options = std::fs::OpenOptions::new();
-    let mut file = options.write(true).create_new(true).mode(0o600).open(path).map_err(|e| Failure::file(path, e))?;
-    file.write_all(&text).map_err(|error| Failure::file(path, error))
+    create(path, 0o600, &text)
 }
 
 /// Every certificate in the folder's files.

@@ -1,10 +1,7 @@
 //! `kbs`: any key broker of the KBS protocol, as a guest and as its administrator.
 
-use std::io::Write as _;
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
-use attester::{Attester as _, AttesterError};
 use kbs_client::{Attestor, AttestorConfig, Challenged, Client, ClientError, Passport, Retry, Session};
 use protocols::digest::{Sha256Digest, Sha384Digest};
 use protocols::encoding::{b64, b64url};
@@ -21,6 +18,7 @@ use crate::cli::{
     KeyArgument, PolicyArgument, TeeArgument,
 };
 use crate::evidence::platform;
+use crate::files;
 use crate::outcome::Failure;
 use crate::output::Output;
 
@@ -135,7 +133,7 @@ async fn session(client: &Client, shown: &KbsShown, output: &Output) -> Result<S
         }
         Some(tee) => {
             let binding = challenged.binding(None).map_err(refused)?;
-            let primary_evidence = collected(tee, shown, binding, output).await?;
+            let primary_evidence = platform::evidence(tee, &shown.platform, binding, output).await?;
             TeeEvidence { primary_evidence, additional_evidence: String::new() }
         }
     };
@@ -164,26 +162,6 @@ fn sample(challenged: &Challenged, device: bool) -> Result<TeeEvidence, ClientEr
     Ok(TeeEvidence { primary_evidence, additional_evidence })
 }
 
-async fn collected(
-    tee: TeeArgument,
-    shown: &KbsShown,
-    binding: Sha384Digest,
-    output: &Output,
-) -> Result<Value, Failure> {
-    let config = platform::config(tee, shown.device.as_deref(), shown.vmpl, shown.imds.as_deref())?;
-    if config.simulated() {
-        output.note("SIMULATED: this TPM is software behind a socket");
-    }
-    platform::blocking(move || {
-        let scratch = tempfile::tempdir().map_err(|error| Failure::Io(error.to_string()))?;
-        let refused = |error: AttesterError| Failure::by_command(error.refusal());
-        // The key broker decides whether a simulated platform counts; no register is extended.
-        let attester = attester::open(&config, Environment::Development, scratch.path()).map_err(refused)?;
-        attester.evidence(&binding).map_err(refused)
-    })
-    .await
-}
-
 fn initdata(path: &Path) -> Result<InitData, Failure> {
     let text = String::from_utf8(read(path)?.to_vec()).map_err(|error| Failure::file(path, error))?;
     Ok(InitData { format: "toml".to_owned(), body: text })
@@ -202,19 +180,10 @@ fn resource_path(text: &str) -> Result<ResourcePath, Failure> {
 }
 
 fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>, Failure> {
-    use std::io::Read as _;
-    let named = |error| Failure::file(path, error);
-    let mut bytes = Zeroizing::new(Vec::new());
-    std::fs::File::open(path).map_err(named)?.take(MAX_FILE + 1).read_to_end(&mut bytes).map_err(named)?;
-    if bytes.len() as u64 > MAX_FILE {
-        return Err(Failure::file(path, format!("more than {MAX_FILE} bytes")));
-    }
-    Ok(bytes)
+    files::read(path, MAX_FILE).map(Zeroizing::new)
 }
 
 /// Secrets are never written over something else, nor for others to read.
 fn keep(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
-    let named = |error| Failure::file(path, error);
-    let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(named)?;
-    file.write_all(bytes).map_err(named)
+    files::create(path, 0o600, bytes)
 }

@@ -14,6 +14,7 @@ mod encryption;
 mod enrolment;
 mod evidence;
 mod explain;
+mod files;
 mod golden;
 mod image_push;
 mod images;

@@ -3,7 +3,6 @@
 mod compute;
 
 use std::collections::BTreeMap;
-use std::io::Read as _;
 use std::path::Path;
 
 use protocols::digest::Sha256Digest;
@@ -17,8 +16,9 @@ use verifier::HighWater;
 use zeroize::Zeroizing;
 
 pub(crate) use self::compute::compute;
-use crate::artifact::{create, private_key};
+use crate::artifact::private_key;
 use crate::cli::{ReferenceFormat, ReferenceShowArguments, ReferenceSignArguments, ReferenceVerifyArguments};
+use crate::files::{create, read, whole};
 use crate::issue;
 use crate::outcome::Failure;
 use crate::output::Output;
@@ -81,13 +81,7 @@ fn corim_key(path: &Path) -> Result<CorimKey, Failure> {
 
 /// Names with their values, any JSON.
 fn listed(file: &Path) -> Result<References, Failure> {
-    let bytes = if file == Path::new("-") {
-        let mut bytes = Vec::new();
-        std::io::stdin().take(MAX_FILE).read_to_end(&mut bytes).map_err(|error| Failure::file(file, error))?;
-        bytes
-    } else {
-        read(file)?
-    };
+    let bytes = if file == Path::new("-") { whole(std::io::stdin(), file, MAX_FILE)? } else { read(file, MAX_FILE)? };
     let wrong = |error: &dyn std::fmt::Display| Failure::Usage(format!("{}: {error}", file.display()));
     let names: BTreeMap<String, Vec<String>> = serde_json::from_slice(&bytes).map_err(|error| wrong(&error))?;
     let mut values = References::default();
@@ -97,13 +91,6 @@ fn listed(file: &Path) -> Result<References, Failure> {
         }
     }
     Ok(values)
-}
-
-fn read(file: &Path) -> Result<Vec<u8>, Failure> {
-    let mut bytes = Vec::new();
-    let open = std::fs::File::open(file).map_err(|error| Failure::file(file, error))?;
-    open.take(MAX_FILE).read_to_end(&mut bytes).map_err(|error| Failure::file(file, error))?;
-    Ok(bytes)
 }
 
 /// What a file says, and by whose key; nothing is believed.
@@ -134,7 +121,7 @@ impl Shown {
 
 /// Prints what is there.
 pub(crate) fn show(arguments: &ReferenceShowArguments, output: &Output) -> Result<(), Failure> {
-    let shown = Shown::read(&read(&arguments.file)?)
+    let shown = Shown::read(&read(&arguments.file, MAX_FILE)?)
         .map_err(|error| Failure::Usage(format!("{}: {error}", arguments.file.display())))?;
     let Shown { documents, ignored, keyids } = &shown;
     output.tell(
@@ -174,7 +161,8 @@ pub(crate) fn verify(arguments: &ReferenceVerifyArguments, output: &Output) -> R
     let signers = Signers::new(&[signer]).map_err(|error| Failure::Usage(error.to_string()))?;
     let trust = Trust { signers: &signers, environment: arguments.environment.into(), unsigned: false };
     let name = arguments.file.display().to_string();
-    let checked = reference_values::read(&name, &read(&arguments.file)?, &trust).map_err(Failure::by_command)?;
+    let checked =
+        reference_values::read(&name, &read(&arguments.file, MAX_FILE)?, &trust).map_err(Failure::by_command)?;
     for one in &checked {
         let accepted = one.clone().accept(&HighWater::None).map_err(Failure::by_command)?;
         accepted.values(at).map_err(Failure::by_command)?;

@@ -1,6 +1,7 @@
 //! Developer commands: `cargo xtask quickstart | test | check | docs | bench | soak`.
 
 mod bench;
+mod broker;
 mod check;
 mod prerequisites;
 mod quickstart;

@@ -1,7 +1,5 @@
 //! The token of a first start: made where configuration names no administrator, written once, kept as its hash.
 
-use std::io::Write as _;
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use protocols::digest::Sha256Digest;
@@ -10,6 +8,7 @@ use zeroize::Zeroizing;
 use super::{NamedToken, Role};
 use crate::challenge::random;
 use crate::config::{ConfigError, admin_token};
+use crate::files::create;
 
 /// Where the token is written, and its hash beside it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,7 +49,7 @@ impl FirstToken {
         let bytes = random::<32>().map(Zeroizing::new);
         let bytes = bytes.map_err(|error| ConfigError::Value { field: "admin", what: error.to_string() })?;
         let token = Zeroizing::new(hex::encode(bytes.as_slice()));
-        match create(&self.path, &token) {
+        match create(&self.path, format!("{}\n", *token).as_bytes()) {
             Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
                 return Err(ConfigError::File { path: self.path.clone(), error });
             }
@@ -58,18 +57,11 @@ impl FirstToken {
         }
         let hash = admin_token(&self.path)?;
         let path = self.hash_path();
-        create(&path, &hash.to_string()).map_err(|error| ConfigError::File { path, error })?;
+        create(&path, format!("{hash}\n").as_bytes()).map_err(|error| ConfigError::File { path, error })?;
         Ok(named(hash))
     }
 }
 
 fn named(hash: Sha256Digest) -> NamedToken {
     NamedToken { name: "first".to_owned(), hash, roles: vec![Role::Admin] }
-}
-
-/// Writes a file that only its owner reads, durably; an existing one is left as it is.
-fn create(path: &Path, text: &str) -> std::io::Result<()> {
-    let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
-    writeln!(file, "{text}")?;
-    file.sync_all()
 }

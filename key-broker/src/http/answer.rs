@@ -11,7 +11,7 @@ use protocols::tcl::TclError;
 use serde::Serialize;
 
 use super::ANSWER_TIME;
-use super::observe::Why;
+use super::telemetry::Why;
 use crate::error::BrokerError;
 use crate::refusals::Told;
 

@@ -5,11 +5,11 @@ mod answer;
 mod audit;
 mod kbs;
 mod limit;
-mod observe;
 mod operations;
 mod reference;
 mod routes;
 mod tcl;
+mod telemetry;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -86,7 +86,7 @@ pub fn router(broker: Arc<Broker>) -> Router {
         .fallback(answer::nowhere)
         .method_not_allowed_fallback(answer::nowhere)
         .layer(from_fn(answer::in_time))
-        .layer(from_fn_with_state(Arc::clone(&broker), observe::observe))
+        .layer(from_fn_with_state(Arc::clone(&broker), telemetry::telemetry))
         .with_state(broker)
 }
 

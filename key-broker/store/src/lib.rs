@@ -105,9 +105,23 @@ pub struct AuditTail {
     pub frontier: Vec<u8>,
 }
 
+/// The audit log, as far as its writer and its readers know the store.
+#[async_trait]
+pub trait AuditStore: std::fmt::Debug + Send + Sync {
+    /// The end of the audit log.
+    async fn audit_tail(&self) -> Result<AuditTail, StoreError>;
+
+    /// Adds entries to the audit log and replaces its frontier, if it still has `from` entries.
+    async fn append_audit(&self, from: u64, entries: Vec<Vec<u8>>, frontier: Vec<u8>) -> Result<Commit, StoreError>;
+
+    /// At most `max` entries of the audit log, from place `from` on, without a gap. An entry that is missing before the
+    /// log's end is [`StoreError::Corrupt`].
+    async fn audit_entries(&self, from: u64, max: usize) -> Result<Vec<Vec<u8>>, StoreError>;
+}
+
 /// The one door to what must last.
 #[async_trait]
-pub trait Store: std::fmt::Debug + Send + Sync {
+pub trait Store: AuditStore {
     /// Marks a challenge as used; `false` when it was already. Forgets challenges that have expired at `now`.
     async fn use_challenge(&self, nonce: [u8; 32], expires: Timestamp, now: Timestamp) -> Result<bool, StoreError>;
 
@@ -174,16 +188,6 @@ pub trait Store: std::fmt::Debug + Send + Sync {
 
     /// A resource's bytes. They lie sealed by the data key, to their path.
     async fn resource(&self, path: ResourcePath) -> Result<Option<Vec<u8>>, StoreError>;
-
-    /// The end of the audit log.
-    async fn audit_tail(&self) -> Result<AuditTail, StoreError>;
-
-    /// Adds entries to the audit log and replaces its frontier, if it still has `from` entries.
-    async fn append_audit(&self, from: u64, entries: Vec<Vec<u8>>, frontier: Vec<u8>) -> Result<Commit, StoreError>;
-
-    /// At most `max` entries of the audit log, from place `from` on, without a gap. An entry that is missing before the
-    /// log's end is [`StoreError::Corrupt`].
-    async fn audit_entries(&self, from: u64, max: usize) -> Result<Vec<Vec<u8>>, StoreError>;
 
     /// What seals its secrets.
     fn vault(&self) -> &Vault;

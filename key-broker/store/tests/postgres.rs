@@ -19,18 +19,6 @@ use server::Postgres;
 /// One for all tests of this program.
 static SERVER: LazyLock<Postgres> = LazyLock::new(|| Postgres::start(&[]));
 
-fn options(server: &Postgres, database: &str) -> PostgresOptions {
-    PostgresOptions {
-        host: server.socket().display().to_string(),
-        port: server.port(),
-        user: server.user().to_owned(),
-        database: database.to_owned(),
-        password: None,
-        roots: None,
-        connections: 4,
-    }
-}
-
 struct Database(String);
 
 impl Database {
@@ -42,7 +30,7 @@ impl Database {
 #[async_trait]
 impl Medium for Database {
     async fn open_with(&self, key: &LocalKey) -> Result<Arc<dyn Store>, StoreError> {
-        Ok(Arc::new(PostgresStore::open(&options(&SERVER, &self.0), key).await?))
+        Ok(Arc::new(PostgresStore::open(&SERVER.options(&self.0), key).await?))
     }
 
     async fn raw(&self) -> Vec<u8> {
@@ -165,7 +153,7 @@ async fn over_tcp_the_server_must_show_a_certificate_of_the_configured_root() {
         user: "asker".into(),
         password: Some("correct horse".to_owned().into()),
         roots: Some(std::fs::read(path("root.pem")).unwrap()),
-        ..options(&server, "kept")
+        ..server.options("kept")
     };
     let store = PostgresStore::open(&right, &store_key()).await.unwrap();
     assert!(store.use_challenge([1; 32], Timestamp(100), Timestamp(50)).await.unwrap());

@@ -27,7 +27,9 @@ use key_broker::tls::Tls;
 use protocols::digest::Sha256Digest;
 use protocols::dsse::Envelope;
 use protocols::environment::Environment;
-use protocols::golden::{self, Issue, PAYLOAD_TYPE};
+use protocols::golden::{
+    self, Issue, PAYLOAD_TYPE, REVOCATION_PREDICATE_TYPE, RevocationList, STATEMENT_TYPE, Statement,
+};
 use protocols::image::{ImageMeasurement, ImageProcess, Layout, Platform, RootfsMeasurement};
 use protocols::keys::{KeyKind, SigningKey};
 use protocols::time::Timestamp;
@@ -332,6 +334,23 @@ pub(crate) fn image() -> ImageMeasurement {
             cwd: "/".into(),
         },
     }
+}
+
+/// A revocation list of the issuer's, signed.
+pub(crate) fn revocations(version: u64, revoked: Vec<Sha256Digest>, signer: &SigningKey) -> Vec<u8> {
+    let statement = Statement {
+        statement_type: STATEMENT_TYPE.to_owned(),
+        subject: vec![],
+        predicate_type: REVOCATION_PREDICATE_TYPE.to_owned(),
+        predicate: RevocationList {
+            issuer: ISSUER.to_owned(),
+            version,
+            issued_at: Timestamp(NOW),
+            expires: Timestamp(NOW + 1_000_000),
+            revoked,
+        },
+    };
+    Envelope::sign(PAYLOAD_TYPE, statement.payload().unwrap(), signer).to_bytes()
 }
 
 pub(crate) fn issue(version: u64) -> Issue {

@@ -52,7 +52,7 @@ impl Files {
     }
 
     fn write(&self, name: &str, bytes: &[u8]) {
-        fs::write(self.path(name), bytes).unwrap();
+        std::fs::write(self.path(name), bytes).unwrap();
     }
 
     fn path(&self, name: &str) -> PathBuf {

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
 
-use super::TeeArgument;
+use super::{PlatformArguments, TeeArgument};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum KbsCommand {
@@ -48,15 +48,8 @@ pub(crate) struct KbsShown {
     /// With --sample: show a SIMULATED device beside it
     #[arg(long, requires = "sample")]
     pub(crate) sample_device: bool,
-    /// TPM and Azure: the TPM; /dev/tpmrm0 otherwise
-    #[arg(long, value_name = "/dev/tpmrm0|unix:/PATH|tcp:HOST:PORT")]
-    pub(crate) device: Option<String>,
-    /// SEV-SNP: the privilege level to ask at; 0 otherwise
-    #[arg(long, value_name = "LEVEL")]
-    pub(crate) vmpl: Option<u32>,
-    /// Azure: the instance metadata service, where it is not at its usual address
-    #[arg(long, value_name = "URL")]
-    pub(crate) imds: Option<String>,
+    #[command(flatten)]
+    pub(crate) platform: PlatformArguments,
     /// TOML: the initdata that this machine was started with
     #[arg(long, value_name = "FILE")]
     pub(crate) initdata: Option<PathBuf>,

@@ -43,7 +43,7 @@ pub(crate) use self::keys::{
 };
 pub(crate) use self::launch::{ModeArgument, RunArguments, StopArguments};
 pub(crate) use self::log::{LogCommand, LogExportArguments, LogFormat, LogShowArguments, LogVerifyArguments};
-pub(crate) use self::platform::{EvidenceCollectArguments, EvidenceDetectArguments};
+pub(crate) use self::platform::{EvidenceCollectArguments, EvidenceDetectArguments, PlatformArguments};
 pub(crate) use self::policy::{PolicyCommand, PolicyTestArguments};
 pub(crate) use self::reference::{
     ComputeCommand, ComputeSnpArguments, ComputeTpmArguments, ReferenceCommand, ReferenceFormat,

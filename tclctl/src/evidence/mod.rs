@@ -12,7 +12,6 @@ pub(crate) use collect::collect_endorsements;
 pub(crate) use platform::{collect, detect};
 pub(crate) use simulate::simulate;
 
-use std::io::Read as _;
 use std::path::Path;
 
 use protocols::environment::Environment;
@@ -24,6 +23,7 @@ use serde_json::{Map, Value, json};
 use verifier::{Check, Trace};
 
 use crate::cli::{EvidenceShowArguments, EvidenceVerifyArguments, TeeArgument};
+use crate::files::read;
 use crate::inspect::challenge;
 use crate::outcome::Failure;
 use crate::output::{Output, columns};
@@ -173,13 +173,7 @@ pub(super) fn needed<'o, T>(option: Option<&'o T>, name: &str) -> Result<&'o T, 
 }
 
 pub(crate) fn bytes(path: &Path) -> Result<Vec<u8>, Failure> {
-    let file = std::fs::File::open(path).map_err(|error| Failure::file(path, error))?;
-    let mut bytes = Vec::new();
-    file.take(MAX_FILE + 1).read_to_end(&mut bytes).map_err(|error| Failure::file(path, error))?;
-    if u64::try_from(bytes.len()).is_ok_and(|size| size > MAX_FILE) {
-        return Err(Failure::file(path, "larger than 4 MiB"));
-    }
-    Ok(bytes)
+    read(path, MAX_FILE)
 }
 
 /// A JSON file of the form that evidence of its kind has.

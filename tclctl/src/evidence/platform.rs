@@ -3,12 +3,13 @@
 use attester::azure::IMDS;
 use attester::detect::{Detector, Finding, Platform};
 use attester::{Attester as _, AttesterConfig, AttesterError, DEFAULT_PCR};
+use protocols::digest::Sha384Digest;
 use protocols::environment::Environment;
 use protocols::kbs;
 use serde_json::{Value, json};
 
 use crate::ak::address;
-use crate::cli::{EvidenceCollectArguments, EvidenceDetectArguments, TeeArgument};
+use crate::cli::{EvidenceCollectArguments, EvidenceDetectArguments, PlatformArguments, TeeArgument};
 use crate::inspect::challenge;
 use crate::outcome::Failure;
 use crate::output::{Output, columns};
@@ -42,20 +43,29 @@ fn row(finding: &Finding) -> Vec<String> {
 /// Collects evidence over a challenge, as the agent of this platform would.
 pub(crate) async fn collect(arguments: &EvidenceCollectArguments, output: &Output) -> Result<(), Failure> {
     let binding = kbs::challenge_binding(&challenge(&arguments.challenge)?);
-    let EvidenceCollectArguments { tee, device, vmpl, imds, .. } = arguments;
-    let config = config(*tee, device.as_deref(), *vmpl, imds.as_deref())?;
+    let evidence = evidence(arguments.tee, &arguments.platform, binding, output).await?;
+    write(arguments, &evidence, output)
+}
+
+/// This machine's evidence over a binding.
+pub(crate) async fn evidence(
+    tee: TeeArgument,
+    options: &PlatformArguments,
+    binding: Sha384Digest,
+    output: &Output,
+) -> Result<Value, Failure> {
+    let config = config(tee, options)?;
     if config.simulated() {
         output.note("SIMULATED: this TPM is software behind a socket");
     }
-    let evidence = blocking(move || {
+    blocking(move || {
         let scratch = tempfile::tempdir().map_err(|error| Failure::Io(error.to_string()))?;
         let refused = |error: AttesterError| Failure::by_command(error.refusal());
         // Whoever verifies decides whether a simulated platform counts; no register is extended.
         let attester = attester::open(&config, Environment::Development, scratch.path()).map_err(refused)?;
         attester.evidence(&binding).map_err(refused)
     })
-    .await?;
-    write(arguments, &evidence, output)
+    .await
 }
 
 fn write(arguments: &EvidenceCollectArguments, evidence: &Value, output: &Output) -> Result<(), Failure> {
@@ -67,12 +77,9 @@ fn write(arguments: &EvidenceCollectArguments, evidence: &Value, output: &Output
 }
 
 /// The attester of a platform, with the options it has; one that it has not is refused.
-pub(crate) fn config(
-    tee: TeeArgument,
-    device: Option<&str>,
-    vmpl: Option<u32>,
-    imds: Option<&str>,
-) -> Result<AttesterConfig, Failure> {
+fn config(tee: TeeArgument, options: &PlatformArguments) -> Result<AttesterConfig, Failure> {
+    let PlatformArguments { device, vmpl, imds } = options;
+    let (device, vmpl, imds) = (device.as_deref(), *vmpl, imds.as_deref());
     let options = [("--device", device.is_some()), ("--vmpl", vmpl.is_some()), ("--imds", imds.is_some())];
     let device = || address(device.unwrap_or(DEVICE));
     let imds = || imds.unwrap_or(IMDS).to_owned();
@@ -95,8 +102,6 @@ pub(crate) fn config(
     Ok(config)
 }
 
-pub(crate) async fn blocking<T: Send + 'static>(
-    run: impl FnOnce() -> Result<T, Failure> + Send + 'static,
-) -> Result<T, Failure> {
+async fn blocking<T: Send + 'static>(run: impl FnOnce() -> Result<T, Failure> + Send + 'static) -> Result<T, Failure> {
     tokio::task::spawn_blocking(run).await.map_err(|error| Failure::Fault(error.to_string()))?
 }

@@ -10,6 +10,7 @@ use serde_json::json;
 
 use self::table::{Ran, Table};
 use crate::cli::PolicyTestArguments;
+use crate::files::read;
 use crate::outcome::Failure;
 use crate::output::Output;
 
@@ -60,11 +61,7 @@ fn tables(directory: &Path) -> Result<Vec<PathBuf>, Failure> {
 
 /// A whole file of text.
 fn text(path: &Path) -> Result<String, Failure> {
-    use std::io::Read as _;
-    let mut text = String::new();
-    let file = fs::File::open(path).map_err(|error| Failure::file(path, error))?;
-    file.take(MAX_TABLE).read_to_string(&mut text).map_err(|error| Failure::file(path, error))?;
-    Ok(text)
+    String::from_utf8(read(path, MAX_TABLE)?).map_err(|_| Failure::file(path, "not text"))
 }
 
 #[cfg(test)]

@@ -3,7 +3,6 @@
 mod uki;
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 
 use reference_values::{References, names};
 use sev::measurement::snp::{SnpMeasurementArgs, snp_calc_launch_digest};
@@ -11,6 +10,7 @@ use sev::measurement::vcpu_types::CpuType;
 use sev::measurement::vmsa::{GuestFeatures, VMMType};
 
 use crate::cli::{ComputeCommand, ComputeSnpArguments, ComputeTpmArguments};
+use crate::files::read;
 use crate::outcome::Failure;
 use crate::output::Output;
 
@@ -73,21 +73,15 @@ fn snp(arguments: &ComputeSnpArguments) -> Result<BTreeMap<String, String>, Fail
 }
 
 fn tpm(arguments: &ComputeTpmArguments) -> Result<BTreeMap<String, String>, Failure> {
-    let bytes = read(&arguments.uki)?;
+    let bytes = read(&arguments.uki, MAX_UKI)?;
     let pcrs = uki::pcrs(&bytes).map_err(|what| Failure::Usage(format!("{}: {what}", arguments.uki.display())))?;
     Ok(pcrs.into_iter().map(|(number, value)| (names::pcr(number), value.hex())).collect())
 }
 
-fn read(path: &PathBuf) -> Result<Vec<u8>, Failure> {
-    use std::io::Read as _;
-    let mut bytes = Vec::new();
-    let file = std::fs::File::open(path).map_err(|error| Failure::file(path, error))?;
-    file.take(MAX_UKI).read_to_end(&mut bytes).map_err(|error| Failure::file(path, error))?;
-    Ok(bytes)
-}
-
 #[cfg(test)]
 mod tests {
+    use std::path::PathBuf;
+
     use super::*;
 
     fn file(name: &str) -> PathBuf {

@@ -5,8 +5,6 @@ use std::net::TcpStream;
 
 use anyhow::{Context as _, Result, bail, ensure};
 
-use super::broker::Broker;
-
 const BODY: &str = r#"{"version":"0.4.0","tee":"sample","extra-params":""}"#;
 /// Connections at a time.
 const CONNECTIONS: usize = 4;
@@ -16,7 +14,7 @@ const EACH: usize = 10_000;
 const GROWTH: u64 = 4 * 1024 * 1024;
 
 pub(super) fn run(requests: usize) -> Result<()> {
-    let mut broker = Broker::start("auth")?;
+    let mut broker = super::attestor("auth")?;
     let mut warm = None;
     println!("{:>10} {:>10} {:>10}", "requests", "RSS kB", "store kB");
     for tenth in 1..=10 {

@@ -1,11 +1,13 @@
 //! `cargo xtask soak`: what takes too long for every run of the tests.
 
 mod auth;
-mod broker;
 mod schemathesis;
 mod store;
 
 use anyhow::{Result, bail};
+
+use crate::broker::Broker;
+use crate::shell::{binaries, cargo, run};
 
 const HELP: &str = "\
 Usage: cargo xtask soak NAME
@@ -15,6 +17,13 @@ Usage: cargo xtask soak NAME
   replicas [HANDSHAKES]  three replicas on PostgreSQL, one killed every few seconds (50,000): nothing wrong, nothing lost
   schemathesis        requests made up from key-broker/openapi.yaml: none is answered 5xx; needs python3-venv and PyPI
 ";
+
+/// A development attestor as it is built here, with an empty store in `target/soak/NAME`.
+fn attestor(name: &str) -> Result<Broker> {
+    run(cargo(&["build", "--workspace", "--bin", "key-broker"]))?;
+    // The line that tells the address, and no refusals by the million.
+    Broker::start(&binaries()?, Broker::folder(name)?, "", "warn,key_broker=info,key_broker::http=warn")
+}
 
 pub(crate) fn soak(arguments: &[String]) -> Result<()> {
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();

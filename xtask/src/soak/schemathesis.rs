@@ -5,7 +5,7 @@ use std::process::Command;
 
 use anyhow::Result;
 
-use super::broker::{ADMIN, Broker};
+use crate::broker::{ADMIN, Broker};
 use crate::shell::{root, run as shell};
 
 /// How a compact JWS is sent, which it does not know.
@@ -47,7 +47,7 @@ pub(super) fn run() -> Result<()> {
         shell(install)?;
     }
     let program = venv.join("bin/schemathesis");
-    let mut broker = Broker::start("schemathesis")?;
+    let mut broker = super::attestor("schemathesis")?;
     ask(&program, &broker, None)?;
     ask(&program, &broker, Some(&format!("Authorization: Bearer {ADMIN}")))?;
     broker.lives()

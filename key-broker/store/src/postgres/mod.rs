@@ -1,5 +1,6 @@
 //! The store in a PostgreSQL database, which several replicas share.
 
+mod audit;
 mod connect;
 mod migrations;
 mod rows;
@@ -22,7 +23,7 @@ use verifier::HighWater;
 pub use self::connect::PostgresOptions;
 use self::statements as sql;
 use crate::keys::{DataKey, StoreKey, Vault};
-use crate::{Alarm, AuditTail, Commit, History, Raise, Rows, Store, StoreError};
+use crate::{Alarm, Commit, History, Raise, Rows, Store, StoreError};
 
 /// Advisory locks: one number for all that this program locks in a database, then what.
 const LOCK_MIGRATION: i64 = 0x7463_6c00_0000_0001;
@@ -385,38 +386,6 @@ impl Store for PostgresStore {
     async fn resource(&self, path: ResourcePath) -> Result<Option<Vec<u8>>, StoreError> {
         let sealed: Option<Vec<u8>> = self.value(sql::RESOURCE, &[&path.as_str()]).await?;
         Ok(sealed.map(|sealed| self.vault.open(&path, &sealed)).transpose()?)
-    }
-
-    async fn audit_tail(&self) -> Result<AuditTail, StoreError> {
-        let rows = self.query(sql::AUDIT_TAIL, &[]).await?;
-        let row = rows.first().ok_or(StoreError::Corrupt("the end of the audit log"))?;
-        let size: i64 = row.try_get(0).map_err(pg)?;
-        let size = u64::try_from(size).map_err(|_| StoreError::Corrupt("the audit log's size"))?;
-        Ok(AuditTail { size, frontier: row.try_get(1).map_err(pg)? })
-    }
-
-    async fn append_audit(&self, from: u64, entries: Vec<Vec<u8>>, frontier: Vec<u8>) -> Result<Commit, StoreError> {
-        let moved: Option<i64> = self.value(sql::APPEND_AUDIT, &[&number(from)?, &entries, &frontier]).await?;
-        Ok(if moved == Some(1) { Commit::Done } else { Commit::Raced })
-    }
-
-    async fn audit_entries(&self, from: u64, max: usize) -> Result<Vec<Vec<u8>>, StoreError> {
-        // The log only grows: what lay before its end stays there.
-        let size = self.audit_tail().await?.size;
-        let rows = self.query(sql::AUDIT_ENTRIES, &[&bound(from), &bound(size), &bound(max)]).await?;
-        let missing = StoreError::Corrupt("an entry of the audit log");
-        let expected = size.saturating_sub(from).min(u64::try_from(max).unwrap_or(u64::MAX));
-        if u64::try_from(rows.len()) != Ok(expected) {
-            return Err(missing);
-        }
-        let mut entries = Vec::with_capacity(rows.len());
-        for (row, place) in rows.iter().zip(from..) {
-            if row.try_get::<_, i64>(0).map_err(pg)? != bound(place) {
-                return Err(missing);
-            }
-            entries.push(row.try_get(1).map_err(pg)?);
-        }
-        Ok(entries)
     }
 
     fn vault(&self) -> &Vault {

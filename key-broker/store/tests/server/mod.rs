@@ -7,6 +7,8 @@ use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
+use broker_store::PostgresOptions;
+
 /// The superuser, whom nobody asks for a password.
 const SUPERUSER: &str = "postgres";
 /// Runs the server until standard input ends, which it does with this process, however that ends.
@@ -84,6 +86,19 @@ impl Postgres {
     /// The superuser's name.
     pub(crate) fn user(&self) -> &'static str {
         SUPERUSER
+    }
+
+    /// How to reach one of its databases by the socket.
+    pub(crate) fn options(&self, database: &str) -> PostgresOptions {
+        PostgresOptions {
+            host: self.folder.display().to_string(),
+            port: self.port,
+            user: SUPERUSER.to_owned(),
+            database: database.to_owned(),
+            password: None,
+            roots: None,
+            connections: 4,
+        }
     }
 
     /// What a statement answers, or that it fails.

@@ -40,7 +40,7 @@ impl From<&BrokerError> for Why {
 }
 
 /// Names, times and counts one request.
-pub(super) async fn observe(State(broker): State<Arc<Broker>>, request: Request, next: Next) -> Response {
+pub(super) async fn telemetry(State(broker): State<Arc<Broker>>, request: Request, next: Next) -> Response {
     let started = Instant::now();
     let route = request.extensions().get::<MatchedPath>().cloned();
     let route = route.as_ref().map_or("none", MatchedPath::as_str);
