@@ -111,7 +111,8 @@ path = "{runc}"
         until(|| {
             let ended = agent.try_wait().unwrap();
             assert!(ended.is_none(), "the agent ended: {}", self.log());
-            self.path("agent.sock").exists()
+            // There is a moment when it is bound and nobody listens yet.
+            std::os::unix::net::UnixStream::connect(self.path("agent.sock")).is_ok()
         });
         self.agent = Some(agent);
     }

@@ -150,12 +150,9 @@ simulated = {simulated}
 
     /// Ends the attestor; its files are left.
     pub(crate) async fn stop(&mut self) {
-        let Running { stop, served, store, broker, tls: _ } = self.running.take().unwrap();
-        let held = Arc::downgrade(&store);
-        drop((store, broker));
+        let Running { stop, served, .. } = self.running.take().unwrap();
         stop.send(()).unwrap();
         served.await.unwrap();
-        released(&held).await;
     }
 
     /// Reads the files again, as on SIGHUP; the text of what is wrong with them, if anything is.
@@ -257,13 +254,6 @@ simulated = {simulated}
     /// A raw request, for what no client of ours would send.
     pub(crate) async fn raw(&self, method: &str, path: &str, headers: &[(&str, &str)], body: Vec<u8>) -> (u16, String) {
         raw(self.address, method, path, headers, body).await
-    }
-}
-
-/// Waits until nobody holds a store any more: the audit log's writer ends a little after its attestor.
-pub(crate) async fn released(held: &std::sync::Weak<dyn Store>) {
-    while held.strong_count() > 0 {
-        tokio::time::sleep(std::time::Duration::from_millis(1)).await;
     }
 }
 

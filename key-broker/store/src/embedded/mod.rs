@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use protocols::digest::{Sha256Digest, Sha384Digest};
@@ -17,7 +18,7 @@ use protocols::tcl::{Outcome, RefusalRecord, VerdictRecord};
 use protocols::time::Timestamp;
 use redb::backends::FileBackend;
 use redb::{
-    Database, ReadTransaction, ReadableDatabase as _, ReadableTable as _, ReadableTableMetadata as _, Table,
+    Database, DatabaseError, ReadTransaction, ReadableDatabase as _, ReadableTable as _, ReadableTableMetadata as _, Table,
     TableDefinition, WriteTransaction,
 };
 use verifier::HighWater;
@@ -38,6 +39,8 @@ const MAX_ALARMS: u64 = 65_536;
 const MAX_ALARMS_OF_GUEST: usize = 16;
 /// Expired challenges forgotten with each use of one: more than can be added by it, so the table shrinks.
 const PURGE: usize = 64;
+/// How long an opening waits for another process to let the file go.
+const HELD: Duration = Duration::from_secs(5);
 /// Bytes of the file kept in memory.
 const CACHE: usize = 16 * 1024 * 1024;
 
@@ -96,8 +99,8 @@ impl EmbeddedStore {
     /// Opens the file, making it when it is not there. One process holds it at a time.
     ///
     /// # Errors
-    /// [`StoreError::Io`] when it cannot be opened or another process holds it, [`StoreError::Corrupt`] when
-    /// another release made it, [`StoreError::Key`] when its data key was wrapped by another store key.
+    /// [`StoreError::Io`] when it cannot be opened, [`StoreError::InUse`] when another process goes on holding it for
+    /// five seconds, [`StoreError::Corrupt`] when another release made it, [`StoreError::Key`] when its data key was wrapped by another store key.
     pub async fn open(path: &Path, key: &dyn StoreKey) -> Result<Self, StoreError> {
         let path = path.to_owned();
         let (database, wrapped) = tokio::task::spawn_blocking(move || prepare(&path)).await.map_err(io)??;
@@ -126,6 +129,20 @@ impl EmbeddedStore {
     }
 }
 
+/// Takes the file's lock, waiting for one whose holder is just ending: a restart is no failure.
+fn hold(file: std::fs::File) -> Result<FileBackend, StoreError> {
+    let deadline = std::time::Instant::now() + HELD;
+    loop {
+        match FileBackend::new(file.try_clone().map_err(io)?) {
+            Err(DatabaseError::DatabaseAlreadyOpen) if std::time::Instant::now() < deadline => {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            Err(DatabaseError::DatabaseAlreadyOpen) => return Err(StoreError::InUse),
+            backend => return backend.map_err(io),
+        }
+    }
+}
+
 /// Opens the file and makes what is missing; gives the wrapped data key, unless the file is new.
 fn prepare(path: &Path) -> Result<(Database, Option<Vec<u8>>), StoreError> {
     // It holds secrets, if sealed ones: made for its owner alone, whatever the umask.
@@ -139,7 +156,7 @@ fn prepare(path: &Path) -> Result<(Database, Option<Vec<u8>>), StoreError> {
         .map_err(|error| StoreError::Io(format!("{}: {error}", path.display())))?;
     let mut builder = Database::builder();
     builder.set_cache_size(CACHE);
-    let database = builder.create_with_backend(FileBackend::new(file).map_err(io)?).map_err(io)?;
+    let database = builder.create_with_backend(hold(file)?).map_err(io)?;
     let write = database.begin_write().map_err(io)?;
     {
         let mut meta = write.open_table(META).map_err(io)?;
