@@ -3,15 +3,13 @@
 use p256::elliptic_curve::sec1::{FromSec1Point, ModulusSize, ToSec1Point};
 use p256::elliptic_curve::{AffinePoint, CurveArithmetic, FieldBytesSize, PublicKey as EcKey};
 use p256::pkcs8::{DecodePrivateKey as _, EncodePrivateKey as _, LineEnding};
-use ring::agreement::{ECDH_P256, EphemeralPrivateKey, UnparsedPublicKey, agree_ephemeral};
-use ring::rand::SystemRandom;
 use rsa::BoxedUint;
 use rsa::pkcs1::{DecodeRsaPrivateKey as _, EncodeRsaPrivateKey as _};
 use rsa::traits::PublicKeyParts as _;
 use sha2::Sha256;
 use zeroize::Zeroizing;
 
-use super::{ALG, ContentKey, ENC, Epk, Header, JweError, RSA_ALG, ecdh};
+use super::{ALG, ContentKey, Epk, Header, JweError, RSA_ALG, ecdh};
 use crate::encoding::{b64url, un_b64url};
 use crate::kbs::TeePubKey;
 
@@ -75,42 +73,6 @@ impl PublicKey {
             Self::P521(_) | Self::Rsa(_) => None,
         }
     }
-
-    /// The protected header, and the content key wrapped; `None` when the system gives no randomness.
-    pub(super) fn wrap(&self, content_key: &ContentKey) -> Option<(Header, Vec<u8>)> {
-        let (alg, epk, wrapped) = match self {
-            Self::P256(key) => ephemeral_p256(key, content_key)?,
-            Self::P521(key) => ephemeral("P-521", key, content_key)?,
-            Self::Rsa(key) => (RSA_ALG, None, key.oaep_encrypt::<Sha256>(content_key.as_slice()).ok()?),
-        };
-        Some((Header { alg: alg.to_owned(), enc: ENC.to_owned(), epk }, wrapped))
-    }
-}
-
-/// As [`ephemeral`]: almost every resource is for a key on P-256, for which `ring` takes a fifth of the time.
-fn ephemeral_p256(to: &p256::PublicKey, content_key: &ContentKey) -> Option<(&'static str, Option<Epk>, Vec<u8>)> {
-    let secret = EphemeralPrivateKey::generate(&ECDH_P256, &SystemRandom::new()).ok()?;
-    let public = secret.compute_public_key().ok()?;
-    let (x, y) = public.as_ref().strip_prefix(&[4])?.split_at_checked(32)?;
-    let epk = Epk { crv: "P-256".to_owned(), kty: "EC".to_owned(), x: b64url(x), y: b64url(y) };
-    let to = UnparsedPublicKey::new(&ECDH_P256, to.to_sec1_point(false));
-    let shared = agree_ephemeral(secret, &to, |shared| Zeroizing::new(shared.to_vec())).ok()?;
-    let wrapped = ecdh::wrap(&shared, b"", b"", content_key)?;
-    Some((ALG, Some(epk), wrapped.to_vec()))
-}
-
-/// A fresh key for one JWE, and the content key wrapped under what it and `to` agree on.
-fn ephemeral<C>(crv: &str, to: &EcKey<C>, content_key: &ContentKey) -> Option<(&'static str, Option<Epk>, Vec<u8>)>
-where
-    C: CurveArithmetic,
-    AffinePoint<C>: FromSec1Point<C> + ToSec1Point<C>,
-    FieldBytesSize<C>: ModulusSize,
-{
-    let secret = ecdh::generate::<C>()?;
-    let (x, y) = ecdh::coordinates(&secret.public_key());
-    let epk = Epk { crv: crv.to_owned(), kty: "EC".to_owned(), x, y };
-    let wrapped = ecdh::wrap(&ecdh::agreed(&secret, to), b"", b"", content_key)?;
-    Some((ALG, Some(epk), wrapped.to_vec()))
 }
 
 /// A session's secret key; erased when dropped.

@@ -7,17 +7,19 @@
 
 pub mod ecdh;
 mod keys;
+mod recipient;
 
 use aes_gcm::aead::{Aead as _, KeyInit as _, Payload};
 use aes_gcm::{Aes256Gcm, Nonce};
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
-use crate::encoding::{b64url, un_b64url};
+use crate::encoding::un_b64url;
 use crate::kbs::{Response, TeePubKey};
 
 pub use self::ecdh::concat_kdf;
 pub use self::keys::{KeyAlgorithm, PublicKey, SecretKey};
+pub use self::recipient::Recipient;
 
 /// Key agreement of every session of ours.
 pub const ALG: &str = "ECDH-ES+A256KW";
@@ -84,26 +86,7 @@ pub fn jwk(key: &p256::PublicKey) -> TeePubKey {
 /// # Errors
 /// [`JweError::Key`], [`JweError::Encrypt`].
 pub fn encrypt(to: &TeePubKey, plaintext: &[u8]) -> Result<Response, JweError> {
-    let to = PublicKey::of(to)?;
-    let mut content_key = ContentKey::default();
-    let mut iv = [0u8; 12];
-    getrandom::fill(content_key.as_mut_slice()).map_err(|_| JweError::Encrypt)?;
-    getrandom::fill(&mut iv).map_err(|_| JweError::Encrypt)?;
-    let (header, encrypted_key) = to.wrap(&content_key).ok_or(JweError::Encrypt)?;
-    let protected = b64url(&serde_json::to_vec(&header).map_err(|_| JweError::Encrypt)?);
-
-    let sealed = Aes256Gcm::new_from_slice(content_key.as_slice())
-        .map_err(|_| JweError::Encrypt)?
-        .encrypt(&Nonce::from(iv), Payload { msg: plaintext, aad: protected.as_bytes() })
-        .map_err(|_| JweError::Encrypt)?;
-    let (ciphertext, tag) = sealed.split_last_chunk::<16>().ok_or(JweError::Encrypt)?;
-    Ok(Response {
-        encrypted_key: b64url(&encrypted_key),
-        iv: b64url(&iv),
-        ciphertext: b64url(ciphertext),
-        tag: b64url(tag),
-        protected,
-    })
+    Recipient::new(to)?.encrypt(plaintext)
 }
 
 /// Decrypts what was encrypted to `key`.

@@ -1,4 +1,5 @@
 use super::*;
+use crate::encoding::b64url;
 
 /// Test keys: EC in PKCS#8.
 const P521: [&str; 2] =
@@ -36,6 +37,19 @@ fn what_is_encrypted_to_a_key_is_read_by_that_key_alone() {
             let response = encrypt(&jwk, plaintext).unwrap();
             assert_eq!(decrypt(&key, &response).unwrap().as_slice(), plaintext);
             assert_eq!(decrypt(&other, &response).unwrap_err(), JweError::Decrypt);
+        }
+    }
+}
+
+#[test]
+fn every_jwe_of_a_recipient_has_a_content_key_of_its_own() {
+    for key in [pair().0, pem(P521[0]), pem(RSA[0])] {
+        let recipient = Recipient::new(&key.public_key().jwk()).unwrap();
+        let [one, two] = [(); 2].map(|()| recipient.encrypt(b"the same").unwrap());
+        assert_eq!(one.protected, two.protected);
+        assert!(one.encrypted_key != two.encrypted_key && one.iv != two.iv && one.ciphertext != two.ciphertext);
+        for response in [one, two] {
+            assert_eq!(decrypt(&key, &response).unwrap().as_slice(), b"the same");
         }
     }
 }

@@ -18,8 +18,8 @@ use protocols::tcl::{Outcome, RefusalRecord, VerdictRecord};
 use protocols::time::Timestamp;
 use redb::backends::FileBackend;
 use redb::{
-    Database, DatabaseError, ReadTransaction, ReadableDatabase as _, ReadableTable as _, ReadableTableMetadata as _, Table,
-    TableDefinition, WriteTransaction,
+    Database, DatabaseError, ReadTransaction, ReadableDatabase as _, ReadableTable as _, ReadableTableMetadata as _,
+    Table, TableDefinition, WriteTransaction,
 };
 use verifier::HighWater;
 
