@@ -335,6 +335,7 @@ codes! {
     BOOT_PARAMETER "boot.parameter" Fault "the agent's parameters on the kernel's command line can be used" "correct the parameter on the guest's command line"
     BOOT_INITDATA "boot.initdata" Refused "at most one disk carries initdata, and it is well formed" "make the initdata again; attach one disk with it"
     BOOT_IO "boot.io" Fault "the guest's first process can set the guest up" "check the guest image and its kernel"
+    BOOT_ROOT "boot.root" Refused "a disk holds the root file system whose dm-verity root hash is on the command line, unaltered" "attach the root image that was built with this kernel and initrd"
     KATA_METHOD "kata.method" Fault "the agent offers the method" "the method has no place in a confidential guest, or use a newer agent"
     KATA_MESSAGE "kata.message" Fault "the call is a well-formed message of its method" "the shim and the agent are of incompatible releases"
     KATA_ORDER "kata.order" Fault "a guest has one sandbox, which is made before everything in it" "the shim's calls are out of order"
