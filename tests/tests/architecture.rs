@@ -63,7 +63,8 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "protocols",
         ],
     ),
-    ("xtask", &[]),
+    ("packaging", &[]),
+    ("xtask", &["packaging"]),
 ];
 
 /// Tests of a crate may also use these, which makes no edge in what is shipped.

@@ -3,6 +3,7 @@
 mod bench;
 mod broker;
 mod check;
+mod package;
 mod prerequisites;
 mod quickstart;
 mod shell;
@@ -19,6 +20,8 @@ Usage: cargo xtask COMMAND
   check        format, clippy, documentation, licences and bans, crate edges
   docs         write docs/reason-codes.md anew from the table of reason codes
   soak         what takes too long for every run of the tests (`cargo xtask soak help`)
+  package      everything that is installed, into --out DIR: Debian packages, the attestor's image, the chart, guest overlays
+               (docs/deploy.md); `deb` and `attestor-image` make one of them
   bench        what a pull costs beside other programs, and what the agent costs (`cargo xtask bench help`)
 ";
 
@@ -27,6 +30,9 @@ fn main() -> ExitCode {
     let done = match arguments.first().map(String::as_str) {
         Some("bench") => bench::bench(arguments.get(1..).unwrap_or_default()),
         Some("soak") => soak::soak(arguments.get(1..).unwrap_or_default()),
+        Some("package") => package::package(arguments.get(1..).unwrap_or_default()),
+        Some("deb") => package::debs(arguments.get(1..).unwrap_or_default()),
+        Some("attestor-image") => package::attestor_image(arguments.get(1..).unwrap_or_default()),
         Some("quickstart") => quickstart::run(),
         Some("test") => check::test(),
         Some("check") => check::check(),

@@ -41,6 +41,14 @@ const NEEDED: &[(&str, &str)] = &[
     ("python3", "python3"),
     ("/usr/lib/postgresql/*/bin/initdb", "postgresql"),
     ("/usr/lib/python3/dist-packages/jwcrypto/jwe.py", "python3-jwcrypto"),
+    // Packages, and what checks them.
+    ("umoci", "umoci"),
+    ("mmdebstrap", "mmdebstrap"),
+    ("sfdisk", "fdisk"),
+    ("strip", "binutils"),
+    ("systemd-analyze", "systemd"),
+    ("nsenter", "util-linux"),
+    ("/usr/lib/*/ensurepip/__init__.py", "python3-venv"),
 ];
 
 /// The emulator of the guests.

@@ -1,0 +1,154 @@
+//! The Helm chart: `helm` takes it, Kubernetes' schemas take what it makes, and what must not be left out is asked for.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)] // a test fails by panicking
+
+mod support;
+
+use std::collections::BTreeSet;
+
+use serde_json::{Value, json};
+use support::chart::{EXAMPLES, chart, checked, helm, objects, of, template};
+use support::workspace;
+
+#[test]
+fn helm_lints_every_set_of_values() {
+    for example in EXAMPLES {
+        let values = chart().join(format!("examples/{example}.yaml"));
+        let seen = helm(&["lint", "--strict", "--values", values.to_str().unwrap()]);
+        assert!(seen.ok, "{example}: {}{}", seen.out, seen.err);
+    }
+}
+
+#[test]
+fn every_set_of_values_makes_objects_that_kubernetes_knows() {
+    let folder = tempfile::tempdir().unwrap();
+    let kinds = |example: &str| -> BTreeSet<String> {
+        objects(folder.path(), example).iter().map(|one| one["kind"].as_str().unwrap().to_owned()).collect()
+    };
+    let attestor = ["ConfigMap", "Service", "PodDisruptionBudget"];
+    let embedded = kinds("production-embedded");
+    assert!(
+        attestor.iter().chain(&["StatefulSet", "NetworkPolicy", "ServiceMonitor"]).all(|kind| embedded.contains(*kind))
+    );
+    assert!(!embedded.contains("Deployment"), "a file has one process");
+    let postgres = kinds("production-postgres");
+    assert!(
+        attestor.iter().chain(&["Deployment", "RuntimeClass"]).all(|kind| postgres.contains(*kind)),
+        "{postgres:?}"
+    );
+    assert!(!postgres.contains("StatefulSet"), "{postgres:?}");
+    let development = kinds("development");
+    assert!(!development.contains("NetworkPolicy") && !development.contains("RuntimeClass"), "{development:?}");
+}
+
+#[test]
+fn the_schemas_refuse_what_kubernetes_would() {
+    let folder = tempfile::tempdir().unwrap();
+    let good = template("production-embedded", &[]).out;
+    for (from, to) in [
+        ("terminationGracePeriodSeconds:", "terminationGracePeriod:"),
+        ("automountServiceAccountToken: false", "automountServiceAccountToken: 'no'"),
+        ("maxUnavailable: 1", "maxUnavailable: []"),
+        ("monitoring.coreos.com/v1", "monitoring.coreos.com/v9"),
+        ("  serviceName:", "  replicas: 2\n  serviceName:"),
+    ] {
+        assert!(good.contains(from), "{from}");
+        checked(folder.path(), &good.replace(from, to)).expect_err(to);
+    }
+}
+
+#[test]
+fn what_is_needed_is_asked_for_by_name() {
+    for (example, set, asked) in [
+        ("production-embedded", "attestor.environment=", "attestor.environment"),
+        ("production-embedded", "attestor.environment=staging", "environment"),
+        ("production-embedded", "attestor.image.repository=", "attestor.image.repository"),
+        ("production-embedded", "attestor.image.digest=", "attestor.image.digest"),
+        ("production-embedded", "attestor.image.digest=sha256:0", "digest"),
+        ("development", "attestor.image.tag=", "attestor.image.tag"),
+        ("production-embedded", "attestor.store.kind=", "attestor.store.kind"),
+        ("production-embedded", "attestor.signingKey.secret=", "attestor.signingKey.secret"),
+        ("production-embedded", "attestor.storeKey.secret=", "attestor.storeKey.secret"),
+        ("production-embedded", "attestor.tls.mode=", "attestor.tls.mode"),
+        ("production-embedded", "attestor.tls.secret=", "attestor.tls.secret"),
+        ("production-embedded", "json:attestor.administrators.tokens=[]", "attestor.administrators"),
+        ("production-embedded", "attestor.administrators.closed=true", "attestor.administrators"),
+        ("production-embedded", "json:attestor.configuration.signers=[]", "attestor.configuration.signers"),
+        (
+            "production-embedded",
+            "json:attestor.configuration.policy.registers=[]",
+            "attestor.configuration.policy.registers",
+        ),
+        ("production-embedded", "attestor.configuration.store=x", "store"),
+        ("production-embedded", "attestor.drainSeconds=5", "drainSeconds"),
+        ("production-embedded", "attestor.typo=1", "typo"),
+        ("production-postgres", "attestor.store.postgres.host=", "attestor.store.postgres.host"),
+        ("production-postgres", "attestor.store.postgres.user=", "attestor.store.postgres.user"),
+        ("production-postgres", "attestor.store.postgres.database=", "attestor.store.postgres.database"),
+        ("production-postgres", "attestor.store.postgres.root.secret=", "attestor.store.postgres.root.secret"),
+        ("production-postgres", "json:attestor.configuration.admin={}", "attestor.administrators"),
+    ] {
+        let seen = match set.strip_prefix("json:") {
+            Some(set) => template(example, &["--set-json", set]),
+            None => template(example, &["--set", set]),
+        };
+        assert!(!seen.ok && seen.err.contains(asked), "{example} with {set}: {}", seen.err);
+    }
+}
+
+/// The rules of the strictest pod security standard that an attestor can be held to, and ours.
+#[test]
+fn attestors_have_no_rights() {
+    let folder = tempfile::tempdir().unwrap();
+    for example in EXAMPLES {
+        let objects = objects(folder.path(), example);
+        let owner = objects.iter().find(|one| ["StatefulSet", "Deployment"].contains(&one["kind"].as_str().unwrap()));
+        let pod = &owner.unwrap()["spec"]["template"]["spec"];
+        assert_eq!(pod["automountServiceAccountToken"], false, "{example}");
+        assert_eq!(pod["securityContext"]["runAsNonRoot"], true, "{example}");
+        assert_eq!(pod["securityContext"]["runAsUser"], packaging::attestor::USER, "{example}");
+        assert_eq!(pod["securityContext"]["seccompProfile"]["type"], "RuntimeDefault", "{example}");
+        let container = &pod["containers"][0];
+        let rights = json!({
+            "allowPrivilegeEscalation": false, "readOnlyRootFilesystem": true, "capabilities": {"drop": ["ALL"]}
+        });
+        assert_eq!(container["securityContext"], rights, "{example}");
+        let paths = |probe: &str| container[probe]["httpGet"]["path"].clone();
+        assert_eq!(
+            (paths("livenessProbe"), paths("readinessProbe")),
+            (json!("/healthz"), json!("/readyz")),
+            "{example}"
+        );
+        let volumes: Vec<&Value> = pod["volumes"].as_array().unwrap().iter().collect();
+        assert!(volumes.iter().all(|volume| volume["hostPath"].is_null()), "{example}");
+        // Every mount has its volume, or the volume claim.
+        for mount in container["volumeMounts"].as_array().unwrap() {
+            let known = volumes.iter().any(|volume| volume["name"] == mount["name"])
+                || owner.unwrap()["spec"]["volumeClaimTemplates"][0]["metadata"]["name"] == mount["name"];
+            assert!(known, "{example}: {mount}");
+        }
+    }
+}
+
+#[test]
+fn another_configuration_makes_other_pods() {
+    let digest = |set: &str| {
+        let seen = template("production-embedded", &["--set", set]);
+        assert!(seen.ok, "{}", seen.err);
+        seen.out.lines().find(|line| line.contains("checksum/configuration")).unwrap().to_owned()
+    };
+    let one = digest("attestor.configuration.token_seconds=300");
+    assert_eq!(one, digest("attestor.podDisruptionBudget.enabled=false"));
+    assert_ne!(one, digest("attestor.configuration.token_seconds=301"));
+    assert_ne!(one, digest("attestor.files.more=text"));
+}
+
+#[test]
+fn the_class_of_the_chart_is_the_one_without_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let by_chart = objects(folder.path(), "production-postgres");
+    let mut by_chart = of(&by_chart, "RuntimeClass")[0].clone();
+    by_chart["metadata"].as_object_mut().unwrap().remove("labels");
+    let text = std::fs::read_to_string(workspace().join("deploy/kata/runtimeclass.yaml")).unwrap();
+    assert_eq!(checked(folder.path(), &text).unwrap(), [by_chart]);
+}

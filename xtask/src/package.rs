@@ -1,0 +1,110 @@
+//! `package`, `deb` and `attestor-image`: what platform engineers install.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result, bail};
+use packaging::{Epoch, Programs, attestor, chart, deb, guest};
+
+use crate::shell::{cargo, output, release_binaries, root, run};
+
+/// `--out DIR [--binaries DIR]` and what `package` takes beside.
+struct Arguments {
+    out: PathBuf,
+    programs: Programs,
+    /// Folder of the measured configuration, for the guest extension image.
+    configuration: Option<PathBuf>,
+    pause: Option<PathBuf>,
+}
+
+fn arguments(given: &[String]) -> Result<Arguments> {
+    let (mut out, mut binaries, mut configuration, mut pause) = (None, None, None, None);
+    let mut words = given.iter();
+    while let Some(word) = words.next() {
+        let place = match word.as_str() {
+            "--out" => &mut out,
+            "--binaries" => &mut binaries,
+            "--configuration" => &mut configuration,
+            "--pause-bundle" => &mut pause,
+            _ => bail!("{word} is not known here"),
+        };
+        *place = Some(PathBuf::from(words.next().with_context(|| format!("{word} needs a folder"))?));
+    }
+    let out = out.context("--out DIR is needed")?;
+    let binaries = match binaries {
+        Some(binaries) => binaries,
+        None => {
+            run(cargo(&["build", "--workspace", "--bins", "--release"]))?;
+            release_binaries()?
+        }
+    };
+    Ok(Arguments { out, programs: Programs::of(&binaries), configuration, pause })
+}
+
+/// `SOURCE_DATE_EPOCH`, or else the time of the last commit.
+fn epoch() -> Result<Epoch> {
+    let told = match std::env::var("SOURCE_DATE_EPOCH") {
+        Ok(told) => told,
+        Err(_) => {
+            let mut git = std::process::Command::new("git");
+            git.args(["log", "-1", "--format=%ct"]).current_dir(root());
+            output(git).context("set SOURCE_DATE_EPOCH where there is no git")?
+        }
+    };
+    told.trim().parse().map(Epoch).context("SOURCE_DATE_EPOCH")
+}
+
+/// `cargo xtask attestor-image --out DIR [--binaries DIR]`.
+pub(crate) fn attestor_image(given: &[String]) -> Result<()> {
+    let arguments = arguments(given)?;
+    attestor_layout(&arguments, &arguments.out)
+}
+
+fn attestor_layout(arguments: &Arguments, layout: &Path) -> Result<()> {
+    let digest = attestor::image(&arguments.programs, layout, epoch()?)?;
+    println!("{}: {digest}", layout.display());
+    Ok(())
+}
+
+/// `cargo xtask deb --out DIR [--binaries DIR]`.
+pub(crate) fn debs(given: &[String]) -> Result<()> {
+    let arguments = arguments(given)?;
+    fs::create_dir_all(&arguments.out)?;
+    for folder in deb::CRATES {
+        let built = deb::package(&root(), folder, &arguments.programs, &arguments.out, epoch()?)?;
+        println!("{}", built.display());
+    }
+    Ok(())
+}
+
+/// `cargo xtask package --out DIR [--binaries DIR] [--configuration DIR --pause-bundle DIR]`.
+pub(crate) fn package(given: &[String]) -> Result<()> {
+    let arguments = arguments(given)?;
+    let Arguments { out, programs, configuration, pause } = &arguments;
+    let epoch = epoch()?;
+    fs::create_dir_all(out)?;
+    for folder in deb::CRATES {
+        println!("{}", deb::package(&root(), folder, programs, out, epoch)?.display());
+    }
+    attestor_layout(&arguments, &out.join("attestor"))?;
+    println!("{}", chart::archive(&root(), out, epoch)?.display());
+    println!("{}", guest::overlay(&root(), programs, out, epoch)?.display());
+    println!("{}", guest::beside(&root(), programs, out, epoch)?.display());
+    for name in ["runtimeclass.yaml", "guest.toml"] {
+        let from = root().join("deploy/kata").join(name);
+        fs::copy(&from, out.join(name)).with_context(|| from.display().to_string())?;
+    }
+    match (configuration, pause) {
+        (Some(configuration), Some(pause)) => {
+            let extension = guest::extension(&root(), programs, configuration, pause, out, epoch)?;
+            println!("{}: {}", extension.image.display(), extension.verity);
+        }
+        (None, None) => {
+            println!(
+                "No guest extension image: it needs --configuration DIR and --pause-bundle DIR, which it measures."
+            );
+        }
+        _ => bail!("the guest extension image needs both --configuration and --pause-bundle"),
+    }
+    Ok(())
+}
