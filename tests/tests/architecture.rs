@@ -63,6 +63,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "protocols",
         ],
     ),
+    ("node-installer", &[]),
     ("packaging", &[]),
     ("xtask", &["packaging"]),
 ];
