@@ -21,7 +21,7 @@ Usage: cargo xtask COMMAND
   docs         write docs/reason-codes.md anew from the table of reason codes
   soak         what takes too long for every run of the tests (`cargo xtask soak help`)
   package      everything that is installed, into --out DIR: Debian packages, the attestor's image, the chart, guest overlays
-               (docs/deploy.md); `deb` and `attestor-image` make one of them
+               (docs/deploy.md); `deb`, `attestor-image` and `node-image` make one
   bench        what a pull costs beside other programs, and what the agent costs (`cargo xtask bench help`)
 ";
 
@@ -32,6 +32,7 @@ fn main() -> ExitCode {
         Some("soak") => soak::soak(arguments.get(1..).unwrap_or_default()),
         Some("package") => package::package(arguments.get(1..).unwrap_or_default()),
         Some("deb") => package::debs(arguments.get(1..).unwrap_or_default()),
+        Some("node-image") => package::node_image(arguments.get(1..).unwrap_or_default()),
         Some("attestor-image") => package::attestor_image(arguments.get(1..).unwrap_or_default()),
         Some("quickstart") => quickstart::run(),
         Some("test") => check::test(),

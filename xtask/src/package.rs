@@ -1,10 +1,10 @@
-//! `package`, `deb` and `attestor-image`: what platform engineers install.
+//! `package`, `deb`, `attestor-image` and `node-image`: what platform engineers install.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
-use packaging::{Epoch, Programs, attestor, chart, deb, guest};
+use packaging::{Epoch, Programs, attestor, chart, deb, guest as kata, node};
 
 use crate::shell::{cargo, output, release_binaries, root, run};
 
@@ -15,10 +15,12 @@ struct Arguments {
     /// Folder of the measured configuration, for the guest extension image.
     configuration: Option<PathBuf>,
     pause: Option<PathBuf>,
+    /// Folder of a guest image, for the image that nodes run.
+    guest: Option<PathBuf>,
 }
 
 fn arguments(given: &[String]) -> Result<Arguments> {
-    let (mut out, mut binaries, mut configuration, mut pause) = (None, None, None, None);
+    let (mut out, mut binaries, mut configuration, mut pause, mut guest) = (None, None, None, None, None);
     let mut words = given.iter();
     while let Some(word) = words.next() {
         let place = match word.as_str() {
@@ -26,6 +28,7 @@ fn arguments(given: &[String]) -> Result<Arguments> {
             "--binaries" => &mut binaries,
             "--configuration" => &mut configuration,
             "--pause-bundle" => &mut pause,
+            "--guest" => &mut guest,
             _ => bail!("{word} is not known here"),
         };
         *place = Some(PathBuf::from(words.next().with_context(|| format!("{word} needs a folder"))?));
@@ -38,7 +41,7 @@ fn arguments(given: &[String]) -> Result<Arguments> {
             release_binaries()?
         }
     };
-    Ok(Arguments { out, programs: Programs::of(&binaries), configuration, pause })
+    Ok(Arguments { out, programs: Programs::of(&binaries), configuration, pause, guest })
 }
 
 /// `SOURCE_DATE_EPOCH`, or else the time of the last commit.
@@ -66,6 +69,15 @@ fn attestor_layout(arguments: &Arguments, layout: &Path) -> Result<()> {
     Ok(())
 }
 
+/// `cargo xtask node-image --out DIR --guest DIR [--binaries DIR]`.
+pub(crate) fn node_image(given: &[String]) -> Result<()> {
+    let arguments = arguments(given)?;
+    let guest = arguments.guest.as_deref().context("--guest DIR is needed: a guest image")?;
+    let digest = node::image(&arguments.programs, guest, &arguments.out, epoch()?)?;
+    println!("{}: {digest}", arguments.out.display());
+    Ok(())
+}
+
 /// `cargo xtask deb --out DIR [--binaries DIR]`.
 pub(crate) fn debs(given: &[String]) -> Result<()> {
     let arguments = arguments(given)?;
@@ -77,26 +89,33 @@ pub(crate) fn debs(given: &[String]) -> Result<()> {
     Ok(())
 }
 
-/// `cargo xtask package --out DIR [--binaries DIR] [--configuration DIR --pause-bundle DIR]`.
+/// `cargo xtask package --out DIR [--binaries DIR] [--configuration DIR --pause-bundle DIR] [--guest DIR]`.
 pub(crate) fn package(given: &[String]) -> Result<()> {
     let arguments = arguments(given)?;
-    let Arguments { out, programs, configuration, pause } = &arguments;
+    let Arguments { out, programs, configuration, pause, guest } = &arguments;
     let epoch = epoch()?;
     fs::create_dir_all(out)?;
     for folder in deb::CRATES {
         println!("{}", deb::package(&root(), folder, programs, out, epoch)?.display());
     }
     attestor_layout(&arguments, &out.join("attestor"))?;
+    match guest {
+        Some(guest) => {
+            let layout = out.join("node");
+            println!("{}: {}", layout.display(), node::image(programs, guest, &layout, epoch)?);
+        }
+        None => println!("No image for nodes: it needs --guest DIR, a guest image."),
+    }
     println!("{}", chart::archive(&root(), out, epoch)?.display());
-    println!("{}", guest::overlay(&root(), programs, out, epoch)?.display());
-    println!("{}", guest::beside(&root(), programs, out, epoch)?.display());
+    println!("{}", kata::overlay(&root(), programs, out, epoch)?.display());
+    println!("{}", kata::beside(&root(), programs, out, epoch)?.display());
     for name in ["runtimeclass.yaml", "guest.toml"] {
         let from = root().join("deploy/kata").join(name);
         fs::copy(&from, out.join(name)).with_context(|| from.display().to_string())?;
     }
     match (configuration, pause) {
         (Some(configuration), Some(pause)) => {
-            let extension = guest::extension(&root(), programs, configuration, pause, out, epoch)?;
+            let extension = kata::extension(&root(), programs, configuration, pause, out, epoch)?;
             println!("{}: {}", extension.image.display(), extension.verity);
         }
         (None, None) => {

@@ -1,7 +1,7 @@
 //! Packages of the workspace's programs, from programs that were built: the same input gives the same bytes.
 //!
 //! - [`deb`]: Debian packages, described by `[package.metadata.deb]` of each crate.
-//! - [`oci`]: container images as OCI layouts; [`attestor`] is the one of the attestor.
+//! - [`oci`]: container images as OCI layouts; [`attestor`] is the one of the attestor, [`node`] the one for nodes.
 //! - [`guest`]: overlays for guest images, and the guest extension image.
 //! - [`chart`]: the Helm chart's archive.
 //!
@@ -12,6 +12,7 @@ pub mod chart;
 pub mod deb;
 mod error;
 pub mod guest;
+pub mod node;
 pub mod oci;
 mod programs;
 mod tool;

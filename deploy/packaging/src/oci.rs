@@ -65,7 +65,7 @@ pub fn write(folder: &Path, name: &str, layers: &[Tree], settings: &Settings<'_>
         let archive = layer.tar(epoch)?;
         diff_ids.push(format!("sha256:{}", hex::encode(Sha256::digest(&archive))));
         // No name, no time: nothing in the header hangs on the build.
-        let mut packed = GzBuilder::new().write(Vec::new(), Compression::best());
+        let mut packed = GzBuilder::new().write(Vec::new(), Compression::default());
         packed.write_all(&archive).map_err(PackagingError::Archive)?;
         described.push(layout.blob(LAYER, &packed.finish().map_err(PackagingError::Archive)?)?);
     }

@@ -86,6 +86,10 @@ fn what_is_needed_is_asked_for_by_name() {
         ("production-postgres", "attestor.store.postgres.user=", "attestor.store.postgres.user"),
         ("production-postgres", "attestor.store.postgres.database=", "attestor.store.postgres.database"),
         ("production-postgres", "attestor.store.postgres.root.secret=", "attestor.store.postgres.root.secret"),
+        ("production-postgres", "installer.image.repository=", "installer.image.repository"),
+        ("production-postgres", "installer.image.digest=", "installer.image.digest"),
+        ("production-postgres", "installer.guest.kernelParameters=", "installer.guest.kernelParameters"),
+        ("production-postgres", "installer.folder=opt", "folder"),
         ("production-postgres", "json:attestor.configuration.admin={}", "attestor.administrators"),
     ] {
         let seen = match set.strip_prefix("json:") {
