@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
-use packaging::{Epoch, Programs, attestor, chart, deb, guest as kata, node};
+use packaging::{Epoch, Programs, attestor, chart, deb, guest as kata, node, sums};
 
 use crate::shell::{cargo, output, release_binaries, root, run};
 
@@ -125,5 +125,6 @@ pub(crate) fn package(given: &[String]) -> Result<()> {
         }
         _ => bail!("the guest extension image needs both --configuration and --pause-bundle"),
     }
+    println!("{}", sums::write(out)?.display());
     Ok(())
 }

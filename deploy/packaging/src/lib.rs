@@ -3,7 +3,7 @@
 //! - [`deb`]: Debian packages, described by `[package.metadata.deb]` of each crate.
 //! - [`oci`]: container images as OCI layouts; [`attestor`] is the one of the attestor, [`node`] the one for nodes.
 //! - [`guest`]: overlays for guest images, and the guest extension image.
-//! - [`chart`]: the Helm chart's archive.
+//! - [`chart`]: the Helm chart's archive. [`sums`]: what to sign of all that was made.
 //!
 //! Absent here: building programs, signing, and anything that reaches a network.
 
@@ -15,6 +15,7 @@ pub mod guest;
 pub mod node;
 pub mod oci;
 mod programs;
+pub mod sums;
 mod tool;
 mod tree;
 

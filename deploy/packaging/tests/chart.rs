@@ -134,6 +134,34 @@ fn attestors_have_no_rights() {
     }
 }
 
+/// The nodes' side needs a namespace of its own, whose pods may have the node's files.
+#[test]
+fn nodes_are_made_ready_by_a_release_without_an_attestor() {
+    let folder = tempfile::tempdir().unwrap();
+    let seen = template("production-postgres", &["--set", "attestor.enabled=false"]);
+    let objects = checked(folder.path(), &seen.out).unwrap();
+    assert_eq!(of(&objects, "DaemonSet").len(), 1);
+    assert!(of(&objects, "Deployment").is_empty() && of(&objects, "Service").is_empty());
+    // Whoever may patch nodes is not whoever may patch the DaemonSet, and neither may more.
+    let rules = |kind| of(&objects, kind)[0]["rules"].as_array().unwrap().clone();
+    assert_eq!(rules("ClusterRole"), [json!({"apiGroups": [""], "resources": ["nodes"], "verbs": ["patch"]})]);
+    assert_eq!(rules("Role")[0]["resourceNames"], json!([of(&objects, "DaemonSet")[0]["metadata"]["name"]]));
+}
+
+#[test]
+fn what_is_said_after_an_installation_fits_the_release() {
+    for (example, said) in [
+        ("production-postgres", "deployment/"),
+        ("production-embedded", "statefulset/"),
+        ("development", "DEVELOPMENT"),
+    ] {
+        let values = chart().join(format!("examples/{example}.yaml"));
+        let seen = helm(&["install", "tcl", "--dry-run=client", "--values", values.to_str().unwrap()]);
+        let notes = seen.out.split_once("NOTES:").unwrap_or_else(|| panic!("{example}: {}", seen.err)).1.to_owned();
+        assert!(notes.contains(said) && notes.contains("--print-key"), "{example}: {notes}");
+    }
+}
+
 #[test]
 fn another_configuration_makes_other_pods() {
     let digest = |set: &str| {

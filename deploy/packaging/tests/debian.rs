@@ -98,6 +98,9 @@ fn packages_install_remove_and_purge_cleanly() {
     for name in names {
         let said = ok(&mut chroot(root, &[name, "--version"]));
         assert_eq!(said.trim(), format!("{name} {}", env!("CARGO_PKG_VERSION")));
+        let depends = ok(&mut chroot(root, &["dpkg-query", "--show", "--showformat=${Depends}", name]));
+        let symbols = run("objdump", ["-T".as_ref(), root.join("usr/bin").join(name).as_os_str()]);
+        assert!(newest(&symbols) <= declared(&depends), "{name} needs more than {depends}");
     }
     // What root writes there, the attestor reads and nobody else.
     let configuration = root.join("etc/key-broker");
@@ -159,6 +162,17 @@ fn packages_install_remove_and_purge_cleanly() {
     let new: Vec<_> = after.keys().filter(|path| !before.contains_key(*path)).collect();
     assert!(changed.is_empty() && new.is_empty(), "changed: {changed:?}, new: {new:?}");
     assert_eq!(ok(&mut chroot(root, &["dpkg", "--audit"])), "");
+}
+
+/// The minor version of the newest C library that a program has a symbol of.
+fn newest(symbols: &str) -> u32 {
+    let versions = symbols.split("GLIBC_2.").skip(1);
+    versions.filter_map(|rest| rest.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()).max().unwrap()
+}
+
+/// The minor version of the C library that a package depends on.
+fn declared(depends: &str) -> u32 {
+    depends.split_once("libc6 (>= 2.").unwrap().1.split_once(')').unwrap().0.parse().unwrap()
 }
 
 /// systemd reads the units, and finds little that the attestor may do.

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use packaging::guest::{self, Extension};
+use packaging::sums;
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 use support::{EPOCH, binaries, ok, programs, run, seen, workspace};
@@ -181,6 +182,19 @@ fn one_byte_of_the_extension_altered_is_found() {
     bytes[3 * 1024 * 1024] ^= 1;
     fs::write(&extension.image, bytes).unwrap();
     assert!(!verified(folder.path(), &extension));
+}
+
+#[test]
+fn sums_are_of_every_file_and_find_one_that_was_altered() {
+    let folder = tempfile::tempdir().unwrap();
+    measured(folder.path());
+    let check = || seen(Command::new("sha256sum").args(["--check", "--strict", sums::NAME]).current_dir(folder.path()));
+    sums::write(folder.path()).unwrap();
+    let text = fs::read_to_string(sums::write(folder.path()).unwrap()).unwrap();
+    assert_eq!(text.lines().count(), 3, "{text}");
+    assert!(check().ok, "{}", check().err);
+    fs::write(folder.path().join("pause/rootfs/pause"), "other").unwrap();
+    assert!(!check().ok);
 }
 
 #[test]
