@@ -37,8 +37,8 @@ pub enum DeviceError {
         /// How often it was tried.
         attempts: u32,
     },
-    /// A value that no verity table can hold.
-    #[error("verity table: {0}")]
+    /// A value that no device-mapper table can hold.
+    #[error("device-mapper table: {0}")]
     Table(&'static str),
     /// The driver's answer does not have the form its header promises.
     #[error("{0}: malformed answer")]

@@ -41,6 +41,15 @@ impl BlockDevice {
         Some(Self { major: major.parse().ok()?, minor: minor.parse().ok()? })
     }
 
+    /// Its size in sectors of 512 bytes, as sysfs tells it.
+    ///
+    /// # Errors
+    /// [`DeviceError::Answer`] where sysfs has no such device.
+    pub fn sectors(self) -> Result<u64, DeviceError> {
+        let text = std::fs::read_to_string(format!("/sys/dev/block/{self}/size")).ok();
+        text.and_then(|text| text.trim_end().parse().ok()).ok_or(DeviceError::Answer("/sys/dev/block/size"))
+    }
+
     fn number(self) -> u64 {
         rustix::fs::makedev(self.major, self.minor)
     }
@@ -72,6 +81,11 @@ impl Node {
     /// Opens a block device by `usual`, if that node is this very device, else by a node of our own.
     pub(crate) fn block(usual: &Path, device: BlockDevice) -> Result<Self, DeviceError> {
         Self::open(usual, FileType::BlockDevice, device.number(), OFlags::RDONLY)
+    }
+
+    /// The same, opened for reading and writing.
+    pub(crate) fn writable_block(usual: &Path, device: BlockDevice) -> Result<Self, DeviceError> {
+        Self::open(usual, FileType::BlockDevice, device.number(), OFlags::RDWR)
     }
 
     /// The same for a character device, opened for reading and writing.

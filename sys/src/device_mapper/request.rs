@@ -4,6 +4,7 @@
 use rustix::fd::OwnedFd;
 use rustix::io::Errno;
 use rustix::ioctl::{Ioctl, IoctlOutput, Opcode, ioctl, opcode};
+use zeroize::{Zeroize as _, Zeroizing};
 
 use crate::error::DeviceError;
 
@@ -17,6 +18,8 @@ const GROUP: u8 = 0xfd;
 
 pub(super) const READ_ONLY: u32 = 1 << 0;
 const BUFFER_FULL: u32 = 1 << 8;
+/// The driver wipes its own copy of the request.
+pub(super) const SECURE_DATA: u32 = 1 << 15;
 pub(super) const DEFERRED_REMOVE: u32 = 1 << 17;
 
 /// `struct dm_ioctl`.
@@ -131,7 +134,7 @@ impl Request {
     pub(super) fn target(mut self, length: u64, kind: &str, parameters: &str) -> Result<Self, DeviceError> {
         let size = TARGET_SPEC + parameters.len() + 1;
         let next = u32::try_from(size.next_multiple_of(8)).map_err(|_| DeviceError::Table("too long"))?;
-        let mut spec = Vec::with_capacity(size);
+        let mut spec = Zeroizing::new(Vec::with_capacity(size));
         spec.extend(0u64.to_ne_bytes());
         spec.extend(length.to_ne_bytes());
         spec.extend(0i32.to_ne_bytes());
@@ -155,6 +158,13 @@ impl Request {
             return Err(DeviceError::Request { request, errno: Errno::NOBUFS });
         }
         Ok(Answer(self))
+    }
+}
+
+/// A table may hold a key.
+impl Drop for Buffer {
+    fn drop(&mut self) {
+        self.data.zeroize();
     }
 }
 

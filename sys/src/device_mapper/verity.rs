@@ -3,12 +3,12 @@
 use std::fmt::Write as _;
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::path::Path;
-use std::sync::Arc;
 
 use rustix::fd::{AsFd as _, BorrowedFd};
 use rustix::io::Errno;
 
-use super::request::{Command, DEFERRED_REMOVE, READ_ONLY, Request};
+use super::mapped::Mapped;
+use super::request::READ_ONLY;
 use super::{DeviceMapper, PREFIX};
 use crate::error::DeviceError;
 use crate::node::{BlockDevice, Node};
@@ -68,14 +68,6 @@ pub struct VerityDevice {
     mapped: Mapped,
 }
 
-/// A device of the driver, removed on drop.
-#[derive(Debug)]
-struct Mapped {
-    control: Arc<Node>,
-    name: String,
-    device: BlockDevice,
-}
-
 /// What a verity device has seen so far.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum VerityStatus {
@@ -95,10 +87,9 @@ impl DeviceMapper {
         let parameters = table.parameters()?;
         let sectors = table.sectors()?;
         let mapped = self.create(&table.root)?;
-        let load = Request::new(Command::LoadTable, &mapped.name, "", READ_ONLY)?;
-        load.target(sectors, "verity", &parameters)?.send(&self.control.fd)?;
-        Request::new(Command::Resume, &mapped.name, "", READ_ONLY)?.send(&self.control.fd)?;
-        let node = Node::block(Path::new(&format!("/dev/dm-{}", mapped.device.minor)), mapped.device)?;
+        mapped.start(sectors, "verity", &parameters, READ_ONLY)?;
+        let device = mapped.device();
+        let node = Node::block(Path::new(&format!("/dev/dm-{}", device.minor)), device)?;
         Ok(VerityDevice { node, mapped })
     }
 
@@ -109,14 +100,9 @@ impl DeviceMapper {
             let name = format!("{PREFIX}{:016x}", RandomState::new().build_hasher().finish());
             // People see in the id what a device is held to.
             let uuid = format!("TCL-VERITY-{}-{name}", hex(root));
-            match Request::new(Command::Create, &name, &uuid, READ_ONLY)?.send(&self.control.fd) {
-                Ok(answer) => {
-                    let (major, minor) = answer.device();
-                    let device = BlockDevice { major, minor };
-                    return Ok(Mapped { control: Arc::clone(&self.control), name, device });
-                }
+            match Mapped::create(&self.control, &name, &uuid, READ_ONLY) {
                 Err(DeviceError::Request { errno: Errno::BUSY, .. }) => {}
-                Err(error) => return Err(error),
+                made => return made,
             }
         }
         Err(DeviceError::Contended { driver: "device-mapper name", attempts: ATTEMPTS })
@@ -139,13 +125,13 @@ impl VerityDevice {
     /// The device's name in device-mapper.
     #[must_use]
     pub fn name(&self) -> &str {
-        &self.mapped.name
+        self.mapped.name()
     }
 
     /// The device's numbers.
     #[must_use]
     pub const fn device(&self) -> BlockDevice {
-        self.mapped.device
+        self.mapped.device()
     }
 
     /// Whether a block was read that did not match.
@@ -153,19 +139,11 @@ impl VerityDevice {
     /// # Errors
     /// What the kernel said.
     pub fn status(&self) -> Result<VerityStatus, DeviceError> {
-        let request = Request::new(Command::TableStatus, &self.mapped.name, "", 0)?;
-        match request.send(&self.mapped.control.fd)?.status()?.split(' ').next() {
+        match self.mapped.status()?.split(' ').next() {
             Some("V") => Ok(VerityStatus::Intact),
             Some("C") => Ok(VerityStatus::Corrupted),
             _ => Err(DeviceError::Answer("DM_TABLE_STATUS")),
         }
-    }
-}
-
-impl Drop for Mapped {
-    fn drop(&mut self) {
-        let request = Request::new(Command::Remove, &self.name, "", DEFERRED_REMOVE);
-        let _ = request.and_then(|request| request.send(&self.control.fd));
     }
 }
 
