@@ -9,6 +9,7 @@ use std::time::Duration;
 use agent_policy::PolicyEngine;
 use anyhow::Context as _;
 use attester::{AttesterError, EventLog, InitFacts, Opened};
+use image_disk::ImageDisk;
 use image_rs_fork::registry::{HttpRegistry, Registry, SparingRegistry};
 use kbs_client::Client;
 use protocols::events::Policy;
@@ -22,6 +23,7 @@ use crate::cgroup::OomEvents;
 use crate::config::Config;
 use crate::containers::Containers;
 use crate::error::AgentError;
+use crate::images::Images;
 use crate::initdata::BoundInitdata;
 use crate::journal::{Journal, hash_file};
 use crate::kata::{self, Ended};
@@ -40,6 +42,8 @@ pub struct App {
     config: Arc<Config>,
     policy: Option<Arc<PolicyEngine>>,
     tasks: Vec<JoinHandle<()>>,
+    /// Unmounted when everything that uses it is gone.
+    _disk: Option<ImageDisk>,
     /// Held as long as the agent lives.
     _lock: OwnedFd,
 }
@@ -63,11 +67,8 @@ impl App {
         let state_dir = &config.state_dir;
         crate::paths::private_dir(state_dir).with_context(|| format!("state_dir {}", state_dir.display()))?;
         let lock = crate::paths::lock(state_dir).with_context(|| format!("state_dir {}", state_dir.display()))?;
-        let opened = Arc::clone(&config);
         let policy = config.kata.as_ref().map(|kata| PolicyEngine::new(&kata.policy)).transpose();
         let policy = policy.map_err(AgentError::from).map_err(coded).context("kata.policy")?.map(Arc::new);
-        let store = crate::error::blocking(move || images::open(&opened)).await?;
-        let store = store.map_err(AgentError::from).map_err(coded)?;
         let children = Arc::new(Children::default());
         Children::adopt().context("child subreaper")?;
         let runtime = Runtime::new(&config.runtime, state_dir, Arc::clone(&children)).context("state_dir")?;
@@ -77,6 +78,10 @@ impl App {
         }
         let places = Places::beneath(state_dir);
         let ended = restart::end_leftovers(&runtime, &places).await.map_err(coded)?;
+        // After those who used an earlier one: a disk is made anew.
+        let opened = Arc::clone(&config);
+        let images = crate::error::blocking(move || images::open(&opened)).await?;
+        let Images { store, disk } = images.map_err(coded)?;
 
         let (log, opened) = open_log(Arc::clone(&config)).await?;
         let journal = Arc::new(Journal::new(log));
@@ -127,7 +132,7 @@ impl App {
         if !poisoned {
             tasks.push(tokio::spawn(courier::carry(attestor, journal.watch())));
         }
-        Ok(Self { agent, config, policy, tasks, _lock: lock })
+        Ok(Self { agent, config, policy, tasks, _disk: disk, _lock: lock })
     }
 
     /// The agent itself; whoever serves it puts a gate before it.

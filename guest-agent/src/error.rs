@@ -184,6 +184,9 @@ pub enum AgentError {
     /// The guest's start.
     #[error(transparent)]
     Boot(#[from] boot::BootError),
+    /// The disk of the image store.
+    #[error(transparent)]
+    ImageDisk(#[from] image_disk::DiskError),
     /// A pull took longer than it may.
     #[error("the pull was not done after {seconds} s")]
     PullTime {
@@ -272,6 +275,7 @@ impl AgentError {
             Self::Policy(error) => error.code(),
             Self::Sandbox(error) => error.code(),
             Self::Boot(error) => error.code(),
+            Self::ImageDisk(error) => error.code(),
             Self::PullTime { .. } => reason::IMAGE_REGISTRY,
             Self::NotOffered { .. } => reason::KATA_METHOD,
             Self::Order { .. } => reason::KATA_ORDER,

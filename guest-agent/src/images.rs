@@ -3,11 +3,36 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use image_disk::ImageDisk;
 use image_rs_fork::{Enforcement, ErofsStore, ImageError, LayerStore, TreeStore, Unenforced};
 use protocols::environment::Environment;
 use protocols::image::Layout;
 
 use crate::config::Config;
+use crate::error::AgentError;
+
+/// The open store, and the disk that it lies on where it lies on one.
+pub(crate) struct Images {
+    pub(crate) store: Arc<dyn LayerStore>,
+    // Unmounted when the store is closed.
+    pub(crate) disk: Option<ImageDisk>,
+}
+
+/// Makes the configured disk anew and mounts it, then opens the store. Blocking.
+///
+/// # Errors
+/// `store.device` when the configured disk cannot be had; those of the store.
+pub(crate) fn open(config: &Config) -> Result<Images, AgentError> {
+    let disk = match &config.image_disk {
+        Some(settings) => {
+            let io = |source| AgentError::Io { what: "image_dir", source };
+            crate::paths::private_dir(&config.image_dir).map_err(io)?;
+            Some(ImageDisk::open(settings, &config.image_dir, config.device_time)?)
+        }
+        None => None,
+    };
+    Ok(Images { store: open_store(config)?, disk })
+}
 
 /// Opens the store in the configured layout; where none is configured, in `erofs-v1` when this kernel mounts it and
 /// else in `tree-v1`. Blocking.
@@ -15,7 +40,7 @@ use crate::config::Config;
 /// # Errors
 /// `store.io`, `store.full`; `store.layout` when the configured layout cannot be mounted; `store.unenforced` in
 /// production for storage that somebody else could alter.
-pub(crate) fn open(config: &Config) -> Result<Arc<dyn LayerStore>, ImageError> {
+fn open_store(config: &Config) -> Result<Arc<dyn LayerStore>, ImageError> {
     if config.image_layout != Some(Layout::TreeV1) {
         let unenforced = match config.environment {
             Environment::Production => Unenforced::Refused,
@@ -98,7 +123,7 @@ mod tests {
             let mut config = Config::parse(crate::config::tests::production().as_bytes()).unwrap();
             (config.state_dir, config.image_dir) = (memory.path().to_owned(), memory.path().join("images"));
             config.image_layout = configured;
-            assert_eq!(open(&config).unwrap().layout(), layout);
+            assert_eq!(open(&config).unwrap().store.layout(), layout);
         }
     }
 }

@@ -323,6 +323,7 @@ codes! {
     STORE_LAYOUT "store.layout" Fault "the kernel can mount the configured layout" "load erofs, overlay and loop, or configure the layout tree-v1"
     STORE_CORRUPT "store.corrupt" Refused "a stored layer is what was measured when it was stored" "the layer is pulled again at the next launch"
     STORE_UNENFORCED "store.unenforced" Refused "stored layers lie in guest memory or beneath dm-verity" "put image_dir on tmpfs or ramfs, or use the layout erofs-v1 with dm-verity"
+    STORE_DEVICE "store.device" Fault "the disk that the image store is configured to lie on is there once, large enough, and can be encrypted and formatted" "attach one disk with that serial; the guest's log says what failed"
     RUNTIME_BUNDLE "runtime.bundle" Fault "the bundle can be laid out from the image and the request" "check user, working directory and mounts"
     RUNTIME_CREATE "runtime.create" Fault "the runtime creates the container" "the runtime's message says why"
     RUNTIME_START "runtime.start" Fault "the runtime starts the container" "the runtime's message says why"

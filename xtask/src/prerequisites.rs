@@ -34,6 +34,7 @@ const NEEDED: &[(&str, &str)] = &[
     ("qemu-system-x86_64", QEMU),
     // Guests boot this kernel; it brings kmod, whose depmod says which module needs which.
     ("/lib/modules/*/kernel/drivers/md/dm-verity.ko", "linux-image-amd64"),
+    ("mke2fs", "e2fsprogs"),
     ("ldd", "libc-bin"),
     ("tar", "tar"),
     ("gzip", "gzip"),

@@ -150,6 +150,7 @@ impl Config {
         if let (Some(kata), Some(time)) = (&mut self.kata, parameters.hotplug_timeout) {
             kata.device_time = time;
         }
+        self.device_time = parameters.hotplug_timeout.unwrap_or(self.device_time);
         if let Some(proxy) = &parameters.https_proxy {
             self.registry.proxy = Some(proxy.clone());
         }

@@ -3,8 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use attester::AttesterConfig;
+use image_disk::ImageDiskSettings;
 use image_rs_fork::registry::RegistryConfig;
 use image_rs_fork::{Limits, MAX_POLICY, SignaturePolicy};
 use kbs_client::{Attestor, AttestorConfig};
@@ -24,6 +26,8 @@ use crate::initdata::{BoundInitdata, Brought};
 
 /// The longest path of a unix socket, in bytes.
 pub(super) const MAX_SOCKET_PATH: usize = 107;
+/// How long a disk may take to appear where nothing else is said.
+const DEVICE_TIME: Duration = Duration::from_secs(3);
 /// Records that may wait for the attestor where the configuration names no number.
 const DEFAULT_QUEUE: u64 = MAX_QUEUE;
 /// The most records that may be configured to wait: one delivery must carry them, because no evidence can be had
@@ -51,6 +55,7 @@ pub(super) struct File {
     registry: RegistryConfig,
     #[serde(default)]
     images: ImagesFile,
+    image_disk: Option<ImageDiskSettings>,
     #[serde(default)]
     limits: Limits,
     runtime: RuntimeFile,
@@ -179,6 +184,12 @@ impl File {
             let alone = by_tpm && rules.digest.is_none();
             development("initdata without digest beside a TPM and mode local", alone && self.local.is_some())?;
         }
+        if let Some(disk) = &self.image_disk {
+            disk.check().map_err(|(name, what)| field(name, what))?;
+            if self.images.layout == Some(Layout::TreeV1) {
+                return Err(field("image_disk", "takes the layout erofs-v1 alone: the host can alter what lies there"));
+            }
+        }
         let modes = check_modes(self.modes)?;
         let local = match (modes.permitted.contains(&Mode::Local), self.local) {
             (true, Some(local)) => Some(check_local(local)?),
@@ -203,6 +214,8 @@ impl File {
             limits: self.limits,
             image_layout: self.images.layout,
             image_quota: self.images.quota_bytes,
+            image_disk: self.image_disk,
+            device_time: DEVICE_TIME,
             runtime: self.runtime.path,
             image_service: self.image_service.map(image_service::check).transpose()?,
             kata: self.kata.map(|file| kata::check(file, environment, brought.policy)).transpose()?,

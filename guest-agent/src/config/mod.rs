@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use attester::AttesterConfig;
+use image_disk::ImageDiskSettings;
 use image_rs_fork::registry::RegistryConfig;
 use image_rs_fork::{Limits, SignaturePolicy};
 use kbs_client::Attestor;
@@ -162,6 +163,10 @@ pub struct Config {
     pub image_layout: Option<Layout>,
     /// What the image store may take, in bytes; none: whatever its file system has.
     pub image_quota: Option<u64>,
+    /// The disk that the image store lies on; none: `image_dir` is where it lies.
+    pub image_disk: Option<ImageDiskSettings>,
+    /// How long a disk may take to appear.
+    pub device_time: Duration,
     /// The OCI runtime's executable.
     pub runtime: PathBuf,
     /// The Kata service, where the guest is a sandbox.

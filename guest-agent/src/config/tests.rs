@@ -9,6 +9,8 @@ fn pem() -> String {
     SigningKey::generate(KeyKind::EcdsaP256).unwrap().verifying_key().to_pem().unwrap()
 }
 
+const DISK: &str = "[image_disk]\nserial = \"tcl-images\"\nmke2fs = \"/usr/sbin/mke2fs\"\n";
+
 /// A development configuration that is taken.
 fn development() -> String {
     let (attestor, signer) = (pem(), pem());
@@ -109,6 +111,16 @@ fn a_whole_configuration_is_read_as_it_is_written() {
 }
 
 #[test]
+fn a_disk_for_images_is_taken_with_the_layout_that_verity_reads() {
+    let text = replaced(&development(), "layout = \"tree-v1\"\n", "");
+    let config = Config::parse(replaced(&text, "[limits]\n", &format!("{DISK}[limits]\n")).as_bytes()).unwrap();
+    assert_eq!(config.image_disk.unwrap().serial, "tcl-images");
+    let wrong = DISK.replace("tcl-images", "tcl images");
+    let error = Config::parse(replaced(&text, "[limits]\n", &format!("{wrong}[limits]\n")).as_bytes()).unwrap_err();
+    assert!(matches!(error, ConfigError::Field { field: "image_disk.serial", .. }), "{error}");
+}
+
+#[test]
 fn production_is_what_is_meant_when_nothing_is_said() {
     let config = Config::parse(production().as_bytes()).unwrap();
     assert_eq!(config.environment, Environment::Production);
@@ -176,6 +188,7 @@ fn what_is_unknown_missing_or_contradictory_is_refused() {
         ("a signature policy that is not there", ACCEPT, "signature_policy = \"/no/such/policy.json\"\n"),
         ("a signature policy that says nothing", ACCEPT, "signature_policy_json = '{\"default\": []}'\n"),
         ("a signature policy with an unknown word", "insecureAcceptAnything", "insecureAcceptSome"),
+        ("a disk for a layout that it does not take", "[limits]\n", &format!("{DISK}[limits]\n")),
         ("no runtime", "[runtime]\npath = \"/usr/bin/runc\"\n", ""),
     ];
     for (name, from, to) in cases {

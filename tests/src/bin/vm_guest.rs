@@ -8,6 +8,7 @@
 //! vm_guest remove FOLDER                               ends that mount
 //! vm_guest list FOLDER                                 one line for each name below
 //! vm_guest flip FILE OFFSET                            inverts one byte
+//! vm_guest disk SERIAL MKE2FS AT                       the image store's disk, until the file AT.release is there
 //! vm_guest kata METHOD [FILE]                          one call of the Kata service, its request as JSON; says the answer
 //! vm_guest health                                      the Kata service's health
 //! vm_guest output METHOD CONTAINER [EXEC]              a process's stream to its end
@@ -25,6 +26,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
+use image_disk::{ImageDisk, ImageDiskSettings};
 use image_rs_fork::erofs::SALT;
 use image_rs_fork::registry::OciLayout;
 use image_rs_fork::{
@@ -65,6 +67,7 @@ fn run(arguments: &[String]) -> Result<()> {
             Ok(())
         }
         ["flip", file, offset] => flip(file, offset.parse()?),
+        ["disk", serial, mke2fs, at] => disk(serial, mke2fs, at),
         ["kata", method] => answered(method, "{}"),
         ["kata", method, file] => answered(method, &std::fs::read_to_string(file).context("the request")?),
         ["health"] => wait(async {
@@ -153,6 +156,21 @@ fn image(layout: &Path, store: &Path, folder: &Path) -> Result<()> {
     let image = pulled(layout, &store)?;
     println!("{}", store.enforcement().as_str());
     let _ = image.mount(folder)?.keep();
+    Ok(())
+}
+
+/// As the agent does it at its start; prints `mounted`, or the code and why not.
+fn disk(serial: &str, mke2fs: &str, at: &str) -> Result<()> {
+    let settings = ImageDiskSettings { serial: serial.to_owned(), mke2fs: mke2fs.into() };
+    let disk = match ImageDisk::open(&settings, Path::new(at), Duration::ZERO) {
+        Ok(disk) => disk,
+        Err(error) => bail!("{}: {error}", error.code()),
+    };
+    println!("mounted");
+    while !Path::new(&format!("{at}.release")).exists() {
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    drop(disk);
     Ok(())
 }
 
