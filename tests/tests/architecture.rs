@@ -78,6 +78,8 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("node-installer", &[]),
     ("packaging", &[]),
     ("xtask", &["packaging"]),
+    ("guest-vm", &[]),
+    ("remote-hypervisor", &["guest-vm"]),
 ];
 
 /// Tests of a crate may also use these, which makes no edge in what is shipped.
