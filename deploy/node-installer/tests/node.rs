@@ -129,9 +129,15 @@ impl Node {
 
     /// Runs it where it must fail; what it said.
     fn fails(&self, what: &str) -> String {
-        let said = self.work(what).output().unwrap();
-        assert!(!said.status.success());
-        String::from_utf8(said.stderr).unwrap()
+        let log = self.at("log");
+        let mut running = Ended(self.work(what).stderr(fs::File::create(&log).unwrap()).spawn().unwrap());
+        let mut status = None;
+        until(|| {
+            status = running.0.try_wait().unwrap();
+            status.is_some()
+        });
+        assert!(!status.unwrap().success());
+        self.read("log")
     }
 
     fn labels(&self) -> Vec<Value> {

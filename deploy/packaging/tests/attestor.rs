@@ -20,19 +20,21 @@ use support::{EPOCH, files, ok, programs, run, seen};
 /// How long the attestor may take to be ready, or to end.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// The image, unpacked once for all tests: a bundle with `rootfs` and a `config.json` of its settings.
+/// The image, unpacked: a bundle with `rootfs` and a `config.json` of its settings.
+fn unpacked() -> (tempfile::TempDir, PathBuf) {
+    let folder = tempfile::tempdir().unwrap();
+    let layout = folder.path().join("layout");
+    attestor::image(&programs(), &layout, EPOCH).unwrap();
+    let bundle = folder.path().join("bundle");
+    let image = format!("{}:{}", layout.display(), env!("CARGO_PKG_VERSION"));
+    run("umoci", ["unpack", "--image", &image, bundle.to_str().unwrap()]);
+    (folder, bundle)
+}
+
+/// One for all pods, in whose files runc makes the places of their mounts.
 fn bundle() -> &'static Path {
     static BUNDLE: OnceLock<(tempfile::TempDir, PathBuf)> = OnceLock::new();
-    let (_, bundle) = BUNDLE.get_or_init(|| {
-        let folder = tempfile::tempdir().unwrap();
-        let layout = folder.path().join("layout");
-        attestor::image(&programs(), &layout, EPOCH).unwrap();
-        let bundle = folder.path().join("bundle");
-        let image = format!("{}:{}", layout.display(), env!("CARGO_PKG_VERSION"));
-        run("umoci", ["unpack", "--image", &image, bundle.to_str().unwrap()]);
-        (folder, bundle)
-    });
-    bundle
+    &BUNDLE.get_or_init(unpacked).1
 }
 
 #[test]
@@ -56,7 +58,8 @@ fn two_builds_are_the_same_and_tools_read_them() {
 
 #[test]
 fn nothing_else_is_in_it() {
-    let root = bundle().join("rootfs");
+    let (_folder, bundle) = unpacked();
+    let root = bundle.join("rootfs");
     let mut programs = Vec::new();
     for path in files(&root).into_keys() {
         let relative = path.strip_prefix(&root).unwrap();

@@ -134,6 +134,30 @@ fn attestors_have_no_rights() {
     }
 }
 
+#[test]
+fn values_are_what_they_were_in_the_attestors_configuration() {
+    let folder = tempfile::tempdir().unwrap();
+    let limits = json!({
+        "burst": 34_359_738_368_u64, "per_second": 1_000_000, "share": 0.5, "odd key": "\"<&>\\\n\t€ '''", "no": false
+    });
+    let registry = json!({
+        "file_digests": {"/path/auth.json": "sha256:0"}, "roots": [], "nested": [[1, 2], [{"a": {"b": [true]}}]]
+    });
+    let values = json!({"attestor": {"configuration": {"limits": limits, "registry": registry}}});
+    let path = folder.path().join("values.json");
+    std::fs::write(&path, values.to_string()).unwrap();
+    let seen = template("production-embedded", &["--values", path.to_str().unwrap()]);
+    assert!(seen.ok, "{}", seen.err);
+    let objects = checked(folder.path(), &seen.out).unwrap();
+    let text = of(&objects, "ConfigMap").into_iter().find_map(|map| map["data"]["key-broker.toml"].as_str()).unwrap();
+    let read: toml::Table = text.parse().unwrap_or_else(|error| panic!("{error}: {text}"));
+    let read = serde_json::to_value(read).unwrap();
+    for (key, value) in limits.as_object().unwrap() {
+        assert_eq!(&read["limits"][key], value, "{key}: {text}");
+    }
+    assert_eq!(read["registry"], registry, "{text}");
+}
+
 /// The nodes' side needs a namespace of its own, whose pods may have the node's files.
 #[test]
 fn nodes_are_made_ready_by_a_release_without_an_attestor() {
