@@ -11,7 +11,7 @@ kernel_params = {{ $installer.guest.kernelParameters | toJson }}
 shared_fs = "none"
 
 [agent.kata]
-create_container_timeout = {{ int64 $installer.kata.createContainerTimeoutMilliseconds }}
+create_container_timeout = {{ int64 $installer.kata.createContainerTimeoutSeconds }}
 
 [runtime]
 experimental = ["force_guest_pull"]
