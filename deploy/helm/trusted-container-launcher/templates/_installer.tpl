@@ -8,6 +8,7 @@ image = ""
 kernel_verity_params = ""
 guest_extension_images = []
 kernel_params = {{ $installer.guest.kernelParameters | toJson }}
+default_memory = {{ int64 $installer.guest.memoryMiB }}
 shared_fs = "none"
 
 [agent.kata]
