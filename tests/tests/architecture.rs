@@ -77,9 +77,11 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ),
     ("node-installer", &[]),
     ("packaging", &[]),
-    ("xtask", &["packaging"]),
     ("guest-vm", &[]),
     ("remote-hypervisor", &["guest-vm"]),
+    ("guest-image", &[]),
+    ("guest-init", &["sys", "protocols"]),
+    ("xtask", &["packaging", "guest-image"]),
 ];
 
 /// Tests of a crate may also use these, which makes no edge in what is shipped.

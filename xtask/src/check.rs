@@ -14,6 +14,7 @@ const AZURE: &[&str] = &["--workspace", "--features", "attester/azure", "--bin",
 pub(crate) fn test() -> Result<()> {
     prerequisites::require_root()?;
     prerequisites::install()?;
+    let _ = prerequisites::vsock()?;
     // Binaries and tests in one go, so that the tests find the programs they start and nothing is built twice.
     run(cargo(&["build", "--workspace", "--all-targets"]))?;
     run(cargo(&[&["build"][..], AZURE].concat()))?;

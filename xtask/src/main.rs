@@ -3,11 +3,13 @@
 mod bench;
 mod broker;
 mod check;
+mod guest_image;
 mod package;
 mod prerequisites;
 mod quickstart;
 mod shell;
 mod soak;
+mod vm;
 
 use std::process::ExitCode;
 
@@ -22,6 +24,8 @@ Usage: cargo xtask COMMAND
   soak         what takes too long for every run of the tests (`cargo xtask soak help`)
   package      everything that is installed, into --out DIR: Debian packages, the attestor's image, the chart, guest overlays
                (docs/deploy.md); `deb`, `attestor-image` and `node-image` make one
+  guest-image  a guest's image with what will be measured of it (`cargo xtask guest-image help`)
+  vm           such an image in an emulated machine (`cargo xtask vm help`)
   bench        what a pull costs beside other programs, and what the agent costs (`cargo xtask bench help`)
 ";
 
@@ -34,6 +38,8 @@ fn main() -> ExitCode {
         Some("deb") => package::debs(arguments.get(1..).unwrap_or_default()),
         Some("node-image") => package::node_image(arguments.get(1..).unwrap_or_default()),
         Some("attestor-image") => package::attestor_image(arguments.get(1..).unwrap_or_default()),
+        Some("guest-image") => guest_image::guest_image(arguments.get(1..).unwrap_or_default()),
+        Some("vm") => vm::vm(arguments.get(1..).unwrap_or_default()),
         Some("quickstart") => quickstart::run(),
         Some("test") => check::test(),
         Some("check") => check::check(),

@@ -1,6 +1,6 @@
 //! What the quickstart and the tests need from Debian, and how it gets installed.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Result, bail};
@@ -32,6 +32,10 @@ const NEEDED: &[(&str, &str)] = &[
     ("fsck.erofs", "erofs-utils"),
     ("veritysetup", "cryptsetup-bin"),
     ("qemu-system-x86_64", QEMU),
+    ("/usr/share/OVMF/OVMF_CODE_4M.fd", "ovmf"),
+    ("dpkg-deb", "dpkg"),
+    ("depmod", "kmod"),
+    ("strip", "binutils"),
     // Guests boot this kernel; it brings kmod, whose depmod says which module needs which.
     ("/lib/modules/*/kernel/drivers/md/dm-verity.ko", "linux-image-amd64"),
     ("mke2fs", "e2fsprogs"),
@@ -86,6 +90,18 @@ pub(crate) fn install() -> Result<()> {
         bail!("still missing after the installation: {}", names(still.into_iter()));
     }
     Ok(())
+}
+
+/// The folder with the program that gives guests their vsock; built where it is missing, which takes half a minute.
+pub(crate) fn vsock() -> Result<PathBuf> {
+    let (name, version) = guest_image::machine::VSOCK;
+    let tools = shell::target()?.join("tools");
+    if !tools.join("bin").join(name).is_file() {
+        println!("{name} {version} is missing, to be built from crates.io.");
+        let root = tools.display().to_string();
+        shell::run(shell::cargo(&["install", "--locked", "--quiet", "--version", version, "--root", &root, name]))?;
+    }
+    Ok(tools.join("bin"))
 }
 
 /// Launching containers, mounting and listening on root-only sockets need root.

@@ -28,7 +28,8 @@ pub(crate) fn release_binaries() -> Result<PathBuf> {
     Ok(target()?.join("release"))
 }
 
-fn target() -> Result<PathBuf> {
+/// The target folder.
+pub(crate) fn target() -> Result<PathBuf> {
     let metadata = output(cargo(&["metadata", "--format-version=1", "--no-deps"]))?;
     let metadata: serde_json::Value = serde_json::from_str(&metadata).context("cargo metadata")?;
     let target =

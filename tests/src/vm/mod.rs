@@ -5,8 +5,6 @@
 //! exit status come back. The kernel is the newest of `/boot`, or the one the environment variable
 //! `TCL_TEST_KERNEL` names; its modules are taken from `/lib/modules`.
 
-mod initramfs;
-mod kernel;
 mod listing;
 
 use std::ffi::{OsStr, OsString};
@@ -16,8 +14,7 @@ use std::time::{Duration, Instant};
 
 use crate::command::tool;
 use crate::process::{Service, program};
-use initramfs::Initramfs;
-pub use kernel::Kernel;
+use guest_image::{Kernel, Tree};
 pub use listing::listing;
 
 /// How much processor time a guest may take from power-on to power-off.
@@ -32,7 +29,7 @@ const END: &str = "guest script ended with status ";
 #[derive(Debug)]
 pub struct Guest {
     kernel: Kernel,
-    files: Initramfs,
+    files: Tree,
     modules: Vec<String>,
     memory_mib: u32,
     arguments: Vec<OsString>,
@@ -104,10 +101,10 @@ impl Guest {
     /// Without a kernel or busybox.
     #[must_use]
     pub fn new() -> Self {
-        let mut files = Initramfs::default();
+        let mut files = Tree::default();
         files.copy("/bin/busybox", &program("busybox"));
         Self {
-            kernel: Kernel::find(),
+            kernel: kernel(),
             files,
             modules: Vec::new(),
             memory_mib: 1024,
@@ -137,7 +134,7 @@ impl Guest {
     /// Puts a file there.
     #[must_use]
     pub fn file(mut self, path: &str, content: impl Into<Vec<u8>>) -> Self {
-        self.files.file(path, 0o644, content.into());
+        self.files.file(path, 0o644, content);
         self
     }
 
@@ -203,14 +200,14 @@ impl Guest {
         let folder = tempfile::Builder::new().prefix("guest").tempdir().unwrap();
         let at = |name: &str| folder.path().join(name);
         let mut load = String::new();
-        for (place, module) in self.kernel.modules(&self.modules).iter().enumerate() {
+        for (place, module) in self.kernel.modules(&self.modules).unwrap().iter().enumerate() {
             let path = format!("/modules/{place:02}-{}", module.file_name().and_then(OsStr::to_str).unwrap());
             self.files.copy(&path, module);
             load.push_str(&format!("insmod {path} || fail {path}\n"));
         }
-        self.files.file("/script", 0o755, script.as_bytes().to_vec());
+        self.files.file("/script", 0o755, script);
         let init = self.first.as_ref().map_or_else(|| init(&load), |first| beside(&load, first));
-        self.files.file("/init", 0o755, init.into_bytes());
+        self.files.file("/init", 0o755, init);
         self.files.write(&at("initramfs")).unwrap();
 
         let mut command = Command::new(program("qemu-system-x86_64"));
@@ -283,6 +280,21 @@ impl Running {
         let bytes = std::fs::read(self.folder.path().join(name)).unwrap_or_default();
         String::from_utf8_lossy(&bytes).replace("\r\n", "\n")
     }
+}
+
+/// The kernel `TCL_TEST_KERNEL` names, a path that ends in `vmlinuz-VERSION`; otherwise the newest of `/boot`.
+///
+/// # Panics
+/// When there is none with its modules.
+#[must_use]
+pub fn kernel() -> Kernel {
+    let modules = Path::new("/lib/modules");
+    if let Some(image) = std::env::var_os("TCL_TEST_KERNEL") {
+        let image = PathBuf::from(image);
+        return Kernel::at(&image, modules).unwrap_or_else(|| panic!("{}: no kernel with modules", image.display()));
+    }
+    Kernel::newest(Path::new("/boot"), modules)
+        .expect("no kernel in /boot; `cargo xtask test` installs linux-image-amd64")
 }
 
 fn file_device(path: &Path) -> OsString {

@@ -1,11 +1,13 @@
-//! The kernel a guest boots, and its modules.
+//! A kernel, and its modules with all they need.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// A kernel of this machine whose modules are installed too.
+use crate::error::{ImageError, io};
+
+/// A kernel whose modules are there too, with `modules.dep`.
 #[derive(Debug, Clone)]
 pub struct Kernel {
     image: PathBuf,
@@ -13,27 +15,19 @@ pub struct Kernel {
 }
 
 impl Kernel {
-    /// The one `TCL_TEST_KERNEL` names, a path that ends in `vmlinuz-VERSION`; otherwise the newest of `/boot`.
-    ///
-    /// # Panics
-    /// When there is none.
+    /// The kernel `vmlinuz-VERSION` at this path, with its modules in `modules/VERSION`; `None` where one is missing.
     #[must_use]
-    pub fn find() -> Self {
-        if let Some(image) = std::env::var_os("TCL_TEST_KERNEL") {
-            let image = PathBuf::from(image);
-            return Self::at(&image).unwrap_or_else(|| panic!("{}: no kernel with modules", image.display()));
-        }
-        let images = fs::read_dir("/boot").unwrap().flatten().map(|entry| entry.path());
-        images
-            .filter_map(|image| Self::at(&image))
-            .max_by_key(|kernel| order(kernel.version()))
-            .expect("no kernel in /boot; `cargo xtask test` installs linux-image-amd64")
+    pub fn at(image: &Path, modules: &Path) -> Option<Self> {
+        let version = image.file_name()?.to_str()?.strip_prefix("vmlinuz-")?;
+        let modules = modules.join(version);
+        modules.join("modules.dep").is_file().then(|| Self { image: image.to_path_buf(), modules })
     }
 
-    fn at(image: &Path) -> Option<Self> {
-        let version = image.file_name()?.to_str()?.strip_prefix("vmlinuz-")?;
-        let modules = Path::new("/lib/modules").join(version);
-        modules.join("modules.dep").is_file().then(|| Self { image: image.to_path_buf(), modules })
+    /// The newest kernel of a folder.
+    #[must_use]
+    pub fn newest(folder: &Path, modules: &Path) -> Option<Self> {
+        let images = fs::read_dir(folder).ok()?.flatten().map(|entry| entry.path());
+        images.filter_map(|image| Self::at(&image, modules)).max_by_key(|kernel| order(kernel.version()))
     }
 
     /// Its version, as `uname -r` gives it.
@@ -49,10 +43,16 @@ impl Kernel {
     }
 
     /// Files of the modules `names`, each after those it depends on; what is built in is left out.
-    pub(super) fn modules(&self, names: &[String]) -> Vec<PathBuf> {
-        let read = |file: &str| fs::read_to_string(self.modules.join(file)).unwrap();
-        let dependencies = read("modules.dep");
-        let built_in = read("modules.builtin");
+    ///
+    /// # Errors
+    /// The kernel has one of them in neither form.
+    pub fn modules<S: AsRef<str>>(&self, names: &[S]) -> Result<Vec<PathBuf>, ImageError> {
+        let read = |file: &str| {
+            let path = self.modules.join(file);
+            fs::read_to_string(&path).map_err(io(&path))
+        };
+        let dependencies = read("modules.dep")?;
+        let built_in = read("modules.builtin")?;
         // Each line: a file, a colon, all it needs, the ones to load first last.
         let by_name: BTreeMap<String, (&str, &str)> = dependencies
             .lines()
@@ -61,10 +61,12 @@ impl Kernel {
             .collect();
         let mut found: Vec<PathBuf> = Vec::new();
         for name in names {
-            let name = name.replace('-', "_");
+            let name = name.as_ref().replace('-', "_");
             let Some((file, needs)) = by_name.get(&name) else {
-                assert!(built_in.lines().any(|file| module(file) == name), "{} has no module {name}", self.version());
-                continue;
+                if built_in.lines().any(|file| module(file) == name) {
+                    continue;
+                }
+                return Err(ImageError::input(self.version(), format!("has no module {name}")));
             };
             for file in needs.split_whitespace().rev().chain([*file]) {
                 let path = self.modules.join(file);
@@ -73,7 +75,7 @@ impl Kernel {
                 }
             }
         }
-        found
+        Ok(found)
     }
 }
 
