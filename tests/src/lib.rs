@@ -20,6 +20,7 @@ pub mod tls;
 pub mod tpm;
 pub mod tpm_relay;
 pub mod vm;
+pub mod vsock;
 pub mod world;
 
 pub use command::Seen;

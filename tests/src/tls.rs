@@ -28,47 +28,54 @@ impl TlsRegistry {
     /// When it does not start.
     #[must_use]
     pub fn start(folder: &Path, plain: &Registry) -> Self {
-        fs::create_dir_all(folder).unwrap();
-        let at = |name: &str| folder.join(name).display().to_string();
-        let (root, root_key, key, request, chain) =
-            (at("root.pem"), at("root.key"), at("server.key"), at("server.csr"), at("server.pem"));
-        let new = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"];
-        let openssl = |arguments: &[&str]| _ = tool("openssl", arguments).ok();
-        openssl(
-            &[&["req", "-x509", "-subj", "/CN=root", "-days", "2", "-keyout", &root_key, "-out", &root], &new[..]]
-                .concat(),
-        );
-        openssl(&[&["req", "-subj", "/CN=registry", "-keyout", &key, "-out", &request], &new[..]].concat());
-        let extensions = at("extensions");
-        fs::write(&extensions, "subjectAltName=IP:127.0.0.1\nbasicConstraints=CA:FALSE\n").unwrap();
-        openssl(&[
-            "x509",
-            "-req",
-            "-in",
-            &request,
-            "-CA",
-            &root,
-            "-CAkey",
-            &root_key,
-            "-CAcreateserial",
-            "-days",
-            "2",
-            "-extfile",
-            &extensions,
-            "-out",
-            &chain,
-        ]);
+        let Certificate { root, key, chain } = certificate(folder, "IP:127.0.0.1");
         let config = format!(
-            "version: 0.1\nlog: {{level: info}}\nstorage:\n  filesystem: {{rootdirectory: \"{}\"}}\nhttp:\n  addr: \"127.0.0.1:0\"\n  tls: {{certificate: \"{chain}\", key: \"{key}\"}}\n",
-            plain.storage().display()
+            "version: 0.1\nlog: {{level: info}}\nstorage:\n  filesystem: {{rootdirectory: \"{}\"}}\nhttp:\n  addr: \"127.0.0.1:0\"\n  tls: {{certificate: \"{}\", key: \"{}\"}}\n",
+            plain.storage().display(),
+            chain.display(),
+            key.display()
         );
         fs::write(folder.join("registry.yml"), config).unwrap();
         let mut command = Command::new(program("docker-registry"));
         command.arg("serve").arg(folder.join("registry.yml")).env("OTEL_TRACES_EXPORTER", "none");
         let mut service = Service::start("docker-registry", &command, &folder.join("registry.log"));
         let address = service.wait_for(|log| address(log, "listening on "));
-        Self { address, root: root.into(), _service: service }
+        Self { address, root, _service: service }
     }
+}
+
+/// A server's certificate under a root of its own.
+#[derive(Debug)]
+pub struct Certificate {
+    /// The root's certificate, PEM.
+    pub root: PathBuf,
+    /// The server's key, PEM.
+    pub key: PathBuf,
+    /// The server's certificate, PEM.
+    pub chain: PathBuf,
+}
+
+/// Makes one for this `subjectAltName`, in `folder`.
+///
+/// # Panics
+/// When openssl fails.
+#[must_use]
+pub fn certificate(folder: &Path, name: &str) -> Certificate {
+    fs::create_dir_all(folder).unwrap();
+    let at = |name: &str| folder.join(name).display().to_string();
+    let (root, root_key, key, request, chain) =
+        (at("root.pem"), at("root.key"), at("server.key"), at("server.csr"), at("server.pem"));
+    let new = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"];
+    let openssl = |arguments: &[&str]| _ = tool("openssl", arguments).ok();
+    openssl(
+        &[&["req", "-x509", "-subj", "/CN=root", "-days", "2", "-keyout", &root_key, "-out", &root], &new[..]].concat(),
+    );
+    openssl(&[&["req", "-subj", "/CN=server", "-keyout", &key, "-out", &request], &new[..]].concat());
+    let extensions = at("extensions");
+    fs::write(&extensions, format!("subjectAltName={name}\nbasicConstraints=CA:FALSE\n")).unwrap();
+    let signed = ["x509", "-req", "-in", &request, "-CA", &root, "-CAkey", &root_key, "-CAcreateserial", "-days", "2"];
+    openssl(&[&signed[..], &["-extfile", &extensions, "-out", &chain]].concat());
+    Certificate { root: root.into(), key: key.into(), chain: chain.into() }
 }
 
 /// A proxy for HTTP's CONNECT, which remembers whom it was asked for.

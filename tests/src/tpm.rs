@@ -1,8 +1,14 @@
 //! swtpm, the TPM simulator, on a unix socket.
 
 use std::fs;
+use std::io::{IoSlice, Read as _, Write as _};
+use std::mem::MaybeUninit;
+use std::os::fd::AsFd as _;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 
 use crate::command::run;
 use crate::process::{Service, program};
@@ -66,6 +72,37 @@ impl Tpm {
         self.service = Service::start("swtpm", &command, &self.log);
         self.service.wait_for(|_| control.exists().then_some(()));
         control
+    }
+
+    /// What a PCR of the SHA-256 bank holds, as 64 lower-case hex digits, read past a machine that is gone: swtpm keeps
+    /// its registers when its machine's connection breaks off.
+    ///
+    /// # Panics
+    /// When a machine still has it, or it does not answer.
+    #[must_use]
+    pub fn pcr_after_machine(&self, number: usize) -> String {
+        let control = UnixStream::connect(Self::control(&self.socket)).unwrap();
+        let (mut ours, theirs) = UnixStream::pair().unwrap();
+        // CMD_SET_DATAFD of swtpm's control channel: the data channel's descriptor goes along.
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut along = SendAncillaryBuffer::new(&mut space);
+        let descriptor = [theirs.as_fd()];
+        assert!(along.push(SendAncillaryMessage::ScmRights(&descriptor)));
+        let command = 0x10u32.to_be_bytes();
+        sendmsg(&control, &[IoSlice::new(&command)], &mut along, SendFlags::empty()).unwrap();
+        let mut result = [0; 4];
+        (&control).read_exact(&mut result).unwrap();
+        assert_eq!(result, [0; 4], "swtpm takes the data channel");
+        // TPM2_PCR_Read of one selection: SHA-256, three bytes of bits.
+        let mut selection = [0; 3];
+        selection[number / 8] = 1 << (number % 8);
+        let mut command = vec![0x80, 0x01, 0, 0, 0, 20, 0, 0, 0x01, 0x7e, 0, 0, 0, 1, 0x00, 0x0b, 3];
+        command.extend(selection);
+        ours.write_all(&command).unwrap();
+        let mut answer = [0; 62];
+        ours.read_exact(&mut answer).unwrap();
+        assert_eq!(answer[6..10], [0; 4], "{answer:?}");
+        hex::encode(&answer[30..])
     }
 
     /// As the agent's configuration names it.
