@@ -23,6 +23,7 @@ pub use build::{Flavour, Options, Snp, build, names};
 pub use error::ImageError;
 pub use kernel::Kernel;
 pub use packages::{Lock, Package};
+pub use pause::pause_bundle;
 pub use programs::{found, sha256};
 pub use root::Verity;
 pub use tree::Tree;

@@ -1,5 +1,8 @@
 //! The pause bundle: what holds a pod's namespaces, and does nothing.
 
+use std::io;
+use std::path::Path;
+
 use crate::tree::Tree;
 
 /// Where the bundle is in a guest.
@@ -48,6 +51,16 @@ fn program() -> Vec<u8> {
     elf.extend(CODE);
     ACTION.iter().for_each(|word| elf.extend(word.to_le_bytes()));
     elf
+}
+
+/// Writes the bundle, `config.json` and `rootfs`, into an empty folder of this machine.
+///
+/// # Errors
+/// A file cannot be written.
+pub fn pause_bundle(folder: &Path) -> io::Result<()> {
+    let mut tree = Tree::default();
+    add(&mut tree, "");
+    tree.lay_out(folder)
 }
 
 /// Adds the bundle.

@@ -14,6 +14,7 @@ struct Arguments {
     programs: Programs,
     /// Folder of the measured configuration, for the guest extension image.
     configuration: Option<PathBuf>,
+    /// The pause bundle in it, where it is not the one of guest images.
     pause: Option<PathBuf>,
     /// Folder of a guest image, for the image that nodes run.
     guest: Option<PathBuf>,
@@ -89,7 +90,7 @@ pub(crate) fn debs(given: &[String]) -> Result<()> {
     Ok(())
 }
 
-/// `cargo xtask package --out DIR [--binaries DIR] [--configuration DIR --pause-bundle DIR] [--guest DIR]`.
+/// `cargo xtask package --out DIR [--binaries DIR] [--configuration DIR [--pause-bundle DIR]] [--guest DIR]`.
 pub(crate) fn package(given: &[String]) -> Result<()> {
     let arguments = arguments(given)?;
     let Arguments { out, programs, configuration, pause, guest } = &arguments;
@@ -113,17 +114,15 @@ pub(crate) fn package(given: &[String]) -> Result<()> {
         let from = root().join("deploy/kata").join(name);
         fs::copy(&from, out.join(name)).with_context(|| from.display().to_string())?;
     }
-    match (configuration, pause) {
-        (Some(configuration), Some(pause)) => {
+    match configuration {
+        Some(configuration) => {
+            let own = tempfile::tempdir()?;
+            guest_image::pause_bundle(own.path())?;
+            let pause = pause.as_deref().unwrap_or(own.path());
             let extension = kata::extension(&root(), programs, configuration, pause, out, epoch)?;
             println!("{}: {}", extension.image.display(), extension.verity);
         }
-        (None, None) => {
-            println!(
-                "No guest extension image: it needs --configuration DIR and --pause-bundle DIR, which it measures."
-            );
-        }
-        _ => bail!("the guest extension image needs both --configuration and --pause-bundle"),
+        None => println!("No guest extension image: it needs --configuration DIR, which it measures."),
     }
     println!("{}", sums::write(out)?.display());
     Ok(())
