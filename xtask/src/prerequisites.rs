@@ -50,7 +50,7 @@ const NEEDED: &[(&str, &str)] = &[
     ("umoci", "umoci"),
     ("mmdebstrap", "mmdebstrap"),
     ("sfdisk", "fdisk"),
-    ("strip", "binutils"),
+    ("/etc/ssl/certs/ca-certificates.crt", "ca-certificates"),
     ("systemd-analyze", "systemd"),
     ("nsenter", "util-linux"),
     ("/usr/lib/*/ensurepip/__init__.py", "python3-venv"),
