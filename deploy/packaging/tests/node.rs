@@ -37,7 +37,7 @@ fn the_image_holds_installer_and_guest_where_the_daemon_set_expects_them() {
         let path = drop_in["hypervisor"]["qemu"][key].as_str().unwrap().replace("@GUEST@", "guest");
         assert!(root.join(&path).is_file(), "{path}");
     }
-    let by_hand = std::fs::read_to_string(support::workspace().join("deploy/kata/guest.toml")).unwrap();
+    let by_hand = fs::read_to_string(support::workspace().join("deploy/kata/guest.toml")).unwrap();
     let parameters = drop_in["hypervisor"]["qemu"]["kernel_params"].as_str().unwrap();
     let by_hand: toml::Table = by_hand.replace("@KERNEL_PARAMETERS@", parameters).parse().unwrap();
     assert_eq!(by_hand, drop_in, "what is laid by hand is what the chart lays");
