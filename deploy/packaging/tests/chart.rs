@@ -7,7 +7,7 @@ mod support;
 use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
-use support::chart::{EXAMPLES, chart, checked, helm, objects, of, template};
+use support::chart::{EXAMPLES, chart, checked, helm, helm_on, objects, of, template};
 use support::workspace;
 
 #[test]
@@ -16,6 +16,24 @@ fn helm_lints_every_set_of_values() {
         let values = chart().join(format!("examples/{example}.yaml"));
         let seen = helm(&["lint", "--strict", "--values", values.to_str().unwrap()]);
         assert!(seen.ok, "{example}: {}{}", seen.out, seen.err);
+    }
+}
+
+#[test]
+fn the_archive_is_the_chart_and_has_the_version_of_what_it_installs() {
+    let folder = tempfile::tempdir().unwrap();
+    let archive = packaging::chart::archive(&workspace(), folder.path(), support::EPOCH).unwrap();
+    let values = chart().join("examples/production-postgres.yaml");
+    let arguments = ["template", "tcl", "--namespace", "attestation", "--values", values.to_str().unwrap()];
+    let packed = helm_on(&archive, &arguments);
+    assert!(packed.ok, "{}", packed.err);
+    assert_eq!(packed.out, template("production-postgres", &[]).out);
+    let shown = helm_on(&archive, &["show", "chart"]).out;
+    for line in ["version", "appVersion"] {
+        assert!(
+            shown.lines().any(|shown| shown == format!("{line}: {}", env!("CARGO_PKG_VERSION"))),
+            "{line}: {shown}"
+        );
     }
 }
 

@@ -33,10 +33,15 @@ fn tools() -> &'static Path {
 }
 
 pub(crate) fn helm(arguments: &[&str]) -> Seen {
+    helm_on(&chart(), arguments)
+}
+
+/// On the chart in a folder or an archive.
+pub(crate) fn helm_on(chart: &Path, arguments: &[&str]) -> Seen {
     let mut command = Command::new(tools().join("helm"));
     // Nothing of whoever runs the tests counts.
     command.env("HOME", "/nonexistent").env("XDG_CONFIG_HOME", "/nonexistent").env("XDG_CACHE_HOME", "/nonexistent");
-    seen(command.args(arguments).arg(chart()))
+    seen(command.args(arguments).arg(chart))
 }
 
 /// What `helm template` says of an example, with more arguments.
