@@ -5,9 +5,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use audit_log::{AuditError, Checkpoint, CheckpointResponse, EntriesResponse, Entry, Event, MAX_ENTRIES, Plan};
 use audit_log::{ProofResponse, Row, Subtree, Tree, verify_consistency};
-use broker_store::{AuditStore, Commit, StoreError};
-use p256::ecdsa::SigningKey;
+use broker_store::{Appended, AuditStore, ChallengeUse, StoreError};
 use protocols::digest::Sha256Digest;
+use protocols::jws::Signer;
 use protocols::reason;
 use protocols::tcl::RecordBytes;
 use protocols::time::Timestamp;
@@ -34,7 +34,7 @@ struct Tail {
 }
 
 impl Tail {
-    fn signed(tree: Tree, time: Timestamp, signing: &SigningKey) -> Result<Self, Fault> {
+    fn signed(tree: Tree, time: Timestamp, signing: &Signer) -> Result<Self, Fault> {
         let checkpoint = Checkpoint::of(&tree, time).sign(signing)?;
         Ok(Self { tree, checkpoint })
     }
@@ -74,7 +74,10 @@ impl From<Fault> for BrokerError {
     }
 }
 
-type Waiting = (Event, oneshot::Sender<Result<(), Fault>>);
+/// An entry, and the challenge it says was answered.
+type Written = (Event, Option<ChallengeUse>);
+/// Whether it was written, which only an answer to a challenge that was used before is not.
+type Waiting = (Written, oneshot::Sender<Result<bool, Fault>>);
 
 /// The one door to the audit log.
 #[derive(Debug)]
@@ -86,7 +89,7 @@ pub(crate) struct Auditor {
 /// What the writer needs, and the newest tail that is known, of whichever replica.
 struct Log {
     store: Arc<dyn AuditStore>,
-    signing: SigningKey,
+    signing: Arc<Signer>,
     clock: Arc<dyn Fn() -> Timestamp + Send + Sync>,
     replica: String,
     last: Mutex<Tail>,
@@ -105,7 +108,7 @@ impl Auditor {
     /// `attestor.audit` when what is stored is not what was signed; [`BrokerError::Store`].
     pub(crate) async fn open(
         store: Arc<dyn AuditStore>,
-        signing: SigningKey,
+        signing: Arc<Signer>,
         clock: Arc<dyn Fn() -> Timestamp + Send + Sync>,
     ) -> Result<Self, BrokerError> {
         let replica = hex::encode(random::<8>()?);
@@ -120,13 +123,22 @@ impl Auditor {
 
     /// Writes one entry; returns when it is durable.
     pub(crate) async fn append(&self, event: Event) -> Result<(), BrokerError> {
+        self.add(event, None).await.map(|_| ())
+    }
+
+    /// Writes one entry and uses up a challenge, both or neither; `false` when it was used before.
+    pub(crate) async fn append_once(&self, event: Event, challenge: ChallengeUse) -> Result<bool, BrokerError> {
+        self.add(event, Some(challenge)).await
+    }
+
+    async fn add(&self, event: Event, challenge: Option<ChallengeUse>) -> Result<bool, BrokerError> {
         // Checked here, at its longest, so that one entry cannot spoil what is written with it.
         let probe = Entry { seq: u64::MAX, time: Timestamp::MAX, replica: self.log.replica.clone(), event };
         let Ok(_) = probe.encode() else { return Err(BrokerError::Internal("an audit entry that is too long")) };
         let event = probe.event;
         let (answer, answered) = oneshot::channel();
         let gone = || BrokerError::Internal("the audit log's writer has ended");
-        self.sender.send((event, answer)).await.map_err(|_| gone())?;
+        self.sender.send(((event, challenge), answer)).await.map_err(|_| gone())?;
         Ok(answered.await.map_err(|_| gone())??)
     }
 
@@ -181,32 +193,49 @@ impl Log {
                 );
                 broken = Some(fault.clone());
             }
-            for answer in answers {
+            for (place, answer) in answers.into_iter().enumerate() {
+                let told = done.as_ref().map(|written| written.get(place) == Some(&true)).map_err(Fault::clone);
                 // A request that went away meanwhile is audited all the same.
-                let _ = answer.send(done.clone());
+                let _ = answer.send(told);
             }
         }
     }
 
-    /// One durable append of all these.
-    async fn append(&self, events: &[Event]) -> Result<(), Fault> {
+    /// One durable append of all these but those whose challenge was used before; tells which were written.
+    async fn append(&self, events: &[Written]) -> Result<Vec<bool>, Fault> {
+        let mut written = vec![true; events.len()];
         for _ in 0..ATTEMPTS {
             let mut tree = self.last().tree.clone();
             let from = tree.size();
             let time = (self.clock)();
             let mut rows = Vec::with_capacity(events.len());
-            for event in events {
+            let (mut challenges, mut of) = (Vec::new(), Vec::new());
+            for (place, (event, challenge)) in events.iter().enumerate().filter(|(place, _)| written.get(*place) == Some(&true)) {
                 let entry = Entry { seq: tree.size(), time, replica: self.replica.clone(), event: event.clone() };
                 rows.push(Row::push(&mut tree, entry.encode()?).encode());
+                if let Some(challenge) = challenge {
+                    challenges.push(*challenge);
+                    of.push(place);
+                }
+            }
+            if rows.is_empty() {
+                return Ok(written);
             }
             let tail = Tail::signed(tree, time, &self.signing)?;
             let frontier = serde_json::to_vec(&tail).map_err(|error| Fault::Broken(error.to_string()))?;
-            match self.store.append_audit(from, rows, frontier).await? {
-                Commit::Done => {
+            match self.store.append_audit(from, rows, frontier, challenges, time).await? {
+                Appended::Done => {
                     *self.last() = tail;
-                    return Ok(());
+                    return Ok(written);
                 }
-                Commit::Raced => self.refresh().await?,
+                Appended::Raced => self.refresh().await?,
+                Appended::Used(places) => {
+                    for place in places.iter().filter_map(|place| of.get(*place)) {
+                        if let Some(written) = written.get_mut(*place) {
+                            *written = false;
+                        }
+                    }
+                }
             }
         }
         Err(Fault::Store("the audit log changes under every append".to_owned()))

@@ -13,6 +13,7 @@ const NOW: Timestamp = Timestamp(1_800_000_000);
 #[derive(Debug, Default)]
 struct Faulty {
     log: Mutex<(Vec<Vec<u8>>, AuditTail)>,
+    used: Mutex<std::collections::HashSet<[u8; 32]>>,
     fails: Mutex<bool>,
 }
 
@@ -37,16 +38,30 @@ impl AuditStore for Faulty {
         Ok(self.copy().1)
     }
 
-    async fn append_audit(&self, from: u64, entries: Vec<Vec<u8>>, frontier: Vec<u8>) -> Result<Commit, StoreError> {
+    async fn append_audit(
+        &self,
+        from: u64,
+        entries: Vec<Vec<u8>>,
+        frontier: Vec<u8>,
+        challenges: Vec<ChallengeUse>,
+        _: Timestamp,
+    ) -> Result<Appended, StoreError> {
         self.works()?;
         let (mut rows, tail) = self.copy();
         if tail.size != from {
-            return Ok(Commit::Raced);
+            return Ok(Appended::Raced);
         }
+        let mut used = self.used.lock().unwrap();
+        let places = challenges.iter().enumerate().filter(|(_, challenge)| used.contains(&challenge.nonce));
+        let places: Vec<usize> = places.map(|(place, _)| place).collect();
+        if !places.is_empty() {
+            return Ok(Appended::Used(places));
+        }
+        used.extend(challenges.iter().map(|challenge| challenge.nonce));
         rows.extend(entries);
         let size = rows.len() as u64;
         self.put((rows, AuditTail { size, frontier }));
-        Ok(Commit::Done)
+        Ok(Appended::Done)
     }
 
     async fn audit_entries(&self, from: u64, max: usize) -> Result<Vec<Vec<u8>>, StoreError> {
@@ -55,8 +70,8 @@ impl AuditStore for Faulty {
     }
 }
 
-fn key() -> SigningKey {
-    SigningKey::from_slice(&[7; 32]).unwrap()
+fn key() -> Arc<Signer> {
+    Arc::new(Signer::new(&p256::ecdsa::SigningKey::from_slice(&[7; 32]).unwrap()).unwrap())
 }
 
 async fn open(store: &Arc<Faulty>) -> Result<Auditor, BrokerError> {
@@ -109,6 +124,31 @@ async fn what_waits_together_is_written_together() {
         done.unwrap().unwrap();
     }
     assert_eq!(store.copy().1.size, 100);
+}
+
+/// Answers to challenges that were used before stand beside others in one append, and spoil none of them.
+#[tokio::test]
+async fn an_answer_to_a_challenge_that_was_used_is_not_written() {
+    let store = Arc::new(Faulty::default());
+    let auditor = Arc::new(open(&store).await.unwrap());
+    let once = async |auditor: &Auditor, number: u8| {
+        let challenge = ChallengeUse { nonce: [number; 32], expires: NOW.plus(300) };
+        auditor.append_once(event(&format!("a/b/{number}")), challenge).await.unwrap()
+    };
+    assert!(once(&auditor, 0).await && once(&auditor, 1).await && !once(&auditor, 1).await);
+    let mut waiting = tokio::task::JoinSet::new();
+    for number in 0..8 {
+        let (one, other) = (Arc::clone(&auditor), Arc::clone(&auditor));
+        waiting.spawn(async move { (number, once(&one, number).await) });
+        waiting.spawn(async move {
+            other.append(event("a/b/other")).await.unwrap();
+            (u8::MAX, true)
+        });
+    }
+    let told = waiting.join_all().await;
+    let refused: std::collections::BTreeSet<u8> = told.iter().filter(|(_, new)| !new).map(|(number, _)| *number).collect();
+    assert_eq!(refused, [0, 1].into());
+    assert_eq!(store.copy().1.size, 2 + 6 + 8);
 }
 
 #[tokio::test]

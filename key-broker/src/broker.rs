@@ -5,12 +5,12 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use appraisal::{Appraisal, Question};
 use audit_log::Event;
-use broker_store::Store;
-use p256::ecdsa::{SigningKey, VerifyingKey};
+use broker_store::{ChallengeUse, Store};
+use p256::ecdsa::VerifyingKey;
 use protocols::events::Init;
 use protocols::guest::GuestId;
 use protocols::jwe::PublicKey;
-use protocols::jws::{self, JwsError};
+use protocols::jws::{self, JwsError, Signer};
 use protocols::kbs::{self, Attestation, Tee};
 use protocols::reason::{self, Refusal};
 use protocols::register::RegisterKind;
@@ -34,6 +34,7 @@ use crate::limits::Limiter;
 use crate::metrics::Metrics;
 use crate::refusals::Strangers;
 use crate::rules::Rules;
+use crate::sessions::{Known, Sessions};
 use crate::token::{NewSession, Session};
 
 /// The version of our additions to the handshake.
@@ -48,7 +49,8 @@ pub struct Broker {
     pub(crate) rules: RwLock<Arc<Rules>>,
     /// One reload at a time.
     pub(crate) reloading: tokio::sync::Mutex<()>,
-    pub(crate) signing: SigningKey,
+    pub(crate) signing: Arc<Signer>,
+    pub(crate) sessions: Sessions,
     pub(crate) store: Arc<dyn Store>,
     pub(crate) registry: Arc<dyn Registry>,
     pub(crate) rooms: Rooms,
@@ -89,9 +91,10 @@ impl Broker {
         clock: Arc<dyn Fn() -> Timestamp + Send + Sync>,
     ) -> Result<Self, BrokerError> {
         let sealer = Sealer::new(&settings.signing)?;
-        let signing = settings.signing.clone();
+        let signing = Signer::new(&settings.signing).map_err(|_| BrokerError::Internal("a signing key that does not sign"))?;
+        let signing = Arc::new(signing);
         let rules = RwLock::new(Self::first_rules(settings, &*store, clock()).await?);
-        let audit = Auditor::open(Arc::clone(&store) as _, signing.clone(), Arc::clone(&clock)).await?;
+        let audit = Auditor::open(Arc::clone(&store) as _, Arc::clone(&signing), Arc::clone(&clock)).await?;
         let start = {
             let settings = &rules.read().unwrap_or_else(PoisonError::into_inner).settings;
             Event::Start { policy: settings.policy, environment: settings.evidence.environment }
@@ -102,6 +105,7 @@ impl Broker {
             rules,
             reloading,
             signing,
+            sessions: Sessions::default(),
             store,
             registry,
             rooms: Rooms::new(),
@@ -171,7 +175,7 @@ impl Broker {
         match (attested, verified) {
             // The challenge is used up by it: one quote makes one record, however often it is shown.
             (Err(error @ BrokerError::Refused { .. }), Some(Challenge { nonce, expires, .. }))
-                if self.store.use_challenge(nonce, expires, self.now()).await? =>
+                if self.store.use_challenge(ChallengeUse { nonce, expires }, self.now()).await? =>
             {
                 Err(error.by_verified())
             }
@@ -253,12 +257,6 @@ impl Broker {
         if let Some(initdata) = initdata {
             appraisal = initdata.told_in(appraisal);
         }
-        if !self.store.use_challenge(challenge.nonce, challenge.expires, now).await? {
-            return Err(BrokerError::session("a challenge that was used before"));
-        }
-        for refusal in observed {
-            self.observed(refusal, None, "POST /kbs/v0/attest").await;
-        }
         let new = NewSession {
             jti: hex::encode(random::<16>()?),
             tee: challenge.tee,
@@ -271,6 +269,17 @@ impl Broker {
         };
         let session = Session::new(new, &appraisal, now, rules.settings.token_seconds);
         let status = appraisal.status().as_str();
+        let attested = Event::Attested {
+            session: session.jti.clone(),
+            tee: session.tee,
+            status: status.to_owned(),
+            simulated: session.simulated,
+            guest: session.guest,
+        };
+        let Challenge { nonce, expires, .. } = challenge;
+        if !self.audit.append_once(attested, ChallengeUse { nonce, expires }).await? {
+            return Err(BrokerError::session("a challenge that was used before"));
+        }
         tracing::info!(
             session = session.jti,
             tee = session.tee.as_str(),
@@ -278,23 +287,17 @@ impl Broker {
             status,
             "attested"
         );
-        self.audit
-            .append(Event::Attested {
-                session: session.jti.clone(),
-                tee: session.tee,
-                status: status.to_owned(),
-                simulated: session.simulated,
-                guest: session.guest,
-            })
-            .await?;
+        for refusal in observed {
+            self.observed(refusal, None, "POST /kbs/v0/attest").await;
+        }
         counted.attested();
         session.sign(&self.signing)
     }
 
     /// The attested session of a bearer token.
-    pub(crate) fn session(&self, token: Option<&str>) -> Result<Session, BrokerError> {
+    pub(crate) fn session(&self, token: Option<&str>) -> Result<Arc<Known>, BrokerError> {
         let token = token.ok_or_else(|| BrokerError::session("no token"))?;
-        Session::verify(token, self.key(), self.rules().settings.evidence.environment, self.now())
+        self.sessions.verified(token, self.key(), self.rules().settings.evidence.environment, self.now())
     }
 
     /// Whose session it is. The name in its log binding is the guest's own word; only where its log was held when it
@@ -317,7 +320,7 @@ impl Broker {
     }
 
     pub(crate) fn sign<T: Serialize>(&self, typ: &str, claims: &T) -> Result<String, BrokerError> {
-        jws::sign(typ, None, claims, &self.signing).map_err(|_| BrokerError::Internal("claims without a JSON form"))
+        self.signing.sign(typ, None, claims).map_err(|_| BrokerError::Internal("claims without a JSON form"))
     }
 }
 

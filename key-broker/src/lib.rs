@@ -34,6 +34,7 @@ mod release;
 mod resources;
 mod rules;
 pub mod server;
+mod sessions;
 pub mod tls;
 mod token;
 pub mod trace;

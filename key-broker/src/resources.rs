@@ -1,7 +1,6 @@
 //! Resources: released to sessions, kept by administrators.
 
 use audit_log::Event;
-use protocols::jwe;
 use protocols::kbs;
 use protocols::resource::ResourcePath;
 use protocols::tcl::GoldenResource;
@@ -9,11 +8,11 @@ use protocols::tcl::GoldenResource;
 use crate::admin::{Administrator, Resources};
 use crate::broker::{Broker, json_of, missing};
 use crate::error::BrokerError;
-use crate::token::Session;
+use crate::sessions::Known;
 
 impl Broker {
     /// A resource, encrypted to the session's key.
-    pub(crate) async fn resource(&self, session: &Session, path: &str) -> Result<kbs::Response, BrokerError> {
+    pub(crate) async fn resource(&self, session: &Known, path: &str) -> Result<kbs::Response, BrokerError> {
         let path = resource_path(path)?;
         let rules = self.rules();
         match rules.settings.release.to(session, &path) {
@@ -23,7 +22,9 @@ impl Broker {
             asked => asked?,
         }
         let Some(bytes) = self.store.resource(path.clone()).await? else { return Err(missing(path.as_str())) };
-        let encrypted = jwe::encrypt(&session.tee_pubkey, &bytes)
+        let encrypted = session
+            .recipient()
+            .and_then(|recipient| recipient.encrypt(&bytes))
             .map_err(|_| BrokerError::Internal("a resource that does not encrypt"))?;
         let release =
             Event::Release { session: session.jti.clone(), path: path.as_str().to_owned(), guest: session.guest };

@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 
 use appraisal::Appraisal;
 use appraisal::ear::{COMPONENT, Submod, VerifierId};
-use p256::ecdsa::{SigningKey, VerifyingKey};
+use p256::ecdsa::VerifyingKey;
 use protocols::environment::Environment;
 use protocols::guest::GuestId;
 use protocols::jwe::PublicKey;
-use protocols::jws;
+use protocols::jws::{self, Signer};
 use protocols::kbs::{RuntimeData, Tee, TeePubKey};
 use protocols::reason;
 use protocols::register::RegisterKind;
@@ -120,37 +120,42 @@ impl Session {
     }
 
     /// Signs the claims.
-    pub(crate) fn sign(&self, key: &SigningKey) -> Result<String, BrokerError> {
-        jws::sign(TYP, None, self, key).map_err(|_| BrokerError::Internal("a token has no JSON form"))
+    pub(crate) fn sign(&self, key: &Signer) -> Result<String, BrokerError> {
+        key.sign(TYP, None, self).map_err(|_| BrokerError::Internal("a token has no JSON form"))
     }
 
-    /// Checks a token of ours that has not expired. An attestor that became one for production, with the key it had,
-    /// takes none of its earlier ones.
-    pub(crate) fn verify(
-        token: &str,
-        key: &VerifyingKey,
-        environment: Environment,
-        now: Timestamp,
-    ) -> Result<Self, BrokerError> {
+    /// Checks a token of ours; whether it counts is [`Session::counts`] to say.
+    pub(crate) fn verify(token: &str, key: &VerifyingKey) -> Result<Self, BrokerError> {
         let mut session: Self =
             jws::verify(TYP, token, key).map_err(|_| BrokerError::session("a token of another attestor"))?;
         if session.iss != ISSUER {
             return Err(BrokerError::session("a token of another issuer"));
         }
-        if now.0 >= session.exp {
+        session.signature = token.rsplit('.').next().map(str::to_owned);
+        Ok(session)
+    }
+
+    /// Whether it has expired.
+    pub(crate) const fn expired(&self, now: Timestamp) -> bool {
+        now.0 >= self.exp
+    }
+
+    /// Whether a token of ours counts now and here: an attestor that became one for production, with the key it had,
+    /// takes none of its earlier ones.
+    pub(crate) fn counts(&self, environment: Environment, now: Timestamp) -> Result<(), BrokerError> {
+        if self.expired(now) {
             return Err(BrokerError::session("a token that has expired"));
         }
-        let of_development = session.simulated || session.observe || session.environment != Environment::Production;
+        let of_development = self.simulated || self.observe || self.environment != Environment::Production;
         if environment == Environment::Production && of_development {
-            let actual = match (session.simulated, session.observe) {
+            let actual = match (self.simulated, self.observe) {
                 (true, _) => "of a SIMULATED platform",
                 (false, true) => "of an attestor that only observed its policy",
                 (false, false) => "of development",
             };
             return Err(BrokerError::refused(reason::POLICY_ENVIRONMENT, "token", "one of production", actual));
         }
-        session.signature = token.rsplit('.').next().map(str::to_owned);
-        Ok(session)
+        Ok(())
     }
 
     /// The token's signature, where a token was verified.
@@ -172,12 +177,12 @@ impl Session {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use protocols::jwe;
 
     use super::*;
 
-    fn session() -> Session {
+    pub(crate) fn session() -> Session {
         let tee_pubkey = jwe::jwk(&jwe::generate().unwrap().public_key());
         Session {
             iss: ISSUER.into(),
@@ -200,41 +205,43 @@ mod tests {
         }
     }
 
+    fn signer(byte: u8) -> Signer {
+        Signer::new(&p256::ecdsa::SigningKey::from_slice(&[byte; 32]).unwrap()).unwrap()
+    }
+
     #[test]
     fn counts_until_it_expires_and_only_under_our_key() {
-        let key = SigningKey::from_slice(&[1; 32]).unwrap();
-        let other = SigningKey::from_slice(&[2; 32]).unwrap();
+        let (key, other) = (signer(1), signer(2));
         let token = session().sign(&key).unwrap();
-        assert!(Session::verify(&token, key.verifying_key(), Environment::Development, Timestamp(1299)).is_ok());
-        assert!(Session::verify(&token, key.verifying_key(), Environment::Development, Timestamp(1300)).is_err());
-        assert!(Session::verify(&token, other.verifying_key(), Environment::Development, Timestamp(1299)).is_err());
+        let verified = Session::verify(&token, key.verifying_key()).unwrap();
+        assert!(verified.counts(Environment::Development, Timestamp(1299)).is_ok());
+        assert!(verified.counts(Environment::Development, Timestamp(1300)).is_err());
+        assert!(Session::verify(&token, other.verifying_key()).is_err());
     }
 
     #[test]
     fn production_takes_no_token_of_development_or_of_a_simulated_platform() {
-        let key = SigningKey::from_slice(&[1; 32]).unwrap();
         for (environment, simulated, word) in [
             (Environment::Production, false, "pass"),
             (Environment::Production, true, "policy.environment"),
             (Environment::Development, false, "policy.environment"),
             (Environment::Development, true, "policy.environment"),
         ] {
-            let token = Session { environment, simulated, ..session() }.sign(&key).unwrap();
-            let verify = |by| Session::verify(&token, key.verifying_key(), by, Timestamp(1001));
-            let result = verify(Environment::Production);
-            let code = result.as_ref().map_or_else(|error| error.refusal().code.as_str(), |_| "pass");
+            let session = Session { environment, simulated, ..session() };
+            let result = session.counts(Environment::Production, Timestamp(1001));
+            let code = result.as_ref().map_or_else(|error| error.refusal().code.as_str(), |()| "pass");
             assert_eq!(code, word, "{environment} {simulated}");
-            verify(Environment::Development).unwrap();
+            session.counts(Environment::Development, Timestamp(1001)).unwrap();
         }
     }
 
     /// Everything signed by the pinned key has its own type: a receipt or verdict is no token.
     #[test]
     fn another_type_of_token_or_another_issuer_is_no_session() {
-        let key = SigningKey::from_slice(&[1; 32]).unwrap();
-        let verdict = jws::sign(protocols::tcl::VERDICT_TYP, None, &session(), &key).unwrap();
-        assert!(Session::verify(&verdict, key.verifying_key(), Environment::Development, Timestamp(1001)).is_err());
+        let key = signer(1);
+        let verdict = key.sign(protocols::tcl::VERDICT_TYP, None, &session()).unwrap();
+        assert!(Session::verify(&verdict, key.verifying_key()).is_err());
         let foreign = Session { iss: "someone".into(), ..session() }.sign(&key).unwrap();
-        assert!(Session::verify(&foreign, key.verifying_key(), Environment::Development, Timestamp(1001)).is_err());
+        assert!(Session::verify(&foreign, key.verifying_key()).is_err());
     }
 }

@@ -234,7 +234,7 @@ async fn two_replicas_write_one_log_and_two_logs_of_one_key_are_found() {
     let database = tempfile::NamedTempFile::new().unwrap();
     let forked = broker_store::EmbeddedStore::open(database.path(), settings().store.key()).await.unwrap();
     let forked = Arc::new(forked);
-    let _ = forked.append_audit(0, rows, tail.frontier).await.unwrap();
+    let _ = forked.append_audit(0, rows, tail.frontier, vec![], Timestamp(support::NOW)).await.unwrap();
     let now = Arc::new(|| Timestamp(support::NOW));
     let third = Broker::new(settings(), Arc::clone(&forked) as _, Arc::clone(&world.registry) as _, now).await.unwrap();
     third.reload(settings()).await.unwrap();

@@ -1,8 +1,8 @@
 //! The attestor's signed word on how far its audit log has got.
 
-use p256::ecdsa::{SigningKey, VerifyingKey};
+use p256::ecdsa::VerifyingKey;
 use protocols::digest::Sha256Digest;
-use protocols::jws;
+use protocols::jws::{self, Signer};
 use protocols::time::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -35,8 +35,8 @@ impl Checkpoint {
     ///
     /// # Errors
     /// [`AuditError::Checkpoint`] when the key cannot sign.
-    pub fn sign(&self, key: &SigningKey) -> Result<String, AuditError> {
-        Ok(jws::sign(CHECKPOINT_TYP, None, self, key)?)
+    pub fn sign(&self, key: &Signer) -> Result<String, AuditError> {
+        Ok(key.sign(CHECKPOINT_TYP, None, self)?)
     }
 
     /// Reads a compact JWS that this key signed.

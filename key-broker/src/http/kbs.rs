@@ -16,7 +16,7 @@ use crate::admin::{Administrator, Resources};
 use crate::broker::{Broker, VERSION_SUBJECT};
 use crate::error::BrokerError;
 use crate::refusals::{Asker, Told};
-use crate::token::Session;
+use crate::sessions::Known;
 
 /// POST `/kbs/v0/auth`.
 pub(super) async fn auth(State(broker): State<Arc<Broker>>, body: Body) -> Response {
@@ -97,7 +97,7 @@ fn text(path: Result<Path<String>, PathRejection>) -> String {
 }
 
 /// A cookie wins over a bearer token when it stands for an attested session.
-async fn attested(broker: &Broker, headers: &HeaderMap) -> Result<Session, Response> {
+async fn attested(broker: &Broker, headers: &HeaderMap) -> Result<Arc<Known>, Response> {
     if let Ok(session) = broker.session(cookie(headers)) {
         return Ok(session);
     }

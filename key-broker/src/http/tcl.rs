@@ -17,7 +17,7 @@ use crate::admin::{Administrator, Audit};
 use crate::broker::Broker;
 use crate::error::BrokerError;
 use crate::refusals::Asker;
-use crate::token::Session;
+use crate::sessions::Known;
 
 /// POST `/tcl/v1/events`.
 pub(super) async fn events(State(broker): State<Arc<Broker>>, headers: HeaderMap, body: Body) -> Response {
@@ -93,7 +93,7 @@ fn named(id: Result<Path<String>, PathRejection>) -> Result<String, BrokerError>
 }
 
 /// The session is checked before the body is read: strangers send us nothing.
-async fn session(broker: &Broker, headers: &HeaderMap, request: &'static str) -> Result<Session, Response> {
+async fn session(broker: &Broker, headers: &HeaderMap, request: &'static str) -> Result<Arc<Known>, Response> {
     match broker.session(bearer(headers)) {
         Ok(session) => Ok(session),
         Err(error) => Err(answer::tcl(broker.refused(error, Asker::Stranger, request).await)),

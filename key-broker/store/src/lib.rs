@@ -105,14 +105,50 @@ pub struct AuditTail {
     pub frontier: Vec<u8>,
 }
 
+/// A challenge that is used up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ChallengeUse {
+    /// Its nonce.
+    pub nonce: [u8; 32],
+    /// Until when it must be remembered.
+    pub expires: Timestamp,
+}
+
+/// Places of challenges that stand in the list before.
+fn twice(challenges: &[ChallengeUse]) -> Vec<usize> {
+    let mut seen = std::collections::HashSet::new();
+    let twice = challenges.iter().enumerate().filter(|(_, challenge)| !seen.insert(challenge.nonce));
+    twice.map(|(place, _)| place).collect()
+}
+
+/// How an append to the audit log ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[must_use]
+pub enum Appended {
+    /// It is on disk, and the challenges are used.
+    Done,
+    /// Another append came first; nothing was changed.
+    Raced,
+    /// The challenges at these places of the list were used before, or stand in it twice; nothing was changed.
+    Used(Vec<usize>),
+}
+
 /// The audit log, as far as its writer and its readers know the store.
 #[async_trait]
 pub trait AuditStore: std::fmt::Debug + Send + Sync {
     /// The end of the audit log.
     async fn audit_tail(&self) -> Result<AuditTail, StoreError>;
 
-    /// Adds entries to the audit log and replaces its frontier, if it still has `from` entries.
-    async fn append_audit(&self, from: u64, entries: Vec<Vec<u8>>, frontier: Vec<u8>) -> Result<Commit, StoreError>;
+    /// Adds entries to the audit log and replaces its frontier, if it still has `from` entries and none of `challenges`
+    /// was used before; with them they are. Forgets challenges that have expired at `now`.
+    async fn append_audit(
+        &self,
+        from: u64,
+        entries: Vec<Vec<u8>>,
+        frontier: Vec<u8>,
+        challenges: Vec<ChallengeUse>,
+        now: Timestamp,
+    ) -> Result<Appended, StoreError>;
 
     /// At most `max` entries of the audit log, from place `from` on, without a gap. An entry that is missing before the
     /// log's end is [`StoreError::Corrupt`].
@@ -123,7 +159,7 @@ pub trait AuditStore: std::fmt::Debug + Send + Sync {
 #[async_trait]
 pub trait Store: AuditStore {
     /// Marks a challenge as used; `false` when it was already. Forgets challenges that have expired at `now`.
-    async fn use_challenge(&self, nonce: [u8; 32], expires: Timestamp, now: Timestamp) -> Result<bool, StoreError>;
+    async fn use_challenge(&self, challenge: ChallengeUse, now: Timestamp) -> Result<bool, StoreError>;
 
     /// What is held of a guest.
     async fn history(&self, guest: GuestId) -> Result<Option<History>, StoreError>;

@@ -13,7 +13,7 @@ use async_trait::async_trait;
 use broker_store::{LocalKey, PostgresOptions, PostgresStore, Store, StoreError};
 use protocols::time::Timestamp;
 
-use cases::{Medium, store_key};
+use cases::{Medium, challenge, store_key};
 use server::Postgres;
 
 /// One for all tests of this program.
@@ -44,8 +44,8 @@ conformance!(Database::new());
 async fn replicas_share_what_is_stored_and_make_the_tables_once() {
     let database = Database::new();
     let (one, two, three) = tokio::join!(database.open(), database.open(), database.open());
-    assert!(one.use_challenge([1; 32], Timestamp(100), Timestamp(50)).await.unwrap());
-    assert!(!two.use_challenge([1; 32], Timestamp(100), Timestamp(50)).await.unwrap());
+    assert!(one.use_challenge(challenge([1; 32], Timestamp(100)), Timestamp(50)).await.unwrap());
+    assert!(!two.use_challenge(challenge([1; 32], Timestamp(100)), Timestamp(50)).await.unwrap());
     one.put_resource("default/key/one".parse().unwrap(), b"secret".to_vec()).await.unwrap();
     assert_eq!(three.resource("default/key/one".parse().unwrap()).await.unwrap().unwrap(), b"secret");
     // A backup is not restored beneath those who serve.
@@ -93,7 +93,7 @@ async fn a_lock_that_is_not_given_back_ends_a_request_in_an_error() {
     let waited = store.put_resource("default/key/one".parse().unwrap(), vec![1]).await;
     assert!(matches!(&waited, Err(StoreError::Io(_))), "{waited:?}");
     // Everything else goes on.
-    assert!(store.use_challenge([1; 32], Timestamp(100), Timestamp(50)).await.unwrap());
+    assert!(store.use_challenge(challenge([1; 32], Timestamp(100)), Timestamp(50)).await.unwrap());
     let end = "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE relation = 'resources'::regclass AND granted";
     let _ = SERVER.run(&database.0, end);
     assert!(locks.join().is_err(), "the lock was held all the while");
@@ -156,7 +156,7 @@ async fn over_tcp_the_server_must_show_a_certificate_of_the_configured_root() {
         ..server.options("kept")
     };
     let store = PostgresStore::open(&right, &store_key()).await.unwrap();
-    assert!(store.use_challenge([1; 32], Timestamp(100), Timestamp(50)).await.unwrap());
+    assert!(store.use_challenge(challenge([1; 32], Timestamp(100)), Timestamp(50)).await.unwrap());
     let stranger = Some(std::fs::read(path("stranger.pem")).unwrap());
     for (wrong, what) in [
         (PostgresOptions { roots: stranger, ..right.clone() }, "another root"),

@@ -1,6 +1,7 @@
 //! The store in one file, with durable transactions.
 
 mod audit;
+mod challenges;
 mod rows;
 mod writer;
 
@@ -25,7 +26,7 @@ use verifier::HighWater;
 
 use self::writer::{Effect, Writer};
 use crate::keys::{DataKey, StoreKey, Vault};
-use crate::{Alarm, Commit, History, Raise, Rows, Store, StoreError};
+use crate::{Alarm, ChallengeUse, Commit, History, Raise, Rows, Store, StoreError};
 
 /// Version of the layout below.
 const SCHEMA: u64 = 2;
@@ -37,8 +38,6 @@ const MAX_REFUSALS: u64 = 65_536;
 const MAX_ALARMS: u64 = 65_536;
 /// Alarms kept of one guest: the first says it all.
 const MAX_ALARMS_OF_GUEST: usize = 16;
-/// Expired challenges forgotten with each use of one: more than can be added by it, so the table shrinks.
-const PURGE: usize = 64;
 /// How long an opening waits for another process to let the file go.
 const HELD: Duration = Duration::from_secs(5);
 /// Bytes of the file kept in memory.
@@ -119,7 +118,13 @@ impl EmbeddedStore {
         Ok(Self { writer: Writer::start(Arc::clone(&database))?, database, vault })
     }
 
-    /// Reads where blocking is allowed.
+    /// Looks up single rows, on the caller's thread: they are in memory but for a page of the file at times, and to
+    /// change threads costs more than that.
+    fn look_up<T>(&self, work: impl FnOnce(&ReadTransaction) -> Result<T, StoreError>) -> Result<T, StoreError> {
+        work(&self.database.begin_read().map_err(io)?)
+    }
+
+    /// Reads much, where blocking is allowed.
     async fn read<T: Send + 'static>(
         &self,
         work: impl FnOnce(&ReadTransaction) -> Result<T, StoreError> + Send + 'static,
@@ -268,32 +273,23 @@ type Places = ([u8; 32], u64);
 
 #[async_trait]
 impl Store for EmbeddedStore {
-    async fn use_challenge(&self, nonce: [u8; 32], expires: Timestamp, now: Timestamp) -> Result<bool, StoreError> {
+    async fn use_challenge(&self, challenge: ChallengeUse, now: Timestamp) -> Result<bool, StoreError> {
+        let ChallengeUse { nonce, expires } = challenge;
         self.writer
             .change(move |write| {
-                let mut table = write.open_table(CHALLENGES).map_err(io)?;
-                let expired: Vec<_> = table
-                    .range(..(now.0, [0u8; 32]))
-                    .map_err(io)?
-                    .take(PURGE)
-                    .map(|entry| entry.map(|(key, _)| key.value()))
-                    .collect::<Result<_, _>>()
-                    .map_err(io)?;
-                for key in expired {
-                    table.remove(key).map_err(io)?;
-                }
-                Ok(Effect::Changed(table.insert((expires.0, nonce), ()).map_err(io)?.is_none()))
+                let mut known = write.open_table(CHALLENGES).map_err(io)?;
+                challenges::forget_expired(&mut known, 1, now)?;
+                Ok(Effect::Changed(known.insert((expires.0, nonce), ()).map_err(io)?.is_none()))
             })
             .await
     }
 
     async fn history(&self, guest: GuestId) -> Result<Option<History>, StoreError> {
-        self.read(move |read| {
+        self.look_up(|read| {
             let table = read.open_table(HISTORIES).map_err(io)?;
             let stored = table.get(guest.as_bytes()).map_err(io)?;
             stored.map(|bytes| from_json(bytes.value(), "a history")).transpose()
         })
-        .await
     }
 
     async fn records(&self, guest: GuestId, from: u64, max: usize) -> Result<Vec<Vec<u8>>, StoreError> {
@@ -376,19 +372,17 @@ impl Store for EmbeddedStore {
     }
 
     async fn high_water(&self, series: Sha384Digest) -> Result<HighWater, StoreError> {
-        self.read(move |read| {
+        self.look_up(|read| {
             let table = read.open_table(HIGH_WATER).map_err(io)?;
             Ok(mark(table.get(series.as_bytes()).map_err(io)?.map(|value| value.value())))
         })
-        .await
     }
 
     async fn reference_mark(&self, series: Sha384Digest) -> Result<HighWater, StoreError> {
-        self.read(move |read| {
+        self.look_up(|read| {
             let table = read.open_table(REFERENCE_MARKS).map_err(io)?;
             Ok(mark(table.get(series.as_bytes()).map_err(io)?.map(|value| value.value())))
         })
-        .await
     }
 
     async fn raise_reference_marks(&self, raises: Vec<Raise>) -> Result<Commit, StoreError> {
@@ -436,19 +430,17 @@ impl Store for EmbeddedStore {
     }
 
     async fn is_revoked(&self, issuer: Sha384Digest, payload: Sha256Digest) -> Result<bool, StoreError> {
-        self.read(move |read| {
+        self.look_up(|read| {
             let table = read.open_table(REVOKED).map_err(io)?;
             Ok(table.get((*issuer.as_bytes(), *payload.as_bytes())).map_err(io)?.is_some())
         })
-        .await
     }
 
     async fn passed(&self, guest: GuestId, seq: u64, golden: Sha256Digest) -> Result<bool, StoreError> {
-        self.read(move |read| {
+        self.look_up(|read| {
             let table = read.open_table(PASSES).map_err(io)?;
             Ok(table.get((*guest.as_bytes(), seq, *golden.as_bytes())).map_err(io)?.is_some())
         })
-        .await
     }
 
     async fn record_verdict(&self, record: VerdictRecord, raise: Option<Raise>) -> Result<Commit, StoreError> {
@@ -468,13 +460,11 @@ impl Store for EmbeddedStore {
     }
 
     async fn verdict(&self, id: &str) -> Result<Option<VerdictRecord>, StoreError> {
-        let id = id.to_owned();
-        self.read(move |read| {
+        self.look_up(|read| {
             let table = read.open_table(VERDICTS).map_err(io)?;
-            let stored = table.get(id.as_str()).map_err(io)?;
+            let stored = table.get(id).map_err(io)?;
             stored.map(|bytes| from_json(bytes.value(), "a decision")).transpose()
         })
-        .await
     }
 
     async fn record_refusal(&self, record: RefusalRecord) -> Result<(), StoreError> {
@@ -488,13 +478,11 @@ impl Store for EmbeddedStore {
     }
 
     async fn refusal(&self, id: &str) -> Result<Option<RefusalRecord>, StoreError> {
-        let id = id.to_owned();
-        self.read(move |read| {
+        self.look_up(|read| {
             let table = read.open_table(REFUSALS).map_err(io)?;
-            let stored = table.get(id.as_str()).map_err(io)?;
+            let stored = table.get(id).map_err(io)?;
             stored.map(|bytes| from_json(bytes.value(), "a refusal")).transpose()
         })
-        .await
     }
 
     async fn put_resource(&self, path: ResourcePath, bytes: Vec<u8>) -> Result<(), StoreError> {
@@ -519,13 +507,10 @@ impl Store for EmbeddedStore {
     }
 
     async fn resource(&self, path: ResourcePath) -> Result<Option<Vec<u8>>, StoreError> {
-        let name = path.clone();
-        let sealed = self
-            .read(move |read| {
-                let table = read.open_table(RESOURCES).map_err(io)?;
-                Ok(table.get(name.as_str()).map_err(io)?.map(|bytes| bytes.value().to_vec()))
-            })
-            .await?;
+        let sealed = self.look_up(|read| {
+            let table = read.open_table(RESOURCES).map_err(io)?;
+            Ok(table.get(path.as_str()).map_err(io)?.map(|bytes| bytes.value().to_vec()))
+        })?;
         Ok(sealed.map(|sealed| self.vault.open(&path, &sealed)).transpose()?)
     }
 

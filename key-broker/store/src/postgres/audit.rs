@@ -1,9 +1,11 @@
 //! The audit log in the database.
 
 use async_trait::async_trait;
+use deadpool_postgres::Client;
+use protocols::time::Timestamp;
 
-use super::{PostgresStore, bound, number, pg, sql};
-use crate::{AuditStore, AuditTail, Commit, StoreError};
+use super::{ANSWER, ATTEMPTS, Parameters, PostgresStore, bound, discard, given_up, number, pg, sql};
+use crate::{Appended, AuditStore, AuditTail, ChallengeUse, StoreError, twice};
 
 #[async_trait]
 impl AuditStore for PostgresStore {
@@ -15,9 +17,27 @@ impl AuditStore for PostgresStore {
         Ok(AuditTail { size, frontier: row.try_get(1).map_err(pg)? })
     }
 
-    async fn append_audit(&self, from: u64, entries: Vec<Vec<u8>>, frontier: Vec<u8>) -> Result<Commit, StoreError> {
-        let moved: Option<i64> = self.value(sql::APPEND_AUDIT, &[&number(from)?, &entries, &frontier]).await?;
-        Ok(if moved == Some(1) { Commit::Done } else { Commit::Raced })
+    async fn append_audit(
+        &self,
+        from: u64,
+        entries: Vec<Vec<u8>>,
+        frontier: Vec<u8>,
+        challenges: Vec<ChallengeUse>,
+        now: Timestamp,
+    ) -> Result<Appended, StoreError> {
+        let from = number(from)?;
+        let append: Parameters<'_> = &[&from, &entries, &frontier];
+        if challenges.is_empty() {
+            let moved: Option<i64> = self.value(sql::APPEND_AUDIT, append).await?;
+            return Ok(if moved == Some(1) { Appended::Done } else { Appended::Raced });
+        }
+        let twice = twice(&challenges);
+        if !twice.is_empty() {
+            return Ok(Appended::Used(twice));
+        }
+        let appended = self.append_using(append, &challenges, number(now.0)?).await?;
+        self.forget_challenges(now).await?;
+        Ok(appended)
     }
 
     async fn audit_entries(&self, from: u64, max: usize) -> Result<Vec<Vec<u8>>, StoreError> {
@@ -38,4 +58,65 @@ impl AuditStore for PostgresStore {
         }
         Ok(entries)
     }
+}
+
+impl PostgresStore {
+    /// Uses the challenges and appends, both or neither; again where the database gave it up for another.
+    async fn append_using(
+        &self,
+        append: Parameters<'_>,
+        challenges: &[ChallengeUse],
+        now: i64,
+    ) -> Result<Appended, StoreError> {
+        let nonces: Vec<&[u8]> = challenges.iter().map(|challenge| challenge.nonce.as_slice()).collect();
+        let expire = challenges.iter().map(|challenge| number(challenge.expires.0)).collect::<Result<Vec<_>, _>>()?;
+        let mut attempt = 0;
+        loop {
+            attempt += 1;
+            let mut client = self.client().await?;
+            let ran = tokio::time::timeout(ANSWER, both(&mut client, append, (nonces.len(), &[&nonces, &expire, &now]))).await;
+            match ran {
+                Ok(Ok(Both::Done)) => return Ok(Appended::Done),
+                Ok(Ok(Both::Raced)) => return Ok(Appended::Raced),
+                Ok(Ok(Both::Fresh(fresh))) => {
+                    let used = nonces.iter().enumerate().filter(|(_, nonce)| !fresh.iter().any(|one| one == *nonce));
+                    return Ok(Appended::Used(used.map(|(place, _)| place).collect()));
+                }
+                Ok(Err(error)) if attempt < ATTEMPTS && given_up(&error) => {}
+                Ok(Err(error)) => return Err(pg(error)),
+                Err(_) => return Err(discard(client)),
+            }
+        }
+    }
+}
+
+/// How both ended.
+enum Both {
+    Done,
+    Raced,
+    /// Only these were not used before.
+    Fresh(Vec<Vec<u8>>),
+}
+
+async fn both(
+    client: &mut Client,
+    append: Parameters<'_>,
+    (asked, challenges): (usize, Parameters<'_>),
+) -> Result<Both, tokio_postgres::Error> {
+    let transaction = client.transaction().await?;
+    let statement = transaction.prepare_cached(sql::USE_CHALLENGES).await?;
+    let fresh = transaction.query(&statement, challenges).await?;
+    let fresh = fresh.iter().map(|row| row.try_get(0)).collect::<Result<Vec<Vec<u8>>, _>>()?;
+    if fresh.len() < asked {
+        transaction.rollback().await?;
+        return Ok(Both::Fresh(fresh));
+    }
+    let statement = transaction.prepare_cached(sql::APPEND_AUDIT).await?;
+    let moved: i64 = transaction.query_one(&statement, append).await?.try_get(0)?;
+    if moved != 1 {
+        transaction.rollback().await?;
+        return Ok(Both::Raced);
+    }
+    transaction.commit().await?;
+    Ok(Both::Done)
 }

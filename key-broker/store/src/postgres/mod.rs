@@ -23,7 +23,7 @@ use verifier::HighWater;
 pub use self::connect::PostgresOptions;
 use self::statements as sql;
 use crate::keys::{DataKey, StoreKey, Vault};
-use crate::{Alarm, Commit, History, Raise, Rows, Store, StoreError};
+use crate::{Alarm, ChallengeUse, Commit, History, Raise, Rows, Store, StoreError};
 
 /// Advisory locks: one number for all that this program locks in a database, then what.
 const LOCK_MIGRATION: i64 = 0x7463_6c00_0000_0001;
@@ -154,6 +154,14 @@ impl PostgresStore {
         self.query(statement, parameters).await?.first().map(|row| row.try_get(0).map_err(pg)).transpose()
     }
 
+    /// Forgets challenges that have expired, now and then.
+    async fn forget_challenges(&self, now: Timestamp) -> Result<(), StoreError> {
+        if self.tidies() {
+            self.execute(sql::FORGET_CHALLENGES, &[&number(now.0)?, &PURGE]).await?;
+        }
+        Ok(())
+    }
+
     /// Whether it is time to look for what is old.
     fn tidies(&self) -> bool {
         self.changes.fetch_add(1, Ordering::Relaxed).is_multiple_of(TIDY_EVERY)
@@ -189,13 +197,12 @@ const fn done(rows: u64) -> Commit {
 
 #[async_trait]
 impl Store for PostgresStore {
-    async fn use_challenge(&self, nonce: [u8; 32], expires: Timestamp, now: Timestamp) -> Result<bool, StoreError> {
-        let (until, now) = (number(expires.0)?, number(now.0)?);
-        let fresh = self.execute(sql::USE_CHALLENGE, &[&nonce.as_slice(), &until, &now]).await? > 0;
-        if self.tidies() {
-            self.execute(sql::FORGET_CHALLENGES, &[&now, &PURGE]).await?;
-        }
-        Ok(fresh)
+    async fn use_challenge(&self, challenge: ChallengeUse, now: Timestamp) -> Result<bool, StoreError> {
+        let ChallengeUse { nonce, expires } = challenge;
+        let fresh =
+            self.execute(sql::USE_CHALLENGE, &[&nonce.as_slice(), &number(expires.0)?, &number(now.0)?]).await?;
+        self.forget_challenges(now).await?;
+        Ok(fresh > 0)
     }
 
     async fn history(&self, guest: GuestId) -> Result<Option<History>, StoreError> {

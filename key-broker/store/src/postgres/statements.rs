@@ -4,6 +4,10 @@
 /// A challenge that expired counts as unknown.
 pub(super) const USE_CHALLENGE: &str = "INSERT INTO challenges AS known (nonce, expires) VALUES ($1, $2) \
     ON CONFLICT (nonce) DO UPDATE SET expires = excluded.expires WHERE known.expires < $3";
+/// The same of many, none twice; gives those that were fresh.
+pub(super) const USE_CHALLENGES: &str = "INSERT INTO challenges AS known (nonce, expires) \
+    SELECT nonce, expires FROM unnest($1::bytea[], $2::bigint[]) AS new (nonce, expires) ORDER BY nonce \
+    ON CONFLICT (nonce) DO UPDATE SET expires = excluded.expires WHERE known.expires < $3 RETURNING nonce";
 pub(super) const FORGET_CHALLENGES: &str = "DELETE FROM challenges WHERE nonce IN \
     (SELECT nonce FROM challenges WHERE expires < $1 ORDER BY expires LIMIT $2 FOR UPDATE SKIP LOCKED)";
 

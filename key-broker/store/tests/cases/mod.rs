@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use broker_store::{
-    Alarm, AuditTail, BackupError, Commit, EmbeddedStore, History, KeyError, LocalKey, Raise, Row, Store, StoreError,
+    Alarm, Appended, AuditTail, BackupError, ChallengeUse, Commit, EmbeddedStore, History, KeyError, LocalKey, Raise, Row, Store, StoreError,
 };
 use protocols::digest::{Sha256Digest, Sha384Digest};
 use protocols::event_log::{MR_RTMR3, Record};
@@ -53,6 +53,7 @@ macro_rules! conformance {
             one_guest_cannot_hide_another_guests_alarm,
             a_resource_is_what_was_put_there_last,
             the_audit_log_grows_at_its_end_alone,
+            an_append_uses_challenges_with_it_or_does_nothing,
             secrets_lie_sealed_and_open_with_their_store_key_alone,
             a_store_key_is_changed_without_touching_a_secret,
             a_backup_restores_everything_into_an_empty_store,
@@ -139,16 +140,25 @@ pub(crate) fn passed(id: &str, seq: u64, payload: &str) -> VerdictRecord {
     record
 }
 
+pub(crate) const fn challenge(nonce: [u8; 32], expires: Timestamp) -> ChallengeUse {
+    ChallengeUse { nonce, expires }
+}
+
+/// An append that answers no challenge.
+async fn append_audit(store: &dyn Store, from: u64, entries: Vec<Vec<u8>>, frontier: Vec<u8>) -> Appended {
+    store.append_audit(from, entries, frontier, vec![], Timestamp(50)).await.unwrap()
+}
+
 pub(crate) async fn a_challenge_is_used_once_and_forgotten_when_it_has_expired(medium: &dyn Medium) {
     let store = medium.open().await;
-    assert!(store.use_challenge([1; 32], Timestamp(100), Timestamp(50)).await.unwrap());
-    assert!(!store.use_challenge([1; 32], Timestamp(100), Timestamp(50)).await.unwrap());
-    assert!(store.use_challenge([2; 32], Timestamp(300), Timestamp(99)).await.unwrap());
+    assert!(store.use_challenge(challenge([1; 32], Timestamp(100)), Timestamp(50)).await.unwrap());
+    assert!(!store.use_challenge(challenge([1; 32], Timestamp(100)), Timestamp(50)).await.unwrap());
+    assert!(store.use_challenge(challenge([2; 32], Timestamp(300)), Timestamp(99)).await.unwrap());
     // At its expiry nobody accepts it any more, so it need not be known any more; the other one must.
-    assert!(store.use_challenge([1; 32], Timestamp(100), Timestamp(101)).await.unwrap());
+    assert!(store.use_challenge(challenge([1; 32], Timestamp(100)), Timestamp(101)).await.unwrap());
     drop(store);
     let store = medium.open().await;
-    assert!(!store.use_challenge([2; 32], Timestamp(300), Timestamp(101)).await.unwrap());
+    assert!(!store.use_challenge(challenge([2; 32], Timestamp(300)), Timestamp(101)).await.unwrap());
 }
 
 pub(crate) async fn records_are_added_only_to_the_history_they_were_checked_against(medium: &dyn Medium) {
@@ -326,10 +336,10 @@ pub(crate) async fn the_audit_log_grows_at_its_end_alone(medium: &dyn Medium) {
         let store = medium.open().await;
         assert_eq!(store.audit_tail().await.unwrap(), AuditTail::default());
         assert!(store.audit_entries(0, 10).await.unwrap().is_empty());
-        assert_eq!(store.append_audit(1, entries(&["early"]), vec![1]).await.unwrap(), Commit::Raced);
-        assert_eq!(store.append_audit(0, entries(&["a", "b"]), vec![2]).await.unwrap(), Commit::Done);
-        assert_eq!(store.append_audit(0, entries(&["other"]), vec![3]).await.unwrap(), Commit::Raced);
-        assert_eq!(store.append_audit(2, entries(&["c"]), vec![4, 4]).await.unwrap(), Commit::Done);
+        assert_eq!(append_audit(&*store, 1, entries(&["early"]), vec![1]).await, Appended::Raced);
+        assert_eq!(append_audit(&*store, 0, entries(&["a", "b"]), vec![2]).await, Appended::Done);
+        assert_eq!(append_audit(&*store, 0, entries(&["other"]), vec![3]).await, Appended::Raced);
+        assert_eq!(append_audit(&*store, 2, entries(&["c"]), vec![4, 4]).await, Appended::Done);
     }
     let store = medium.open().await;
     assert_eq!(store.audit_tail().await.unwrap(), AuditTail { size: 3, frontier: vec![4, 4] });
@@ -337,6 +347,30 @@ pub(crate) async fn the_audit_log_grows_at_its_end_alone(medium: &dyn Medium) {
     assert_eq!(store.audit_entries(1, 1).await.unwrap(), entries(&["b"]));
     assert!(store.audit_entries(3, 10).await.unwrap().is_empty());
     assert!(store.audit_entries(u64::MAX, usize::MAX).await.unwrap().is_empty());
+}
+
+pub(crate) async fn an_append_uses_challenges_with_it_or_does_nothing(medium: &dyn Medium) {
+    let uses = |numbers: &[u8]| numbers.iter().map(|number| challenge([*number; 32], Timestamp(100))).collect::<Vec<_>>();
+    let append = async |store: &dyn Store, from: u64, numbers: &[u8]| {
+        store.append_audit(from, vec![vec![1]], vec![9], uses(numbers), Timestamp(50)).await.unwrap()
+    };
+    {
+        let store = medium.open().await;
+        assert!(store.use_challenge(challenge([1; 32], Timestamp(100)), Timestamp(50)).await.unwrap());
+        assert_eq!(append(&*store, 0, &[2, 1, 3]).await, Appended::Used(vec![1]));
+        assert_eq!(append(&*store, 0, &[2, 3, 2, 2]).await, Appended::Used(vec![2, 3]));
+        assert_eq!(append(&*store, 1, &[2, 3]).await, Appended::Raced);
+        assert_eq!(store.audit_tail().await.unwrap(), AuditTail::default());
+        // What did not become durable used nothing up.
+        assert_eq!(append(&*store, 0, &[2, 3]).await, Appended::Done);
+    }
+    let store = medium.open().await;
+    assert_eq!(append(&*store, 1, &[3]).await, Appended::Used(vec![0]));
+    assert!(!store.use_challenge(challenge([2; 32], Timestamp(100)), Timestamp(50)).await.unwrap());
+    assert_eq!(store.audit_tail().await.unwrap().size, 1);
+    // Expired, it may be anybody's again.
+    let late = store.append_audit(1, vec![vec![2]], vec![8], uses(&[3]), Timestamp(101)).await.unwrap();
+    assert_eq!(late, Appended::Done);
 }
 
 pub(crate) async fn secrets_lie_sealed_and_open_with_their_store_key_alone(medium: &dyn Medium) {
@@ -374,7 +408,7 @@ async fn fill(store: &dyn Store) {
     let guest = GuestId::new([1; 32]);
     let series = Sha384Digest::of(b"series");
     let raise = Raise { series, from: HighWater::None, version: u64::MAX, payload: digest("payload") };
-    assert!(store.use_challenge([1; 32], Timestamp(100), Timestamp(50)).await.unwrap());
+    assert!(store.use_challenge(challenge([1; 32], Timestamp(100)), Timestamp(50)).await.unwrap());
     assert_eq!(store.append(guest, 0, vec![init().bytes().to_vec()], history("first")).await.unwrap(), Commit::Done);
     assert_eq!(store.record_verdict(passed("one", 7, "golden"), Some(raise)).await.unwrap(), Commit::Done);
     assert_eq!(store.record_verdict(verdict("two"), None).await.unwrap(), Commit::Done);
@@ -391,7 +425,7 @@ async fn fill(store: &dyn Store) {
     store.raise_alarm(alarm).await.unwrap();
     store.record_refusal(refusal("refused", Some(1))).await.unwrap();
     store.put_resource("default/key/one".parse().unwrap(), b"a secret of the backup".to_vec()).await.unwrap();
-    assert_eq!(store.append_audit(0, vec![vec![1], vec![]], vec![9]).await.unwrap(), Commit::Done);
+    assert_eq!(append_audit(&*store, 0, vec![vec![1], vec![]], vec![9]).await, Appended::Done);
 }
 
 async fn rows(store: &dyn Store) -> Vec<Row> {
@@ -424,8 +458,8 @@ pub(crate) async fn a_backup_restores_everything_into_an_empty_store(medium: &dy
     let store = medium.open().await;
     assert_eq!(rows(&*store).await, rows(&source).await);
     assert_eq!(store.resource("default/key/one".parse().unwrap()).await.unwrap().unwrap(), b"a secret of the backup");
-    assert!(!store.use_challenge([1; 32], Timestamp(100), Timestamp(50)).await.unwrap());
-    assert_eq!(store.append_audit(2, vec![vec![3]], vec![8]).await.unwrap(), Commit::Done);
+    assert!(!store.use_challenge(challenge([1; 32], Timestamp(100)), Timestamp(50)).await.unwrap());
+    assert_eq!(append_audit(&*store, 2, vec![vec![3]], vec![8]).await, Appended::Done);
     let again = broker_store::restore(Arc::clone(&store), &file, &store_key()).await;
     assert!(matches!(again, Err(BackupError::Store(StoreError::NotEmpty))), "{again:?}");
 
@@ -474,7 +508,7 @@ pub(crate) async fn of_many_changes_at_once_every_acknowledged_one_is_there(medi
             let store = Arc::clone(&store);
             tasks.spawn(async move {
                 let guest = GuestId::new([number; 32]);
-                assert!(store.use_challenge([number; 32], Timestamp(100), Timestamp(50)).await.unwrap());
+                assert!(store.use_challenge(challenge([number; 32], Timestamp(100)), Timestamp(50)).await.unwrap());
                 let record = vec![number];
                 assert_eq!(store.append(guest, 0, vec![record], history("one")).await.unwrap(), Commit::Done);
                 // All want to raise the same mark from the same place: one may.
@@ -483,8 +517,8 @@ pub(crate) async fn of_many_changes_at_once_every_acknowledged_one_is_there(medi
                 let id = format!("decision-{number}");
                 let won = store.record_verdict(verdict(&id), Some(raise)).await.unwrap() == Commit::Done;
                 // And all use one challenge, and one place of the audit log.
-                let first = store.use_challenge([255; 32], Timestamp(100), Timestamp(50)).await.unwrap();
-                let audited = store.append_audit(0, vec![vec![number]], vec![number]).await.unwrap() == Commit::Done;
+                let first = store.use_challenge(challenge([255; 32], Timestamp(100)), Timestamp(50)).await.unwrap();
+                let audited = append_audit(&*store, 0, vec![vec![number]], vec![number]).await == Appended::Done;
                 (number, won, first, audited)
             });
         }
@@ -499,7 +533,7 @@ pub(crate) async fn of_many_changes_at_once_every_acknowledged_one_is_there(medi
     }
     let store = medium.open().await;
     for number in 0..guests {
-        assert!(!store.use_challenge([number; 32], Timestamp(100), Timestamp(50)).await.unwrap());
+        assert!(!store.use_challenge(challenge([number; 32], Timestamp(100)), Timestamp(50)).await.unwrap());
         assert_eq!(store.records(GuestId::new([number; 32]), 0, 9).await.unwrap(), [[number]]);
     }
     assert_eq!(store.audit_tail().await.unwrap().size, 1);
