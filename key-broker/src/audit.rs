@@ -210,7 +210,9 @@ impl Log {
             let time = (self.clock)();
             let mut rows = Vec::with_capacity(events.len());
             let (mut challenges, mut of) = (Vec::new(), Vec::new());
-            for (place, (event, challenge)) in events.iter().enumerate().filter(|(place, _)| written.get(*place) == Some(&true)) {
+            for (place, (event, challenge)) in
+                events.iter().enumerate().filter(|(place, _)| written.get(*place) == Some(&true))
+            {
                 let entry = Entry { seq: tree.size(), time, replica: self.replica.clone(), event: event.clone() };
                 rows.push(Row::push(&mut tree, entry.encode()?).encode());
                 if let Some(challenge) = challenge {

@@ -146,7 +146,8 @@ async fn an_answer_to_a_challenge_that_was_used_is_not_written() {
         });
     }
     let told = waiting.join_all().await;
-    let refused: std::collections::BTreeSet<u8> = told.iter().filter(|(_, new)| !new).map(|(number, _)| *number).collect();
+    let refused: std::collections::BTreeSet<u8> =
+        told.iter().filter(|(_, new)| !new).map(|(number, _)| *number).collect();
     assert_eq!(refused, [0, 1].into());
     assert_eq!(store.copy().1.size, 2 + 6 + 8);
 }

@@ -7,6 +7,7 @@ use appraisal::{Appraisal, Question};
 use audit_log::Event;
 use broker_store::{ChallengeUse, Store};
 use p256::ecdsa::VerifyingKey;
+use protocols::digest::Sha256Digest;
 use protocols::events::Init;
 use protocols::guest::GuestId;
 use protocols::jwe::PublicKey;
@@ -91,13 +92,14 @@ impl Broker {
         clock: Arc<dyn Fn() -> Timestamp + Send + Sync>,
     ) -> Result<Self, BrokerError> {
         let sealer = Sealer::new(&settings.signing)?;
-        let signing = Signer::new(&settings.signing).map_err(|_| BrokerError::Internal("a signing key that does not sign"))?;
+        let signing =
+            Signer::new(&settings.signing).map_err(|_| BrokerError::Internal("a signing key that does not sign"))?;
         let signing = Arc::new(signing);
         let rules = RwLock::new(Self::first_rules(settings, &*store, clock()).await?);
         let audit = Auditor::open(Arc::clone(&store) as _, Arc::clone(&signing), Arc::clone(&clock)).await?;
         let start = {
-            let settings = &rules.read().unwrap_or_else(PoisonError::into_inner).settings;
-            Event::Start { policy: settings.policy, environment: settings.evidence.environment }
+            let rules = rules.read().unwrap_or_else(PoisonError::into_inner);
+            Event::Start { policy: rules.policy(), environment: rules.settings.evidence.environment }
         };
         audit.append(start).await?;
         let reloading = tokio::sync::Mutex::default();
@@ -124,6 +126,12 @@ impl Broker {
     #[must_use]
     pub fn metrics(&self) -> Arc<Metrics> {
         Arc::clone(&self.metrics)
+    }
+
+    /// The digest by which verdicts name what they are made under.
+    #[must_use]
+    pub fn policy(&self) -> Sha256Digest {
+        self.rules().policy()
     }
 
     /// From now on it tells that it ends.
@@ -340,7 +348,7 @@ pub(crate) fn appraise(
         references: &rules.references,
         environment: evidence.environment,
     };
-    let policy = &rules.settings.appraisal;
+    let policy = rules.appraisal();
     Ok(if rules.settings.observe { policy.observe(&question)? } else { (policy.appraise(&question)?, None) })
 }
 

@@ -148,6 +148,9 @@ pub struct PolicyConfig {
     /// Pause bundles that may run without a golden value; absent: any in development, none in production.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pause: Option<Vec<Sha256Digest>>,
+    /// Whether policies that administrators post count in place of the files'; absent: nobody may post any.
+    #[serde(default, skip_serializing_if = "core::ops::Not::not")]
+    pub posted: bool,
 }
 
 /// `[tpm]`.
@@ -261,6 +264,8 @@ pub struct Settings {
     pub traces: Option<TracesConfig>,
     /// Whether policy is only watched: what it would refuse is recorded, and served.
     pub observe: bool,
+    /// Whether policies that administrators post count in place of the files'.
+    pub posted: bool,
     /// Where decisions' questions are written; absent: nowhere.
     pub recording: Option<Recording>,
     /// The attestor's own signers.
@@ -378,6 +383,7 @@ impl Config {
             limits,
             traces: self.traces,
             observe,
+            posted: self.policy.posted,
             recording,
             signers,
             evidence,

@@ -111,7 +111,7 @@ impl Broker {
                 outcome,
                 head: request.receipted.head,
                 count: request.receipted.count,
-                policy: settings.policy,
+                policy: rules.policy(),
                 environment: settings.evidence.environment,
                 observe: settings.observe,
                 issued_at: now,

@@ -28,6 +28,7 @@ mod initdata;
 mod limits;
 pub mod maintain;
 pub mod metrics;
+mod posted;
 mod record;
 mod refusals;
 mod release;

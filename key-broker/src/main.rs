@@ -59,6 +59,8 @@ enum Command {
 
 /// How often is looked whether collateral nears its end: that is days before it ends.
 const RENEWAL: Duration = Duration::from_secs(600);
+/// How often is looked what was posted to other replicas.
+const POSTED: Duration = Duration::from_secs(2);
 /// How often is looked whether the files of the certificate changed.
 const CERTIFICATE: Duration = Duration::from_secs(60);
 
@@ -121,8 +123,8 @@ async fn run(mut settings: Settings, config: PathBuf) -> anyhow::Result<()> {
         None => None,
     };
     let environment = settings.evidence.environment;
-    let policy = settings.policy;
     let broker = Arc::new(Broker::new(settings, store, registry, Arc::new(Timestamp::now)).await?);
+    let policy = broker.policy();
     let mut hangup = signal(SignalKind::hangup())?;
     tracing::info!(listen = %listener.local_addr()?, %environment, %policy, tls = tls.is_some(), "serving");
     let reloaded = Arc::clone(&broker);
@@ -141,6 +143,17 @@ async fn run(mut settings: Settings, config: PathBuf) -> anyhow::Result<()> {
         loop {
             every.tick().await;
             renewed.renew_endorsements().await;
+        }
+    });
+    // A reload can begin or end it.
+    let looking = Arc::clone(&broker);
+    tokio::spawn(async move {
+        let mut every = tokio::time::interval(POSTED);
+        loop {
+            every.tick().await;
+            if let Err(error) = looking.refresh_posted().await {
+                tracing::error!("posted policies were not looked for, what was in force stays: {error}");
+            }
         }
     });
     if let Some(tls) = tls.clone() {

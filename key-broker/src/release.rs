@@ -47,6 +47,11 @@ impl Release {
         Deciding { policy: self.policy.digest(), status: &self.status }
     }
 
+    /// SHA-256 of the policy's text.
+    pub(crate) const fn digest(&self) -> Sha256Digest {
+        self.policy.digest()
+    }
+
     /// Asks the policy about a session whose token was verified.
     pub(crate) fn to(&self, session: &Session, path: &ResourcePath) -> Result<(), BrokerError> {
         let known = session.signature().map(|signature| Sha256Digest::of(format!("{signature} {path}").as_bytes()));

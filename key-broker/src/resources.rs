@@ -8,6 +8,7 @@ use protocols::tcl::GoldenResource;
 use crate::admin::{Administrator, Resources};
 use crate::broker::{Broker, json_of, missing};
 use crate::error::BrokerError;
+use crate::posted::REPOSITORY;
 use crate::sessions::Known;
 
 impl Broker {
@@ -15,7 +16,7 @@ impl Broker {
     pub(crate) async fn resource(&self, session: &Known, path: &str) -> Result<kbs::Response, BrokerError> {
         let path = resource_path(path)?;
         let rules = self.rules();
-        match rules.settings.release.to(session, &path) {
+        match rules.release().to(session, &path) {
             Err(BrokerError::Refused { refusal, .. }) if rules.settings.observe => {
                 self.observed(Some(*refusal), Some(session), "GET /kbs/v0/resource").await;
             }
@@ -75,8 +76,8 @@ impl Broker {
 }
 
 fn resource_path(path: &str) -> Result<ResourcePath, BrokerError> {
-    path.parse().map_err(|_| {
-        let shown: String = path.chars().take(100).collect();
-        missing(&shown)
-    })
+    let nowhere = || missing(&path.chars().take(100).collect::<String>());
+    let parsed: ResourcePath = path.parse().map_err(|_| nowhere())?;
+    // What is kept there is for another role, and for no session.
+    if parsed.as_str().split('/').next() == Some(REPOSITORY) { Err(nowhere()) } else { Ok(parsed) }
 }

@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, PoisonError};
 
+use appraisal::AppraisalPolicy;
 use audit_log::Event;
 use broker_store::{Commit, Raise, Store};
 use p256::ecdsa::SigningKey;
@@ -13,21 +14,31 @@ use verifier::{EvidencePolicy, ExpectedMeasurement, Judge, TdxCollateral, TdxMea
 use crate::broker::{ATTEMPTS, Broker};
 use crate::config::Settings;
 use crate::error::BrokerError;
+use crate::posted::Posted;
+use crate::release::Release;
 
 /// Settings, and what follows from them at a time.
 #[derive(Debug)]
 pub(crate) struct Rules {
     pub(crate) settings: Arc<Settings>,
-    pub(crate) judge: Judge,
+    pub(crate) judge: Arc<Judge>,
     /// Listed ones, and those of accepted documents that have not expired.
     pub(crate) references: References,
     accepted: Arc<[AcceptedReferences]>,
+    posted: Posted,
+    /// Names all that decides, posted policies too.
+    policy: Sha256Digest,
     /// When the first document begins or ends to count; from then on these rules are not asked.
     until: Option<Timestamp>,
 }
 
 impl Rules {
-    fn at(settings: Arc<Settings>, accepted: Arc<[AcceptedReferences]>, now: Timestamp) -> Self {
+    fn at(
+        settings: Arc<Settings>,
+        accepted: Arc<[AcceptedReferences]>,
+        (posted, policy): (Posted, Sha256Digest),
+        now: Timestamp,
+    ) -> Self {
         let mut references = settings.references.clone();
         let mut until: Option<Timestamp> = None;
         for document in accepted.iter() {
@@ -37,17 +48,47 @@ impl Rules {
                 Err(refusal) => tracing::warn!(code = %refusal.code, "{refusal}"),
             }
         }
-        let judge = Judge::new(expecting(settings.evidence.clone(), &references));
-        Self { settings, judge, references, accepted, until }
+        let judge = Arc::new(Judge::new(expecting(settings.evidence.clone(), &references)));
+        Self { settings, judge, references, accepted, posted, policy, until }
+    }
+
+    /// Grades verified evidence.
+    pub(crate) fn appraisal(&self) -> &AppraisalPolicy {
+        self.posted.appraisal.as_deref().unwrap_or(&self.settings.appraisal)
+    }
+
+    /// Decides which resources are released to whom.
+    pub(crate) fn release(&self) -> &Release {
+        self.posted.release.as_deref().unwrap_or(&self.settings.release)
+    }
+
+    /// The digest by which verdicts name what they were made under.
+    pub(crate) const fn policy(&self) -> Sha256Digest {
+        self.policy
+    }
+
+    pub(crate) const fn posted(&self) -> &Posted {
+        &self.posted
+    }
+
+    /// The same, with other posted policies.
+    pub(crate) fn with_posted(&self, posted: Posted, policy: Sha256Digest) -> Self {
+        Self { posted, policy, ..self.again() }
     }
 
     /// The same, with one platform's collateral more.
     fn with_collateral(&self, collateral: &TdxCollateral) -> Self {
+        Self { judge: Arc::new(self.judge.with_collateral(collateral)), ..self.again() }
+    }
+
+    fn again(&self) -> Self {
         Self {
             settings: Arc::clone(&self.settings),
-            judge: self.judge.with_collateral(collateral),
+            judge: Arc::clone(&self.judge),
             references: self.references.clone(),
             accepted: Arc::clone(&self.accepted),
+            posted: self.posted.clone(),
+            policy: self.policy,
             until: self.until,
         }
     }
@@ -119,7 +160,9 @@ impl Broker {
     ) -> Result<Arc<Rules>, BrokerError> {
         let accepted = accept(store, &settings.documents).await?;
         tell(&accepted);
-        Ok(Arc::new(Rules::at(Arc::new(settings), accepted, now)))
+        let posted = Posted::read(store, &settings, &Posted::default()).await?;
+        let policy = posted.policy(settings.policy)?;
+        Ok(Arc::new(Rules::at(Arc::new(settings), accepted, (posted, policy), now)))
     }
 
     /// What is judged by now.
@@ -132,7 +175,8 @@ impl Broker {
         let mut current = self.rules.write().unwrap_or_else(PoisonError::into_inner);
         // Another request, or a reload, may have come first.
         if current.until.is_some_and(|until| now >= until) {
-            *current = Arc::new(Rules::at(Arc::clone(&current.settings), Arc::clone(&current.accepted), now));
+            let posted = (current.posted.clone(), current.policy);
+            *current = Arc::new(Rules::at(Arc::clone(&current.settings), Arc::clone(&current.accepted), posted, now));
         }
         Arc::clone(&current)
     }
@@ -171,8 +215,9 @@ impl Broker {
         }
         let accepted = accept(&*self.store, &settings.documents).await?;
         tell(&accepted);
-        let policy = settings.policy;
-        let rules = Arc::new(Rules::at(Arc::new(settings), accepted, self.now()));
+        let posted = Posted::read(&*self.store, &settings, self.rules().posted()).await?;
+        let policy = posted.policy(settings.policy)?;
+        let rules = Arc::new(Rules::at(Arc::new(settings), accepted, (posted, policy), self.now()));
         self.audit.append(Event::Reload { policy }).await?;
         *self.rules.write().unwrap_or_else(PoisonError::into_inner) = rules;
         Ok(policy)

@@ -145,12 +145,12 @@ pub(super) async fn delete_resource(
 }
 
 /// As real servers answer a change.
-fn done() -> Response {
+pub(super) fn done() -> Response {
     ([(CONTENT_TYPE, HeaderValue::from_static("text/xml"))], "").into_response()
 }
 
 /// A missing resource is 404: on 401 real clients would attest again, three times.
-fn plugin(told: Told) -> Response {
+pub(super) fn plugin(told: Told) -> Response {
     let (status, denied) = match &told.error {
         BrokerError::Refused { refusal, .. } if refusal.code == reason::ATTESTOR_NOT_FOUND => (404, false),
         BrokerError::Refused { refusal, .. } => (401, refusal.code == reason::ATTESTOR_DENIED),

@@ -6,6 +6,7 @@ mod audit;
 mod kbs;
 mod limit;
 mod operations;
+mod policy;
 mod reference;
 mod routes;
 mod tcl;
@@ -55,6 +56,11 @@ fn routes() -> Routes {
         .get("/kbs/v0/resource/{*path}", kbs::resource)
         .post("/kbs/v0/resource/{*path}", kbs::put_resource)
         .delete("/kbs/v0/resource/{*path}", kbs::delete_resource)
+        .get("/kbs/v0/resource-policy", policy::names)
+        .post("/kbs/v0/resource-policy", policy::put_release)
+        .delete("/kbs/v0/resource-policy", policy::delete_release)
+        .post("/kbs/v0/attestation-policy", policy::put_appraisal)
+        .delete("/kbs/v0/attestation-policy", policy::delete_appraisal)
         .get("/kbs/v0/reference-value", reference::all)
         .post("/kbs/v0/reference-value", reference::post)
         .get("/kbs/v0/reference-value/{name}", reference::one)

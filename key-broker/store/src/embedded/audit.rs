@@ -4,8 +4,8 @@ use async_trait::async_trait;
 use protocols::time::Timestamp;
 use redb::ReadableTable as _;
 
-use super::writer::Effect;
 use super::challenges::{forget_expired, used_before};
+use super::writer::Effect;
 use super::{AUDIT, AUDIT_TAIL, CHALLENGES, EmbeddedStore, io};
 use crate::{Appended, AuditStore, AuditTail, ChallengeUse, StoreError, twice};
 

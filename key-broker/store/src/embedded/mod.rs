@@ -39,7 +39,7 @@ const MAX_ALARMS: u64 = 65_536;
 /// Alarms kept of one guest: the first says it all.
 const MAX_ALARMS_OF_GUEST: usize = 16;
 /// How long an opening waits for another process to let the file go.
-const HELD: Duration = Duration::from_secs(5);
+const HELD: Duration = Duration::from_secs(3);
 /// Bytes of the file kept in memory.
 const CACHE: usize = 16 * 1024 * 1024;
 
@@ -99,7 +99,7 @@ impl EmbeddedStore {
     ///
     /// # Errors
     /// [`StoreError::Io`] when it cannot be opened, [`StoreError::InUse`] when another process goes on holding it for
-    /// five seconds, [`StoreError::Corrupt`] when another release made it, [`StoreError::Key`] when its data key was wrapped by another store key.
+    /// three seconds, [`StoreError::Corrupt`] when another release made it, [`StoreError::Key`] when its data key was wrapped by another store key.
     pub async fn open(path: &Path, key: &dyn StoreKey) -> Result<Self, StoreError> {
         let path = path.to_owned();
         let (database, wrapped) = tokio::task::spawn_blocking(move || prepare(&path)).await.map_err(io)??;
@@ -134,16 +134,19 @@ impl EmbeddedStore {
     }
 }
 
-/// Takes the file's lock, waiting for one whose holder is just ending: a restart is no failure.
-fn hold(file: std::fs::File) -> Result<FileBackend, StoreError> {
+/// Opens the database, waiting for one whose holder is just ending: a restart is no failure.
+fn hold(file: &std::fs::File) -> Result<Database, StoreError> {
     let deadline = std::time::Instant::now() + HELD;
+    let mut builder = Database::builder();
+    builder.set_cache_size(CACHE);
     loop {
-        match FileBackend::new(file.try_clone().map_err(io)?) {
+        let backend = FileBackend::new(file.try_clone().map_err(io)?).map_err(io)?;
+        match builder.create_with_backend(backend) {
             Err(DatabaseError::DatabaseAlreadyOpen) if std::time::Instant::now() < deadline => {
                 std::thread::sleep(Duration::from_millis(10));
             }
             Err(DatabaseError::DatabaseAlreadyOpen) => return Err(StoreError::InUse),
-            backend => return backend.map_err(io),
+            opened => return opened.map_err(io),
         }
     }
 }
@@ -159,9 +162,7 @@ fn prepare(path: &Path) -> Result<(Database, Option<Vec<u8>>), StoreError> {
         .mode(0o600)
         .open(path)
         .map_err(|error| StoreError::Io(format!("{}: {error}", path.display())))?;
-    let mut builder = Database::builder();
-    builder.set_cache_size(CACHE);
-    let database = builder.create_with_backend(hold(file)?).map_err(io)?;
+    let database = hold(&file)?;
     let write = database.begin_write().map_err(io)?;
     {
         let mut meta = write.open_table(META).map_err(io)?;

@@ -74,7 +74,9 @@ impl PostgresStore {
         loop {
             attempt += 1;
             let mut client = self.client().await?;
-            let ran = tokio::time::timeout(ANSWER, both(&mut client, append, (nonces.len(), &[&nonces, &expire, &now]))).await;
+            let ran =
+                tokio::time::timeout(ANSWER, both(&mut client, append, (nonces.len(), &[&nonces, &expire, &now])))
+                    .await;
             match ran {
                 Ok(Ok(Both::Done)) => return Ok(Appended::Done),
                 Ok(Ok(Both::Raced)) => return Ok(Appended::Raced),

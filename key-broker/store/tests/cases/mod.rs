@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use broker_store::{
-    Alarm, Appended, AuditTail, BackupError, ChallengeUse, Commit, EmbeddedStore, History, KeyError, LocalKey, Raise, Row, Store, StoreError,
+    Alarm, Appended, AuditTail, BackupError, ChallengeUse, Commit, EmbeddedStore, History, KeyError, LocalKey, Raise,
+    Row, Store, StoreError,
 };
 use protocols::digest::{Sha256Digest, Sha384Digest};
 use protocols::event_log::{MR_RTMR3, Record};
@@ -350,7 +351,8 @@ pub(crate) async fn the_audit_log_grows_at_its_end_alone(medium: &dyn Medium) {
 }
 
 pub(crate) async fn an_append_uses_challenges_with_it_or_does_nothing(medium: &dyn Medium) {
-    let uses = |numbers: &[u8]| numbers.iter().map(|number| challenge([*number; 32], Timestamp(100))).collect::<Vec<_>>();
+    let uses =
+        |numbers: &[u8]| numbers.iter().map(|number| challenge([*number; 32], Timestamp(100))).collect::<Vec<_>>();
     let append = async |store: &dyn Store, from: u64, numbers: &[u8]| {
         store.append_audit(from, vec![vec![1]], vec![9], uses(numbers), Timestamp(50)).await.unwrap()
     };
