@@ -182,6 +182,19 @@ impl Log {
         let mut batch = Vec::with_capacity(BATCH);
         let mut broken = None;
         while receiver.recv_many(&mut batch, BATCH).await > 0 {
+            // Requests that are ready now come into the same commit; where none is, nothing waits.
+            loop {
+                let gathered = batch.len();
+                tokio::task::yield_now().await;
+                while batch.len() < BATCH
+                    && let Ok(next) = receiver.try_recv()
+                {
+                    batch.push(next);
+                }
+                if batch.len() == gathered {
+                    break;
+                }
+            }
             let (events, answers): (Vec<_>, Vec<_>) = batch.drain(..).unzip();
             let done = match &broken {
                 Some(fault) => Err(Fault::clone(fault)),

@@ -3,6 +3,9 @@
 //! A policy defines `trust_vector`, an object of exactly the eight claims of [`TrustVector`], and may define `reasons`,
 //! a set of texts for people. `input` is what [`Question`] says. `docs/appraisal-policy.md` tells the rest.
 
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
 use protocols::digest::Sha256Digest;
 use protocols::environment::Environment;
 use protocols::events::Init;
@@ -119,10 +122,19 @@ pub struct Grade {
     pub reasons: Vec<String>,
 }
 
+/// The most answers remembered; then all are forgotten.
+const MAX_KNOWN: usize = 1024;
+
+/// What a policy says of an input.
+type Said = (TrustVector, Vec<String>);
+
 /// One policy, compiled.
 #[derive(Debug)]
 pub struct AppraisalPolicy {
     rego: Rego,
+    /// What it said, by the digest of the whole input: it knows no clock and nothing else beside. A platform shows the same
+    /// claims whenever it attests.
+    said: Mutex<HashMap<Sha256Digest, Said>>,
 }
 
 impl AppraisalPolicy {
@@ -135,7 +147,7 @@ impl AppraisalPolicy {
         // What fails whatever it is asked fails here, not at every guest.
         let queries = if rego.has("reasons") { vec![VECTOR, REASONS] } else { vec![VECTOR] };
         rego.ask(json!({}), &queries).map_err(PolicyError::Rego)?;
-        Ok(Self { rego })
+        Ok(Self { rego, said: Mutex::default() })
     }
 
     /// SHA-256 of the policy's text.
@@ -184,7 +196,26 @@ impl AppraisalPolicy {
         Ok(Grade { tier: vector.tier(), vector, reasons })
     }
 
-    fn evaluate(&self, input: serde_json::Value) -> Result<(TrustVector, Vec<String>), String> {
+    fn evaluate(&self, input: serde_json::Value) -> Result<Said, String> {
+        let failed = |error: &dyn std::fmt::Display| format!("the policy could not be evaluated: {error}");
+        let digest = Sha256Digest::of(&serde_json::to_vec(&input).map_err(|error| failed(&error))?);
+        if let Some(said) = self.said().get(&digest) {
+            return Ok(said.clone());
+        }
+        let said = self.ask(input)?;
+        let mut known = self.said();
+        if known.len() >= MAX_KNOWN {
+            known.clear();
+        }
+        known.insert(digest, said.clone());
+        Ok(said)
+    }
+
+    fn said(&self) -> MutexGuard<'_, HashMap<Sha256Digest, Said>> {
+        self.said.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn ask(&self, input: serde_json::Value) -> Result<Said, String> {
         let failed = |error: &dyn std::fmt::Display| format!("the policy could not be evaluated: {error}");
         let queries = if self.rego.has("reasons") { [VECTOR, REASONS].as_slice() } else { &[VECTOR] };
         let mut answers = self.rego.ask(input, queries).map_err(|error| failed(&error))?.into_iter();

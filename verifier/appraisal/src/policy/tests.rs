@@ -425,3 +425,20 @@ fn the_documented_example_affirms_one_release_of_the_agent_alone() {
     assert!(other.refused(&policy).contains("another agent"));
     assert!(Asked::expected(snp(), &[]).refused(&policy).contains("another boot"));
 }
+
+#[test]
+fn what_was_said_of_one_input_is_said_of_no_other_and_not_kept_without_end() {
+    let text = "package appraisal\ntrust_vector := {\"instance-identity\": input.n, \"configuration\": 2, \"executables\": 2, \
+                \"file-system\": 2, \"hardware\": 2, \"runtime-opaque\": 2, \"storage-opaque\": 2, \"sourced-data\": 2}\n";
+    let policy = AppraisalPolicy::compile(text).unwrap();
+    for _ in 0..2 {
+        for n in [2, 33, 97] {
+            let vector = policy.grade(json!({ "n": n })).unwrap().vector;
+            assert_eq!(serde_json::to_value(vector).unwrap()["instance-identity"], n);
+        }
+    }
+    for other in 0..=MAX_KNOWN {
+        policy.grade(json!({ "n": 2, "other": other })).unwrap();
+    }
+    assert!(policy.said().len() <= MAX_KNOWN);
+}
