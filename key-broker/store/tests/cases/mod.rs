@@ -427,7 +427,7 @@ async fn fill(store: &dyn Store) {
     store.raise_alarm(alarm).await.unwrap();
     store.record_refusal(refusal("refused", Some(1))).await.unwrap();
     store.put_resource("default/key/one".parse().unwrap(), b"a secret of the backup".to_vec()).await.unwrap();
-    assert_eq!(append_audit(&*store, 0, vec![vec![1], vec![]], vec![9]).await, Appended::Done);
+    assert_eq!(append_audit(store, 0, vec![vec![1], vec![]], vec![9]).await, Appended::Done);
 }
 
 async fn rows(store: &dyn Store) -> Vec<Row> {
