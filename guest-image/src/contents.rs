@@ -15,12 +15,15 @@ use crate::{libraries, pause};
 /// What finds and maps a verity root.
 const ROOT_MODULES: [&str; 6] = ["virtio_pci", "virtio_blk", "virtio_scsi", "sd_mod", "dm-verity", "erofs"];
 /// What the agent and its containers want beside: shim, network, layers, encrypted storage.
-const MODULES: [&str; 10] = [
+const MODULES: [&str; 13] = [
     "vmw_vsock_virtio_transport",
     "virtio_net",
     "overlay",
     "loop",
     "configfs",
+    "aesni_intel",
+    "sha256_ssse3",
+    "ecb",
     "xts",
     "authenc",
     "dm-crypt",

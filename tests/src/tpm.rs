@@ -74,14 +74,21 @@ impl Tpm {
         control
     }
 
-    /// What a PCR of the SHA-256 bank holds, as 64 lower-case hex digits, read past a machine that is gone: swtpm keeps
-    /// its registers when its machine's connection breaks off.
+    /// Leaves the TPM to a machine, which starts it in this folder: keys and NV stay.
+    #[must_use]
+    pub fn leave(&mut self) -> PathBuf {
+        self.service.stop();
+        self.state.clone()
+    }
+
+    /// What a PCR of the SHA-256 bank holds, as 64 lower-case hex digits, by a control socket whose machine is gone:
+    /// swtpm keeps its registers when a machine's connection breaks off.
     ///
     /// # Panics
     /// When a machine still has it, or it does not answer.
     #[must_use]
-    pub fn pcr_after_machine(&self, number: usize) -> String {
-        let control = UnixStream::connect(Self::control(&self.socket)).unwrap();
+    pub fn pcr_after_machine(control: &Path, number: usize) -> String {
+        let control = UnixStream::connect(control).unwrap();
         let (mut ours, theirs) = UnixStream::pair().unwrap();
         // CMD_SET_DATAFD of swtpm's control channel: the data channel's descriptor goes along.
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];

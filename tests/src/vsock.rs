@@ -5,7 +5,7 @@ use std::net::Shutdown;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
-use guest_image::health::connect;
+use guest_vm::connect;
 
 /// Listens at `path`, and leads each connection to `port` of the guest behind `hybrid`; its threads end with the
 /// process. Gives the `unix://` address.
@@ -27,7 +27,6 @@ pub fn bridge(hybrid: &Path, port: u32, path: &Path) -> String {
 
 fn lead(near: &UnixStream, hybrid: &Path, port: u32) -> std::io::Result<()> {
     let far = connect(hybrid, port)?;
-    far.set_read_timeout(None)?;
     let (mut near_in, mut far_out) = (near.try_clone()?, far.try_clone()?);
     let up = std::thread::spawn(move || {
         let _ = copy(&mut near_in, &mut far_out);

@@ -11,7 +11,10 @@ const ANSWER: Duration = Duration::from_secs(20);
 const LINE: usize = 64;
 
 /// Connects to a port of the guest. Neither side may be shut down alone afterwards: the reply would be lost.
-pub(crate) fn connect(socket: &Path, port: u32) -> std::io::Result<UnixStream> {
+///
+/// # Errors
+/// Nobody listens there; before a guest is up, its connections are reset.
+pub fn connect(socket: &Path, port: u32) -> std::io::Result<UnixStream> {
     let mut stream = UnixStream::connect(socket)?;
     stream.set_read_timeout(Some(ANSWER))?;
     stream.write_all(format!("CONNECT {port}\n").as_bytes())?;

@@ -9,6 +9,7 @@ mod machine;
 mod process;
 mod running;
 
+pub use connect::connect;
 pub use error::VmError;
 pub use machine::{Boot, Disk, Machine, Programs};
 pub use running::Running;

@@ -4,12 +4,16 @@ use std::fs::{self, File};
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
-use guest_image::machine::{Boot, Machine};
-use guest_image::names;
+use guest_image::machine::Start;
+use guest_image::{Options, names};
+use guest_vm::Running;
 use integration_tests::command::{run, tclctl};
+use integration_tests::initdata;
+use protocols::digest::Sha256Digest;
 use serde_json::Value;
+use tempfile::TempDir;
 
-use super::scene::{Running, options};
+use super::scene::{machine, options, says};
 
 /// Inverts one byte.
 fn flip(path: &Path, place: u64) {
@@ -19,23 +23,20 @@ fn flip(path: &Path, place: u64) {
     file.write_all_at(&[!byte[0]], place).unwrap();
 }
 
-fn booted(image: &Path, state: &Path) -> Running {
-    fs::create_dir(state).unwrap();
-    Running::start(Machine {
-        image: image.to_path_buf(),
-        state: state.to_path_buf(),
-        // What the command line says is taken at its word here: the hash on it is what the disk is held to.
-        boot: Boot::Kernel,
-        memory_mib: 256,
-        disks: Vec::new(),
-        tpm: None,
-        vsock: None,
-    })
+/// Boots it as the quickest way is: what the command line says is taken at its word here.
+fn booted(image: &Path, folder: &Path, initdata: Option<&str>) -> Running {
+    fs::create_dir(folder).unwrap();
+    machine(image, Start::Kernel, folder, initdata).start(folder).unwrap()
+}
+
+/// A folder whose path is short enough for sockets.
+fn folder() -> TempDir {
+    tempfile::Builder::new().prefix("vm").tempdir_in("/tmp").unwrap()
 }
 
 #[test]
 fn a_byte_of_the_root_image_keeps_the_guest_closed_and_a_byte_of_the_uki_is_in_its_measurement() {
-    let folder = tempfile::Builder::new().prefix("vm").tempdir_in("/tmp").unwrap();
+    let folder = folder();
     let at = |name: &str| folder.path().join(name);
     let image = at("image");
     guest_image::build(&options(&image)).unwrap();
@@ -43,20 +44,20 @@ fn a_byte_of_the_root_image_keeps_the_guest_closed_and_a_byte_of_the_uki_is_in_i
 
     // The first block: no disk is the one that the root hash names.
     flip(&root, 1024);
-    let mut running = booted(&image, &at("first"));
-    let told = running.says("guest-init: boot.root: ");
-    assert!(told.contains("vda: not what its root hash says"), "{told}");
-    running.says("Power down");
+    let mut running = booted(&image, &at("first"), None);
+    let told = says(&mut running, "guest-init: boot.root: ");
+    assert!(told.contains(": not what its root hash says"), "{told}");
+    says(&mut running, "Power down");
     drop(running);
     flip(&root, 1024);
 
     // A block of the largest file, which is the agent: it is not started.
     let size = fs::metadata(&root).unwrap().len();
     flip(&root, size / 2);
-    let mut running = booted(&image, &at("second"));
-    let told = running.says("guest-init: boot.root: ");
+    let mut running = booted(&image, &at("second"), None);
+    let told = says(&mut running, "guest-init: boot.root: ");
     assert!(told.contains("was altered on the disk"), "{told}");
-    running.says("Power down");
+    says(&mut running, "Power down");
     drop(running);
     flip(&root, size / 2);
 
@@ -73,4 +74,34 @@ fn a_byte_of_the_root_image_keeps_the_guest_closed_and_a_byte_of_the_uki_is_in_i
     for name in ["tpm.pcr4", "tpm.pcr9", "tpm.pcr11"] {
         assert_ne!(before[name], after[name], "{name}");
     }
+}
+
+#[test]
+fn initdata_that_is_not_the_pinned_one_or_was_altered_on_its_disk_keeps_the_guest_closed() {
+    let folder = folder();
+    let at = |name: &str| folder.path().join(name);
+    let pinned = initdata::text("sha256", &[("policy.rego", "package agent_policy\n")]);
+    let (image, configuration) = (at("image"), at("configuration"));
+    fs::create_dir(&configuration).unwrap();
+    let own = include_str!("../../../guest-image/configuration/guest-agent.toml");
+    let pin = format!("[initdata]\ndigest = \"{}\"\n", Sha256Digest::of(pinned.as_bytes()));
+    fs::write(configuration.join("guest-agent.toml"), own.replace("[initdata]\n", &pin)).unwrap();
+    guest_image::build(&Options { configuration: vec![configuration], ..options(&image) }).unwrap();
+
+    // A policy that allows everything, in a text that is whole.
+    let open = integration_tests::kata::open_policy();
+    let replaced = initdata::text("sha256", &[("policy.rego", &open)]);
+    let mut running = booted(&image, &at("first"), Some(&replaced));
+    says(&mut running, "guest-agent: evidence.initdata: ");
+    says(&mut running, "Power down");
+    drop(running);
+
+    let state = at("second");
+    fs::create_dir(&state).unwrap();
+    let machine = machine(&image, Start::Kernel, &state, Some(&pinned));
+    // Behind magic, length and gzip's header.
+    flip(&state.join("vda"), 60);
+    let mut running = machine.start(&state).unwrap();
+    says(&mut running, "guest-agent: boot.initdata: ");
+    says(&mut running, "Power down");
 }

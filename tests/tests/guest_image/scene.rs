@@ -5,10 +5,12 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-use guest_image::machine::{Boot, Machine};
+use appraisal::policy::BUILT_IN;
+use guest_image::machine::Start;
 use guest_image::{Flavour, Lock, Options, names};
+use guest_vm::{Disk, Machine, Running};
 use integration_tests::command::{run, tclctl};
-use integration_tests::process::{Service, binary};
+use integration_tests::process::binary;
 use integration_tests::{Options as WorldOptions, Tee, World, initdata, kata, tls};
 use tempfile::TempDir;
 use toml::{Table, Value};
@@ -63,11 +65,20 @@ impl Scene {
         let configuration = scene.path("configuration");
         fs::create_dir(&configuration).unwrap();
         fs::write(configuration.join("guest-agent.toml"), scene.configuration().to_string()).unwrap();
-        let words = vec!["agent.log=info".to_owned()];
-        let options = Options { configuration: vec![configuration], command_line: words, ..options(&scene.image()) };
-        guest_image::build(&options).unwrap();
+        scene.build(&scene.image(), &options(&scene.image()).binaries);
         scene.reference();
         scene
+    }
+
+    /// Builds an image of this scene's configuration and these programs, which tells on its console what it does.
+    pub(crate) fn build(&self, out: &Path, binaries: &Path) {
+        let options = Options {
+            binaries: binaries.to_path_buf(),
+            configuration: vec![self.path("configuration")],
+            command_line: vec!["agent.log=info".to_owned()],
+            ..options(out)
+        };
+        guest_image::build(&options).unwrap();
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
@@ -157,96 +168,65 @@ required = true
         .ok();
         let public = fs::read_to_string(self.world.path("platform.pem.pub")).unwrap();
         let certificate = tls::certificate(&self.world.path("tls"), &format!("IP:{HOST}"));
+        // As in production: what booted must be known, and is no mere warning.
+        let lenient = "unexpected := {\"executables\": 33, \"hardware\": 32} if input.environment == \"development\"\n";
+        let policy = self.world.path("appraisal.rego");
+        assert!(BUILT_IN.contains(lenient));
+        fs::write(&policy, BUILT_IN.replace(lenient, "")).unwrap();
         self.world.kill_broker();
         self.world.edit_broker(|broker| {
             // To the guest and its attestor it is a TPM like any other: that it is emulated outside, nobody could know.
             broker["tpm"]["ak"][0].as_table_mut().unwrap().insert("simulated".into(), false.into());
             let more = format!(
                 "[tls]\ncertificate = \"{}\"\nkey = \"{}\"\n[reference]\nfiles = [\"{signed}\"]\n\
-                 [[reference.signer]]\nissuer = \"{PLATFORM}\"\nkey = '''{public}'''\nmin_version = 1\n",
+                 [[reference.signer]]\nissuer = \"{PLATFORM}\"\nkey = '''{public}'''\nmin_version = 1\n\
+                 [appraisal]\npolicy = \"{}\"\n",
                 certificate.chain.display(),
-                certificate.key.display()
+                certificate.key.display(),
+                policy.display()
             );
             broker.extend(more.parse::<Table>().unwrap());
         });
         self.world.start_broker();
     }
 
-    /// A machine with this image, the world's TPM and this initdata.
-    pub(crate) fn machine(&mut self, name: &str, image: &Path, initdata: &str) -> Running {
-        let state = self.path(name);
-        fs::create_dir(&state).unwrap();
-        let disk = initdata::attach(&state, initdata);
-        let tpm = self.world.tpm.as_mut().unwrap().into_machine();
-        let machine = Machine {
-            image: image.to_path_buf(),
-            state,
-            boot: Boot::Firmware,
-            memory_mib: 512,
-            disks: vec![disk],
-            tpm: Some(tpm),
-            vsock: Some(target().join("tools/bin")),
-        };
-        Running::start(machine)
+    /// A machine with an image, the world's TPM and this initdata, which firmware starts.
+    pub(crate) fn start(&mut self, name: &str, image: &Path, initdata: &str) -> Running {
+        let tpm = self.world.tpm.as_mut().unwrap().leave();
+        let folder = self.path(name);
+        let machine = machine(image, Start::Firmware, &folder, Some(initdata));
+        // What it has is what a pod's guest has to do with.
+        Machine { memory_mib: 256, tpm_state: Some(tpm), ..machine }.start(&folder).unwrap()
     }
 }
 
-/// A machine that runs; killed when dropped.
-pub(crate) struct Running {
-    pub(crate) machine: Machine,
-    pub(crate) qemu: Service,
-    _vsock: Option<Service>,
+/// A machine with an image, to be started in `folder`.
+pub(crate) fn machine(image: &Path, start: Start, folder: &Path, initdata: Option<&str>) -> Machine {
+    let mut machine = guest_image::machine::machine(image, start, folder, &target().join("tools/bin")).unwrap();
+    if let Some(text) = initdata {
+        let file = initdata::attach(folder, text);
+        machine.disks.push(Disk { file, serial: None, writable: false });
+    }
+    // It stays when the guest switches itself off: swtpm would forget the registers at a machine's end.
+    machine.arguments.push("-no-shutdown".into());
+    machine
 }
 
-impl Drop for Running {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            eprintln!("--- the guest's console\n{}", self.console());
+/// Waits until `ready` gives something.
+#[track_caller]
+pub(crate) fn wait<T>(running: &mut Running, what: &str, mut ready: impl FnMut(&Running) -> Option<T>) -> T {
+    let begun = Instant::now();
+    loop {
+        if let Some(found) = ready(running) {
+            return found;
         }
+        let ended = running.ended_within(Duration::from_millis(100));
+        assert!(ended.is_none() && begun.elapsed() < PATIENCE, "{what} ({ended:?})\n{}", running.console());
     }
 }
 
-impl Running {
-    /// Starts what a machine needs, and it.
-    pub(crate) fn start(machine: Machine) -> Self {
-        let log = |name: &str| machine.state.join(name);
-        let vsock = machine.vsock_device().map(|command| {
-            let mut service = Service::start("vhost-device-vsock", &command, &log("vsock.log"));
-            service.wait_for(|_| machine.vsock_control().exists().then_some(()));
-            service
-        });
-        let mut command = machine.qemu().unwrap();
-        // It stays when the guest switches itself off: swtpm would forget the registers at a machine's end.
-        command.arg("-no-shutdown");
-        let qemu = Service::start("qemu", &command, &log("qemu.log"));
-        Self { machine, qemu, _vsock: vsock }
-    }
-
-    pub(crate) fn console(&self) -> String {
-        String::from_utf8_lossy(&fs::read(self.machine.console()).unwrap_or_default()).into_owned()
-    }
-
-    /// Waits until `ready` gives something.
-    #[track_caller]
-    pub(crate) fn wait<T>(&mut self, what: &str, mut ready: impl FnMut(&Self) -> Option<T>) -> T {
-        let begun = Instant::now();
-        loop {
-            if let Some(found) = ready(self) {
-                return found;
-            }
-            let ended = self.qemu.ended_within(Duration::from_millis(100));
-            assert!(
-                ended.is_none() && begun.elapsed() < PATIENCE,
-                "{what} ({ended:?}): {}\n{}",
-                self.qemu.log(),
-                self.console()
-            );
-        }
-    }
-
-    /// Waits until the console has this text.
-    #[track_caller]
-    pub(crate) fn says(&mut self, text: &str) -> String {
-        self.wait(text, |running| Some(running.console()).filter(|console| console.contains(text)))
-    }
+/// Waits until the console has this text.
+#[track_caller]
+pub(crate) fn says(running: &mut Running, text: &str) -> String {
+    wait(running, text, |running| Some(running.console()).filter(|console| console.contains(text)))
 }
