@@ -31,6 +31,8 @@ const TAG: usize = 32 + 16;
 const BLOCK: usize = 4096;
 /// The same in sectors of 512 bytes.
 const BLOCK_SECTORS: u64 = 8;
+/// More bytes than a table with a key has.
+const MAX_TABLE: usize = 512;
 /// Bytes at the start that are written before anybody reads them: file systems look for each other there.
 const CLEARED: u64 = 1024 * 1024;
 
@@ -88,7 +90,7 @@ impl DeviceMapper {
         let table = format!("{below} 0 {TAG} D 2 block_size:{BLOCK} journal_sectors:8");
         // A first block tells how many the target finds room for; under a name of its own, should its removal be late.
         let sectors = {
-            let first = Mapped::create(&self.control, &format!("{name}-format"), "", 0)?;
+            let first = Mapped::create(&self.control, &format_name(name), "", 0)?;
             first.start(BLOCK_SECTORS, "integrity", &table, 0)?;
             provided(&first.status()?)?
         };
@@ -101,7 +103,9 @@ impl DeviceMapper {
         tags.start(sectors, "integrity", &table, 0)?;
         let sealed = Mapped::create(&self.control, name, "", 0)?;
         let options = format!("{} 0 2 integrity:{TAG}:aead sector_size:{BLOCK}", tags.device());
-        let table = Zeroizing::new(format!("{CIPHER} {} 0 {options}", key.hex().as_str()));
+        // Of a size that it does not grow out of: a copy would not be overwritten.
+        let mut table = Zeroizing::new(String::with_capacity(MAX_TABLE));
+        let _ = write!(table, "{CIPHER} {} 0 {options}", key.hex().as_str());
         sealed.start(sectors, "crypt", &table, SECURE_DATA)?;
         let device = sealed.device();
         let node = Node::writable_block(Path::new(&format!("/dev/dm-{}", device.minor)), device)?;
@@ -118,7 +122,7 @@ impl DeviceMapper {
     /// What the kernel said.
     pub fn unseal(&self, name: &str) -> Result<bool, DeviceError> {
         let mut gone = true;
-        for name in [name.to_owned(), tags_name(name)] {
+        for name in [name.to_owned(), tags_name(name), format_name(name)] {
             match remove(&self.control, &name) {
                 // Deferred, or done: only the next question tells.
                 Ok(()) | Err(DeviceError::Request { errno: Errno::BUSY, .. }) => gone = false,
@@ -189,6 +193,10 @@ fn zero(node: &Node, bytes: u64) -> Result<(), DeviceError> {
 
 fn tags_name(name: &str) -> String {
     format!("{name}-tags")
+}
+
+fn format_name(name: &str) -> String {
+    format!("{name}-format")
 }
 
 /// The sectors that an integrity target has beside its tags: the second number of its status.
