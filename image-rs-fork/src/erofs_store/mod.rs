@@ -321,8 +321,10 @@ impl Candidate for Found {
     }
 }
 
-/// Whether an image could not be measured because of what is there.
+/// Whether an image could not be measured because of what is there: an authenticated device gives `EIO` for a block that
+/// was altered.
 fn is_damage(error: &io::Error) -> bool {
     use io::ErrorKind::{InvalidData, IsADirectory, NotADirectory, NotFound, UnexpectedEof};
-    matches!(error.kind(), InvalidData | UnexpectedEof | NotFound | NotADirectory | IsADirectory)
+    let altered = error.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error());
+    altered || matches!(error.kind(), InvalidData | UnexpectedEof | NotFound | NotADirectory | IsADirectory)
 }
