@@ -29,12 +29,12 @@ pub struct Config {
     memory_mib: u32,
     #[serde(default = "processors")]
     processors: u32,
-    #[serde(default)]
     qemu: Option<PathBuf>,
-    #[serde(default)]
     swtpm: Option<PathBuf>,
-    #[serde(default)]
     vsock: Option<PathBuf>,
+    /// More arguments for QEMU.
+    #[serde(default)]
+    qemu_arguments: Vec<String>,
     /// The port of the guest's agent.
     #[serde(default = "port")]
     pub port: u32,
@@ -114,6 +114,7 @@ impl Config {
             swtpm: self.swtpm.clone().unwrap_or(usual.swtpm),
             vsock: self.vsock.clone().unwrap_or(usual.vsock),
         };
+        machine.arguments = self.qemu_arguments.iter().map(Into::into).collect();
         let given = self.disks.iter().cloned();
         machine.disks = given.map(|disk| Disk { file: disk.file, serial: disk.serial, writable: false }).collect();
         machine.disks.extend(initdata.map(|file| Disk { file, serial: None, writable: false }));
