@@ -5,6 +5,8 @@
 //! exit status come back. The kernel is the newest of `/boot`, or the one the environment variable
 //! `TCL_TEST_KERNEL` names; its modules are taken from `/lib/modules`.
 
+mod asking;
+mod host_disk;
 mod listing;
 
 use std::ffi::{OsStr, OsString};
@@ -14,7 +16,9 @@ use std::time::{Duration, Instant};
 
 use crate::command::tool;
 use crate::process::{Service, program};
+pub use asking::Signal;
 use guest_image::{Kernel, Tree};
+pub use host_disk::HostDisk;
 pub use listing::listing;
 
 /// How much processor time a guest may take from power-on to power-off.
@@ -36,6 +40,17 @@ pub struct Guest {
     command_line: String,
     first: Option<String>,
     processor_time: Duration,
+}
+
+/// What a machine boots.
+#[derive(Debug, Clone)]
+pub struct Boot {
+    /// The kernel.
+    pub kernel: PathBuf,
+    /// Its first root file system.
+    pub initrd: PathBuf,
+    /// Its command line.
+    pub command_line: String,
 }
 
 /// What a guest left behind.
@@ -162,6 +177,21 @@ impl Guest {
         self
     }
 
+    /// As [`Guest::program`], without what only debuggers read: for guests with little memory.
+    ///
+    /// # Panics
+    /// As [`Guest::program`].
+    #[must_use]
+    pub fn small_program(mut self, from: &Path) -> Self {
+        let name = from.file_name().and_then(OsStr::to_str).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let small = folder.path().join(name);
+        let _ = tool("strip", &["-o", small.to_str().unwrap(), from.to_str().unwrap()]).ok();
+        self = self.program(from);
+        self.files.file(&format!("/usr/bin/{name}"), 0o755, std::fs::read(&small).unwrap());
+        self
+    }
+
     /// Its memory.
     #[must_use]
     pub fn memory_mib(mut self, memory_mib: u32) -> Self {
@@ -196,9 +226,37 @@ impl Guest {
     /// # Panics
     /// When QEMU cannot be started.
     #[must_use]
-    pub fn start(mut self, script: &str) -> Running {
+    pub fn start(self, script: &str) -> Running {
         let folder = tempfile::Builder::new().prefix("guest").tempdir().unwrap();
         let at = |name: &str| folder.path().join(name);
+        let (arguments, memory_mib, processor_time) = (self.arguments.clone(), self.memory_mib, self.processor_time);
+        let boot = self.write(script, folder.path());
+
+        let mut command = Command::new(program("qemu-system-x86_64"));
+        command
+            .args(["-accel", "tcg", "-cpu", "max", "-machine", "q35", "-nodefaults", "-no-user-config"])
+            .args(["-display", "none", "-monitor", "none", "-no-reboot", "-m", &format!("{memory_mib}M")])
+            .arg("-kernel")
+            .arg(boot.kernel)
+            .arg("-initrd")
+            .arg(boot.initrd)
+            .args(["-append", &boot.command_line])
+            .arg("-serial")
+            .arg(file_device(&at("console")))
+            .arg("-serial")
+            .arg(file_device(&at("output")))
+            .args(&arguments);
+        let service = Service::start("guest", &command, &at("qemu.log"));
+        Running { service, folder, processor_time }
+    }
+
+    /// Writes into `folder` what boots as [`Guest::start`] boots it, for others to start. The console is the first serial
+    /// port, the script's output the second.
+    ///
+    /// # Panics
+    /// When a file cannot be read or written.
+    #[must_use]
+    pub fn write(mut self, script: &str, folder: &Path) -> Boot {
         let mut load = String::new();
         for (place, module) in self.kernel.modules(&self.modules).unwrap().iter().enumerate() {
             let path = format!("/modules/{place:02}-{}", module.file_name().and_then(OsStr::to_str).unwrap());
@@ -208,27 +266,10 @@ impl Guest {
         self.files.file("/script", 0o755, script);
         let init = self.first.as_ref().map_or_else(|| init(&load), |first| beside(&load, first));
         self.files.file("/init", 0o755, init);
-        self.files.write(&at("initramfs")).unwrap();
-
-        let mut command = Command::new(program("qemu-system-x86_64"));
-        command
-            .args(["-accel", "tcg", "-cpu", "max", "-machine", "q35", "-nodefaults", "-no-user-config"])
-            .args(["-display", "none", "-monitor", "none", "-no-reboot", "-m", &format!("{}M", self.memory_mib)])
-            .arg("-kernel")
-            .arg(self.kernel.image())
-            .arg("-initrd")
-            .arg(at("initramfs"))
-            .args([
-                "-append",
-                &format!("console=ttyS0 rdinit=/init panic=-1 nokaslr mitigations=off{}", self.command_line),
-            ])
-            .arg("-serial")
-            .arg(file_device(&at("console")))
-            .arg("-serial")
-            .arg(file_device(&at("output")))
-            .args(&self.arguments);
-        let service = Service::start("guest", &command, &at("qemu.log"));
-        Running { service, folder, processor_time: self.processor_time }
+        let initrd = folder.join("initramfs");
+        self.files.write(&initrd).unwrap();
+        let command_line = format!("console=ttyS0 rdinit=/init panic=-1 nokaslr mitigations=off{}", self.command_line);
+        Boot { kernel: self.kernel.image().to_owned(), initrd, command_line }
     }
 
     /// [`Guest::start`] and [`Running::ended`].

@@ -4,6 +4,9 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)] // a test fails by panicking
 
 mod boot;
+mod disk;
 mod pod;
 mod quote;
 mod scene;
+mod shim;
+mod time;

@@ -19,6 +19,8 @@ const CLOSED: &str = "package agent_policy\n";
 /// Everything outside the guest.
 pub(crate) struct Scene {
     pub(crate) world: World,
+    /// Whether the image store lies on the disk with the serial `images`.
+    pub(crate) image_disk: bool,
 }
 
 impl Scene {
@@ -31,7 +33,7 @@ impl Scene {
             let file = std::fs::File::open(bundle.join(place)).unwrap();
             file.set_modified(SystemTime::UNIX_EPOCH).unwrap();
         }
-        Self { world }
+        Self { world, image_disk: false }
     }
 
     /// The agent's configuration in the guest: no policy and no signer of its own, both come with the initdata.
@@ -64,6 +66,10 @@ impl Scene {
         let rules = "allow = [\"policy\", \"signers\"]\nrequired = true\n";
         set("", "initdata", Value::Table(rules.parse().unwrap()));
         table.remove("signers");
+        if self.image_disk {
+            let disk = "serial = \"images\"\nmke2fs = \"/usr/bin/mke2fs\"\n";
+            table.insert("image_disk".to_owned(), Value::Table(disk.parse().unwrap()));
+        }
         table
     }
 
@@ -123,8 +129,15 @@ impl Scene {
         ])
     }
 
-    /// What every script begins with: the network up, and the way to registry and attestor.
+    /// What every script begins with: the network up, the way to registry and attestor, and an agent that listens.
     pub(crate) fn prologue(&self) -> String {
+        self.network()
+            + "kata() { vm_guest kata \"$@\"; }
+             until_ready '[ -S /run/kata.sock ]'\n"
+    }
+
+    /// The network up, and the way to registry and attestor.
+    pub(crate) fn network(&self) -> String {
         let attestor = self.world.attestor_url();
         let forwards = [self.world.registry_address(), attestor.trim_start_matches("http://")].map(|address| {
             let port = address.rsplit(':').next().unwrap();
@@ -134,9 +147,7 @@ impl Scene {
             "until_ready() {{ n=0; until eval \"$1\"; do n=$((n+1)); [ $n -lt 120 ] || {{ echo \"never: $1\"; exit 9; }}; sleep 1; done; }}
              until_ready 'ip addr show lo | grep -q 127.0.0.1'
              ip link set eth0 up; ip addr add 10.0.2.15/24 dev eth0; ip route add default via {HOST}
-             {}
-             kata() {{ vm_guest kata \"$@\"; }}
-             until_ready '[ -S /run/kata.sock ]'\n",
+             {}",
             forwards.concat()
         )
     }

@@ -1,12 +1,8 @@
 //! A disk of the host beneath the image store: what keeps it from being one, and what the host gets by altering it while
 //! the guest runs.
 
-use std::fs;
-use std::os::unix::fs::FileExt as _;
-use std::path::{Path, PathBuf};
-
 use integration_tests::process::program;
-use integration_tests::vm::{Ended, Guest, Running};
+use integration_tests::vm::{Ended, Guest, HostDisk, Signal};
 
 use super::layers::{self, Layer};
 
@@ -16,56 +12,14 @@ const DISK_MODULES: &[&str] =
 const MIB: u64 = 1 << 20;
 const BLOCK: usize = 4096;
 
-/// The disks of one guest, which this machine can read and write while the guest runs.
-struct Disks {
-    folder: tempfile::TempDir,
-    guest: Guest,
-    count: u32,
-}
-
-impl Disks {
-    fn new() -> Self {
-        let guest = super::guest().modules(DISK_MODULES).program(&program("mke2fs"));
-        Self { folder: tempfile::tempdir().unwrap(), guest, count: 0 }.with("signal", 512)
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
-    }
-
-    /// One more, with this serial.
-    fn with(mut self, serial: &str, bytes: u64) -> Self {
-        self.count += 1;
-        let number = self.count;
-        let path = self.path(&format!("{serial}-{number}"));
-        fs::File::create(&path).unwrap().set_len(bytes).unwrap();
-        let drive = format!("file={},if=none,id=disk{number},format=raw", path.display());
-        let device = format!("virtio-blk-pci,drive=disk{number},serial={serial}");
-        self.guest = self.guest.qemu(&["-drive", &drive, "-device", &device]);
-        self
-    }
-}
-
-/// The guest's script can ask this machine to do something, and goes on when it is done.
-const ASK: &str = "
-disk() { for d in /sys/block/vd*; do [ \"$(cat $d/serial)\" = $1 ] && echo /dev/${d##*/}; done; }
-step=0
-ask() { step=$((step+1)); echo \"ask $step\"; until [ \"$(head -c 1 $(disk signal))\" = $step ]; do sleep 1; done; }
+/// `held AT` mounts the disk there until `released AT`.
+const HELD: &str = "
 held() { mkdir -p $1; rm -f $1.told; vm_guest disk images /usr/bin/mke2fs $1 >$1.told & until grep -qs . $1.told; do sleep 1; done; cat $1.told; }
 released() { touch $1.release; wait; rm $1.release; vm_guest leftovers; }
 ";
 
-/// Does what the script asks for, in order.
-fn answer(running: &Running, signal: &Path, work: &mut [&mut dyn FnMut()]) {
-    for (step, work) in work.iter_mut().enumerate() {
-        let step = step + 1;
-        while !running.output().contains(&format!("ask {step}\n")) {
-            assert!(!running.output().contains("guest script ended"), "never asked for {step}:\n{}", running.output());
-            std::thread::sleep(std::time::Duration::from_millis(200));
-        }
-        work();
-        fs::write(signal, format!("{step:<512}")).unwrap();
-    }
+fn guest() -> Guest {
+    super::guest().modules(DISK_MODULES).program(&program("mke2fs"))
 }
 
 fn names(ended: &Ended, section: &str, code: &str, words: &str) {
@@ -76,9 +30,19 @@ fn names(ended: &Ended, section: &str, code: &str, words: &str) {
 
 #[test]
 fn a_disk_that_cannot_be_the_image_store_is_named_and_nothing_is_left() {
-    let disks = Disks::new().with("images", 64 * MIB).with("twice", MIB).with("twice", MIB).with("small", 63 * MIB);
-    let ended = disks.guest.run(&format!(
-        "{ASK}
+    let folder = tempfile::tempdir().unwrap();
+    let mut guest = guest();
+    for (number, serial, bytes) in
+        [("0", "images", 64 * MIB), ("1", "small", 63 * MIB), ("2", "twice", MIB), ("3", "twice", MIB)]
+    {
+        let file = folder.path().join(number);
+        std::fs::File::create(&file).unwrap().set_len(bytes).unwrap();
+        let drive = format!("file={},if=none,id=disk{number},format=raw", file.display());
+        guest =
+            guest.qemu(&["-drive", &drive, "-device", &format!("virtio-blk-pci,drive=disk{number},serial={serial}")]);
+    }
+    let ended = guest.run(&format!(
+        "{HELD}
          mkdir /store
          refused() {{ echo == $1; vm_guest disk $2 $3 /store; grep /store /proc/mounts; vm_guest leftovers; ls /sys/block | grep dm-; }}
          refused absent other /usr/bin/mke2fs
@@ -118,13 +82,14 @@ fn what_the_host_does_to_the_disk_is_a_read_error_and_never_other_data() {
     altered[place + 7] ^= 1;
     let table = layer.table();
 
-    let mut disks = Disks::new().with("images", 64 * MIB);
-    let (disk, signal) = (disks.path("images-2"), disks.path("signal-1"));
-    disks.guest = disks.guest.file("/layer", layer.bytes.clone()).file("/altered", altered);
+    let folder = tempfile::tempdir().unwrap();
+    let (signal, guest) = Signal::attach(folder.path(), guest());
+    let (disk, guest) = HostDisk::attach(folder.path(), "images", 64 * MIB, guest);
+    let guest = guest.file("/layer", layer.bytes).file("/altered", altered);
     // The altered layer lies where the right one will: an earlier state of the same blocks, under the same key. A tag that
     // the kernel still has in memory tells it, else dm-verity does.
-    let running = disks.guest.start(&format!(
-        "{ASK}
+    let mut running = guest.start(&format!(
+        "{}{HELD}
          fresh() {{ echo 3 >/proc/sys/vm/drop_caches; }}
          shown() {{ if vm_guest verity /store/layer {table} /mnt; then cat /mnt/large >/shown; wc -c </shown; umount /mnt; cmp -n $(wc -c </shown) /shown /large && echo same; fi; }}
          mkdir /plain; vm_guest plain /layer /plain && cp /plain/large /large && umount /plain
@@ -137,34 +102,26 @@ fn what_the_host_does_to_the_disk_is_a_read_error_and_never_other_data() {
          ask roll-back; fresh; echo == rolled-back; shown
          ask swap; fresh; echo == swapped; cmp /layer /store/layer; shown
          ask end"
+        ,Signal::functions()
     ));
-    let read = |from: &Path| fs::read(from).unwrap();
-    let (another, empty, earlier, now) = ("another", "empty", "earlier", "now");
-    let at = |name: &str| disks.folder.path().join(name);
-    let keep = |name: &str| fs::copy(&disk, at(name)).map(drop).unwrap();
-    let put = |name: &str| {
-        let file = fs::File::options().write(true).open(&disk).unwrap();
-        file.write_all_at(&read(&at(name)), 0).unwrap();
-    };
-    answer(
-        &running,
-        &signal,
+    let kept = |name: &str| folder.path().join(format!("{name}.kept"));
+    let keep = |name: &str| disk.keep(&kept(name));
+    let put = |name: &str| disk.put(&kept(name));
+    signal.answer(
+        &mut running,
         &mut [
-            &mut || keep(another),
-            &mut || keep(empty),
-            &mut || keep(earlier),
+            &mut || keep("another-key"),
+            &mut || keep("empty"),
+            &mut || keep("earlier"),
             &mut || {
-                keep(now);
-                let (before, after) = (read(&at(empty)), read(&at(now)));
-                assert!(!contains(&after, &large.as_bytes()[50 * BLOCK..50 * BLOCK + 64]), "the host reads the layer");
-                let flipped = middle_of_longest_change(&before, &after) * BLOCK + 100;
-                let file = fs::File::options().write(true).open(&disk).unwrap();
-                file.write_all_at(&[!after[flipped]], flipped as u64).unwrap();
+                keep("now");
+                assert!(!disk.holds(&large.as_bytes()[50 * BLOCK..50 * BLOCK + 64]), "the host reads the layer");
+                disk.flip(&kept("empty"));
             },
-            &mut || put(now),
-            &mut || put(earlier),
-            &mut || put(another),
-            &mut || put(now),
+            &mut || put("now"),
+            &mut || put("earlier"),
+            &mut || put("another-key"),
+            &mut || put("now"),
         ],
     );
     let ended = running.ended();
@@ -178,22 +135,4 @@ fn what_the_host_does_to_the_disk_is_a_read_error_and_never_other_data() {
         assert!(lines.iter().any(failed), "{section}: {lines:?}");
         assert!(!lines.iter().any(|line| line.contains("differ") || *line == whole), "{lines:?}");
     }
-}
-
-fn contains(bytes: &[u8], part: &[u8]) -> bool {
-    bytes.windows(part.len()).any(|window| window == part)
-}
-
-/// The block in the middle of the longest run of blocks that differ: file data, and no table of the file system.
-fn middle_of_longest_change(before: &[u8], after: &[u8]) -> usize {
-    let (mut best, mut start) = (0..0, 0);
-    for (block, (old, new)) in before.chunks(BLOCK).zip(after.chunks(BLOCK)).enumerate() {
-        if old == new {
-            start = block + 1;
-        } else if block + 1 - start > best.len() {
-            best = start..block + 1;
-        }
-    }
-    assert!(best.len() > 20, "the layer was written in one piece: {best:?}");
-    best.start + best.len() / 2
 }

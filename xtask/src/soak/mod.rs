@@ -1,6 +1,7 @@
 //! `cargo xtask soak`: what takes too long for every run of the tests.
 
 mod auth;
+mod disk;
 mod schemathesis;
 mod store;
 
@@ -13,6 +14,7 @@ const HELP: &str = "\
 Usage: cargo xtask soak NAME
 
   auth [REQUESTS]     requests for challenges that nobody answers (1,000,000): memory and store stay as they are
+  disk [MIB]          an image of 1536 MiB pulled and launched in a guest of 512 MiB, its store on a disk of the host
   kills [MOMENTS]     the attestor with its store in a file, killed at random moments (200): what it acknowledged is there
   replicas [HANDSHAKES]  three replicas on PostgreSQL, one killed every few seconds (50,000): nothing wrong, nothing lost
   schemathesis        requests made up from key-broker/openapi.yaml: none is answered 5xx; needs python3-venv and PyPI
@@ -30,6 +32,8 @@ pub(crate) fn soak(arguments: &[String]) -> Result<()> {
     match words.as_slice() {
         ["auth"] => auth::run(1_000_000),
         ["auth", requests] => auth::run(requests.parse()?),
+        ["disk"] => disk::run_with("1536"),
+        ["disk", mib] => disk::run_with(mib),
         ["kills"] => store::kills("200"),
         ["kills", moments] => store::kills(moments),
         ["replicas"] => store::replicas("50000"),
