@@ -27,7 +27,7 @@ Usage: cargo xtask bench pull [--corpus HOST:PORT] [--images many,medium,large] 
        cargo xtask bench equal --layers DIR
        cargo xtask bench equal --images many,medium,large [--corpus HOST:PORT] [--compression gzip,zstd]
        cargo xtask bench evidence
-       cargo xtask bench kbs [--seconds 10] [--connections 8] [--handshakes 100000] [--json FILE]
+       cargo xtask bench kbs [--seconds 10] [--connections 8] [--get-connections 64] [--handshakes 100000] [--json FILE]
        cargo xtask bench agent [--tee snp|tpm] [--rounds 15] [--execs 1000] [--store disk|memory] [--json FILE]
 
   pull   builds `tclctl` with the release profile, pulls HOST:PORT/IMAGE:COMPRESSION (plain HTTP) by `tclctl pull`
@@ -37,7 +37,7 @@ Usage: cargo xtask bench pull [--corpus HOST:PORT] [--images many,medium,large] 
   agent  builds the release binaries and measures an agent with registry, attestor and runtime: its size, memory, times and what
          its standard output gives; evidence is simulated (snp) or of a TPM simulator, and the attestor's store on disk or in memory
   kbs    builds the release key-broker and loads it over connections from this machine: whole handshakes with sample evidence and
-         with simulated SNP evidence, and resources by one session for each connection; prints rates, times, the server's processor
+         with simulated SNP evidence, and resources by one session for each of --get-connections; prints rates, times, the server's processor
          time for each and its memory, also after --handshakes more
   evidence  verifies simulated evidence of every platform by criterion, and prints the rates as ratios to what `openssl speed`
          allows in the same run, for TDX to dcap-qvl alone
