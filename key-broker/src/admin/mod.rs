@@ -1,6 +1,6 @@
 //! Who administers: named tokens, client certificates and JWTs of identity providers, each with roles.
 //!
-//! An [`Administrator`] of a role is a value that only [`Administrators::check`] makes; what a role is needed for
+//! An `Administrator` of a role is a value that only `Administrators::check` makes; what a role is needed for
 //! takes one as an argument, so that no handler can forget to ask.
 
 mod certificate;
