@@ -73,7 +73,9 @@ pub(crate) fn install(settings: &Settings, mut guest: Guest) -> Result<()> {
     let base = fs::read(&kata.base).with_context(|| format!("kata.base: {}", kata.base.display()))?;
     imports(containerd)?;
     let images = folder.join("guest");
-    let image = images.join(guest.digest()?.get(..NAME).unwrap_or_default());
+    let mut name = guest.digest()?;
+    name.truncate(NAME);
+    let image = images.join(name);
     write_image(&image, &mut guest)?;
     // New pods begin with the new image from here on.
     let configuration = folder.join("kata/configuration.toml");

@@ -139,7 +139,9 @@ fn disk(tree: &Tree, image: &Path, epoch: Epoch) -> Result<String> {
             .arg(format!("--salt={salt}"))
             .args([&data, &hashes]),
     )?;
-    let root = said.lines().find_map(|line| line.strip_prefix("Root hash:")).map(str::trim).unwrap_or_default();
+    let root = said.lines().find_map(|line| line.strip_prefix("Root hash:")).map(str::trim);
+    let untold = || PackagingError::Tool { program: "veritysetup".to_owned(), what: "tells no root hash".to_owned() };
+    let root = root.ok_or_else(untold)?;
     let tree = fs::metadata(&hashes).map_err(file(&hashes))?.len();
     let second = (ALIGNMENT + length).next_multiple_of(ALIGNMENT);
     partition(image, (ALIGNMENT, length), (second, tree.next_multiple_of(BLOCK)), &named)?;

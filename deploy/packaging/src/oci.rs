@@ -38,12 +38,14 @@ struct Layout<'l> {
 }
 
 impl Layout<'_> {
-    /// Stores a blob and describes it.
-    fn blob(&self, media_type: &str, bytes: &[u8]) -> Result<Value> {
-        let digest = hex::encode(Sha256::digest(bytes));
-        let path = self.folder.join("blobs/sha256").join(&digest);
+    /// Stores a blob and describes it; gives its digest too.
+    fn blob(&self, media_type: &str, bytes: &[u8]) -> Result<(String, Value)> {
+        let hash = hex::encode(Sha256::digest(bytes));
+        let path = self.folder.join("blobs/sha256").join(&hash);
         fs::write(&path, bytes).map_err(file(&path))?;
-        Ok(json!({"mediaType": media_type, "digest": format!("sha256:{digest}"), "size": bytes.len()}))
+        let digest = format!("sha256:{hash}");
+        let described = json!({"mediaType": media_type, "digest": &digest, "size": bytes.len()});
+        Ok((digest, described))
     }
 }
 
@@ -67,7 +69,8 @@ pub fn write(folder: &Path, name: &str, layers: &[Tree], settings: &Settings<'_>
         // No name, no time: nothing in the header hangs on the build.
         let mut packed = GzBuilder::new().write(Vec::new(), Compression::default());
         packed.write_all(&archive).map_err(PackagingError::Archive)?;
-        described.push(layout.blob(LAYER, &packed.finish().map_err(PackagingError::Archive)?)?);
+        let (_, layer) = layout.blob(LAYER, &packed.finish().map_err(PackagingError::Archive)?)?;
+        described.push(layer);
     }
     let labels: Value = settings.labels.iter().map(|(name, value)| ((*name).to_owned(), json!(value))).collect();
     let ports: Value = settings.ports.iter().map(|port| (format!("{port}/tcp"), json!({}))).collect();
@@ -88,7 +91,7 @@ pub fn write(folder: &Path, name: &str, layers: &[Tree], settings: &Settings<'_>
         "rootfs": {"type": "layers", "diff_ids": diff_ids},
         "history": layers.iter().map(|_| json!({"created": created})).collect::<Vec<_>>(),
     });
-    let config = layout.blob(CONFIG, config.to_string().as_bytes())?;
+    let (_, config) = layout.blob(CONFIG, config.to_string().as_bytes())?;
     let manifest = json!({
         "schemaVersion": 2,
         "mediaType": MANIFEST,
@@ -96,8 +99,7 @@ pub fn write(folder: &Path, name: &str, layers: &[Tree], settings: &Settings<'_>
         "layers": described,
         "annotations": labels,
     });
-    let mut manifest = layout.blob(MANIFEST, manifest.to_string().as_bytes())?;
-    let digest = manifest.get("digest").and_then(Value::as_str).unwrap_or_default().to_owned();
+    let (digest, mut manifest) = layout.blob(MANIFEST, manifest.to_string().as_bytes())?;
     if let Some(described) = manifest.as_object_mut() {
         described.insert("annotations".to_owned(), json!({"org.opencontainers.image.ref.name": name}));
     }

@@ -186,8 +186,13 @@ impl File {
         }
         if let Some(disk) = &self.image_disk {
             disk.check().map_err(|(name, what)| field(name, what))?;
-            if self.images.layout == Some(Layout::TreeV1) {
-                return Err(field("image_disk", "takes the layout erofs-v1 alone: the host can alter what lies there"));
+            // Named, so that a kernel without it is refused and gets no other layout.
+            match self.images.layout.get_or_insert(Layout::ErofsV1) {
+                Layout::ErofsV1 => {}
+                Layout::TreeV1 => {
+                    let what = "takes the layout erofs-v1 alone: the host can alter what lies there";
+                    return Err(field("image_disk", what));
+                }
             }
         }
         let modes = check_modes(self.modes)?;

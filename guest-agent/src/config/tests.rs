@@ -114,6 +114,7 @@ fn a_whole_configuration_is_read_as_it_is_written() {
 fn a_disk_for_images_is_taken_with_the_layout_that_verity_reads() {
     let text = replaced(&development(), "layout = \"tree-v1\"\n", "");
     let config = Config::parse(replaced(&text, "[limits]\n", &format!("{DISK}[limits]\n")).as_bytes()).unwrap();
+    assert_eq!(config.image_layout, Some(Layout::ErofsV1), "no other one is fallen back to");
     assert_eq!(config.image_disk.unwrap().serial, "tcl-images");
     let wrong = DISK.replace("tcl-images", "tcl images");
     let error = Config::parse(replaced(&text, "[limits]\n", &format!("{wrong}[limits]\n")).as_bytes()).unwrap_err();
