@@ -154,7 +154,7 @@ impl Broker {
             return Ok(settings);
         }
         let expected = "a configuration with [policy] posted = true";
-        Err(BrokerError::refused(reason::ATTESTOR_DENIED, kind.as_str(), expected, "policies that are files alone"))
+        Err(BrokerError::refused(reason::POLICY_POSTED, kind.as_str(), expected, "policies that are files alone"))
     }
 
     async fn posts(

@@ -54,8 +54,8 @@ async fn nobody_posts_a_policy_where_configuration_does_not_say_so() {
     let (world, session) = world(false).await;
     let before = world.broker().policy();
     for path in [RELEASE, APPRAISAL] {
-        assert_eq!(post(&world, path, NOTHING).await, is(401, "attestor.denied"));
-        assert_eq!(asked(&world, "DELETE", path, vec![]).await, is(401, "attestor.denied"));
+        assert_eq!(post(&world, path, NOTHING).await, is(401, "policy.posted"));
+        assert_eq!(asked(&world, "DELETE", path, vec![]).await, is(401, "policy.posted"));
         let (status, _) = world.raw("POST", path, &[("authorization", "Bearer other")], b"{}".to_vec()).await;
         assert_eq!(status, 401);
     }

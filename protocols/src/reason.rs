@@ -256,6 +256,7 @@ codes! {
     POLICY_REGISTER "policy.register" Refused "the measurement register is of a kind the policy names" "use a platform with such a register"
     POLICY_INITDATA "policy.initdata" Refused "initdata brings only what the measured configuration lets it bring, in its form" "take the file out of the initdata, correct it, or name it in [initdata] allow of the measured configuration"
     POLICY_ENVIRONMENT "policy.environment" Refused "nothing simulated or of development is shown to a production configuration" "use real hardware evidence, or a development configuration"
+    POLICY_POSTED "policy.posted" Refused "policies may be posted to this attestor" "set [policy] posted = true in the attestor's configuration, or change the policy's file"
     POLICY_TEST "policy.test" Refused "every case of a policy's tests gives what it says" "correct the policy, or the case; `tclctl policy test` tells what each gave"
     EVIDENCE_MALFORMED "evidence.malformed" Refused "the evidence is well formed" "the attester and the attestor are of incompatible releases"
     EVIDENCE_UNAVAILABLE "evidence.unavailable" Fault "the platform gives evidence" "check the TPM or TEE device"
