@@ -232,6 +232,31 @@ fn every_crate_takes_the_one_lint_table_and_only_sys_has_unsafe_code() {
     assert_eq!(root["workspace"]["lints"]["rust"]["unsafe_code"].as_str(), Some("forbid"));
 }
 
+/// The part of a source file that is tests.
+fn tests_of(path: &Path) -> String {
+    let text = std::fs::read_to_string(path).unwrap();
+    let name = path.to_string_lossy();
+    if name.contains("/tests/") || name.ends_with("tests.rs") {
+        return text;
+    }
+    text.split_once("#[cfg(test)]").map(|(_, tests)| tests.to_owned()).unwrap_or_default()
+}
+
+#[test]
+fn every_reason_code_is_named_in_a_test() {
+    let mut folders = Vec::new();
+    for package in members(&metadata()) {
+        let folder = package.manifest_path.parent().unwrap();
+        folders.extend(["src", "tests"].map(|name| folder.join(name).into_std_path_buf()));
+    }
+    let files = folders.iter().filter(|folder| folder.is_dir()).flat_map(|folder| sources(folder));
+    let tests: String = files.map(|file| tests_of(&file)).collect();
+    for entry in protocols::reason::ALL {
+        let constant = entry.code.replace('.', "_").to_uppercase();
+        assert!(tests.contains(entry.code) || tests.contains(&constant), "{} is named in no test", entry.code);
+    }
+}
+
 fn sources(folder: &Path) -> Vec<std::path::PathBuf> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(folder).unwrap() {

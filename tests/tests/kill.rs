@@ -99,7 +99,10 @@ fn while_the_attestor_is_asked_for_a_challenge() {
 
 #[test]
 fn while_the_attestor_decides() {
-    let _ = killed_at("remote", false, "POST", "/tcl/v1/decide", Action::Stall);
+    let world = killed_at("remote", false, "POST", "/tcl/v1/decide", Action::Stall);
+    let shown = run(world.tclctl(&["--json", "log", "show"])).ok().json();
+    let closed = |record: &Value| record["content"]["code"] == "runtime.interrupted";
+    assert_eq!(shown.as_array().unwrap().iter().filter(|record| closed(record)).count(), 1, "{shown}");
 }
 
 #[test]

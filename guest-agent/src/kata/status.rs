@@ -83,5 +83,7 @@ mod tests {
         ] {
             assert_eq!(shown(&error).0, expected, "{error}");
         }
+        let (_, text) = shown(&process(ProcessFault::Exceeds("its user")));
+        assert!(text.starts_with("policy.exec: "), "{text}");
     }
 }

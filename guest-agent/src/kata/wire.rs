@@ -155,7 +155,9 @@ mod tests {
         };
         let parked = [park(0), park(7 * 1024)];
         tokio::task::yield_now().await;
-        assert_eq!(call(&service, vec![0; 1024]).await.0, Code::RESOURCE_EXHAUSTED, "one KiB is left");
+        let (code, text) = call(&service, vec![0; 1024]).await;
+        assert_eq!(code, Code::RESOURCE_EXHAUSTED, "one KiB is left");
+        assert!(text.starts_with("kata.busy: "), "{text}");
         let third = park(0);
         tokio::task::yield_now().await;
         assert_eq!(call(&service, vec![]).await.0, Code::RESOURCE_EXHAUSTED, "three calls are in flight");

@@ -53,6 +53,7 @@ mod tests {
         );
         let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
         assert_eq!((mode(&folder), mode(&folder.join("aa.toml"))), (0o700, 0o600));
-        assert!(initdata.write_to(&folder).is_err(), "nothing is written over");
+        let refused = initdata.write_to(&folder).unwrap_err();
+        assert_eq!(refused.code().as_str(), "boot.io", "nothing is written over");
     }
 }
