@@ -19,7 +19,7 @@ mod root;
 mod tree;
 mod uki;
 
-pub use build::{Flavour, Options, Snp, build, names};
+pub use build::{Flavour, Options, Snp, bare, build, names};
 pub use error::ImageError;
 pub use kernel::Kernel;
 pub use packages::{Lock, Package};

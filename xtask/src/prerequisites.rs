@@ -39,7 +39,6 @@ const NEEDED: &[(&str, &str)] = &[
     // Guests boot this kernel; it brings kmod, whose depmod says which module needs which.
     ("/lib/modules/*/kernel/drivers/md/dm-verity.ko", "linux-image-amd64"),
     ("mke2fs", "e2fsprogs"),
-    ("strip", "binutils"),
     ("ldd", "libc-bin"),
     ("tar", "tar"),
     ("gzip", "gzip"),

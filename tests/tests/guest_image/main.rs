@@ -6,4 +6,5 @@
 mod altered;
 mod boot;
 mod build;
+mod overhead;
 mod scene;

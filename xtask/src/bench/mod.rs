@@ -1,14 +1,15 @@
 //! `bench pull`: our pull beside other people's, in turns, each in a fresh state on the same fresh tmpfs.
 //! `bench equal`: layers and images, mounted, against what `tar` unpacks of them.
 //! `bench agent`: what the agent costs.
+//! `bench boot`: what the guest image costs beside a bare kernel.
 //! `bench kbs`: what the attestor serves in a second, and what that costs it.
 //! `bench evidence`: verifications per second, beside `openssl speed`.
 
-mod agent;
 mod contender;
 mod equal;
 mod kbs;
 mod measure;
+mod outside;
 mod report;
 
 use std::path::PathBuf;
@@ -29,6 +30,7 @@ Usage: cargo xtask bench pull [--corpus HOST:PORT] [--images many,medium,large] 
        cargo xtask bench evidence
        cargo xtask bench kbs [--seconds 10] [--connections 8] [--get-connections 64] [--handshakes 100000] [--json FILE]
        cargo xtask bench agent [--tee snp|tpm] [--rounds 15] [--execs 1000] [--store disk|memory] [--json FILE]
+       cargo xtask bench boot [--rounds 5] [--json FILE]
 
   pull   builds `tclctl` with the release profile, pulls HOST:PORT/IMAGE:COMPRESSION (plain HTTP) by `tclctl pull`
          and by the peers that are installed, in turns, and prints the medians. An image written as NAME:TAG is taken as it is, whatever --compression says
@@ -36,6 +38,8 @@ Usage: cargo xtask bench pull [--corpus HOST:PORT] [--images many,medium,large] 
          mounts images by `tclctl`, in both layouts, and compares each with what `tar -xp` makes of its layers in order
   agent  builds the release binaries and measures an agent with registry, attestor and runtime: its size, memory, times and what
          its standard output gives; evidence is simulated (snp) or of a TPM simulator, and the attestor's store on disk or in memory
+  boot   builds images of the release binaries in both flavours, and boots them under firmware without KVM until the agent listens, in
+         turns with the same kernel and firmware up to a first program
   kbs    builds the release key-broker and loads it over connections from this machine: whole handshakes with sample evidence and
          with simulated SNP evidence, and resources by one session for each of --get-connections; prints rates, times, the server's processor
          time for each and its memory, also after --handshakes more
@@ -60,7 +64,8 @@ struct Options {
 pub(crate) fn bench(arguments: &[String]) -> Result<()> {
     match arguments.split_first().map(|(first, rest)| (first.as_str(), rest)) {
         Some(("pull", rest)) => pull(&Options::parse(rest)?),
-        Some(("agent", rest)) => agent::agent(rest),
+        Some(("agent", rest)) => outside::agent(rest),
+        Some(("boot", rest)) => outside::boot(rest),
         Some(("kbs", rest)) => kbs::kbs(rest),
         Some(("evidence", [])) => run(cargo(&["bench", "--package", "verifier", "--bench", "evidence"])),
         Some(("equal", [option, layers])) if option == "--layers" => equal::layers(&PathBuf::from(layers)),
