@@ -35,12 +35,12 @@ pub use root::{Product, RootError, TrustedArk, amd_root, amd_roots};
 
 use std::sync::Arc;
 
+use aws_lc_rs::signature::{ECDSA_P384_SHA384_FIXED, UnparsedPublicKey};
 use protocols::environment::Environment;
 use protocols::kbs::{SnpCertificate, SnpEvidence};
 use protocols::reason::{self, Code, Refusal};
 use protocols::snp::{Fields, Report, SIG_ALGO_ECDSA_P384_SHA384, SigningKey, SnpError};
 use protocols::time::Timestamp;
-use ring::signature::{ECDSA_P384_SHA384_FIXED, UnparsedPublicKey};
 use subtle::ConstantTimeEq as _;
 
 use crate::hex;
