@@ -12,6 +12,7 @@ use attester::{AttesterError, EventLog, InitFacts, Opened};
 use image_disk::ImageDisk;
 use image_rs_fork::registry::{HttpRegistry, Registry, SparingRegistry};
 use kbs_client::Client;
+use protocols::digest::Sha256Digest;
 use protocols::events::Policy;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinHandle;
@@ -73,9 +74,10 @@ impl App {
         Children::adopt().context("child subreaper")?;
         let runtime = Runtime::new(&config.runtime, state_dir, Arc::clone(&children)).context("state_dir")?;
         let runtime = Arc::new(runtime);
-        if let Err(error) = runtime.digest() {
-            tracing::error!(%error, code = %error.code(), "nothing can be launched before it is there");
-        }
+        // Two large files are hashed beside all that follows, in an emulated guest a good part of its start.
+        let own = tokio::task::spawn_blocking(|| hash_file(Path::new("/proc/self/exe")));
+        let early = Arc::clone(&runtime);
+        let hashed = tokio::task::spawn_blocking(move || early.digest());
         let places = Places::beneath(state_dir);
         let ended = restart::end_leftovers(&runtime, &places).await.map_err(coded)?;
         // After those who used an earlier one: a disk is made anew.
@@ -83,7 +85,8 @@ impl App {
         let images = crate::error::blocking(move || images::open(&opened)).await?;
         let Images { store, disk } = images.map_err(coded)?;
 
-        let (log, opened) = open_log(Arc::clone(&config)).await?;
+        let own = own.await?.context("the agent's own executable")?;
+        let (log, opened) = open_log(Arc::clone(&config), own).await?;
         let journal = Arc::new(Journal::new(log));
         let poisoned = matches!(opened, Opened::Poisoned(_));
         match &opened {
@@ -128,6 +131,9 @@ impl App {
             draining: AtomicBool::new(false),
             oom: OomEvents::default(),
         });
+        if let Err(error) = hashed.await? {
+            tracing::error!(%error, code = %error.code(), "nothing can be launched before it is there");
+        }
         let mut tasks = vec![tokio::spawn(reap(children))];
         if !poisoned {
             tasks.push(tokio::spawn(courier::carry(attestor, journal.watch())));
@@ -186,7 +192,7 @@ impl App {
     }
 }
 
-async fn open_log(config: Arc<Config>) -> anyhow::Result<(EventLog, Opened)> {
+async fn open_log(config: Arc<Config>, own: Sha256Digest) -> anyhow::Result<(EventLog, Opened)> {
     let open = move || -> anyhow::Result<_> {
         let attester = attester::open(&config.attester, config.environment, &config.state_dir)
             .map_err(AgentError::from)
@@ -200,7 +206,7 @@ async fn open_log(config: Arc<Config>) -> anyhow::Result<(EventLog, Opened)> {
         }
         let facts = InitFacts {
             agent: VERSION.to_owned(),
-            agent_h: hash_file(Path::new("/proc/self/exe")).context("the agent's own executable")?,
+            agent_h: own,
             initdata,
             config: config.digest,
             environment: config.environment,

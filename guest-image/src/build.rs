@@ -145,7 +145,8 @@ fn write_initrd(tree: &Tree, to: &Path) -> Result<(), ImageError> {
     let scratch = tempfile::tempdir().map_err(io(Path::new("a temporary folder")))?;
     let archive = scratch.path().join("initrd");
     tree.write(&archive).map_err(io(&archive))?;
-    let zstd = ["-q", "-15", "--no-progress", "-o"];
+    // Firmware hashes every byte of it three times before a kernel runs.
+    let zstd = ["-q", "-19", "--no-progress", "-o"];
     output("zstd", &[&zstd.map(AsRef::as_ref)[..], &[to.as_os_str(), archive.as_os_str()]].concat()).map(drop)
 }
 

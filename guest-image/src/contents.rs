@@ -12,17 +12,17 @@ use crate::programs::{output, sha256};
 use crate::tree::Tree;
 use crate::{libraries, pause};
 
-/// What finds and maps a verity root.
-const ROOT_MODULES: [&str; 6] = ["virtio_pci", "virtio_blk", "virtio_scsi", "sd_mod", "dm-verity", "erofs"];
+/// What finds and maps a verity root, which is read as fast as it is hashed.
+const ROOT_MODULES: [&str; 7] =
+    ["virtio_pci", "virtio_blk", "virtio_scsi", "sd_mod", "sha256_ssse3", "dm-verity", "erofs"];
 /// What the agent and its containers want beside: shim, network, layers, encrypted storage.
-const MODULES: [&str; 13] = [
+const MODULES: [&str; 12] = [
     "vmw_vsock_virtio_transport",
     "virtio_net",
     "overlay",
     "loop",
     "configfs",
     "aesni_intel",
-    "sha256_ssse3",
     "ecb",
     "xts",
     "authenc",
@@ -76,7 +76,9 @@ pub(crate) fn root(options: &Options, unpacked: &Unpacked, kernel: &Kernel, ours
     tree.file("/etc/hostname", 0o644, "guest\n");
     tree.file("/etc/resolv.conf", 0o644, "");
     tree.file("/etc/os-release", 0o644, os_release());
-    modules(&mut tree, kernel, 1, &MODULES)?;
+    let loaded = kernel.modules(&ROOT_MODULES)?;
+    let more: Vec<PathBuf> = kernel.modules(&MODULES)?.into_iter().filter(|module| !loaded.contains(module)).collect();
+    modules(&mut tree, 1, &more)?;
     pause::add(&mut tree, pause::PLACE);
     configuration(&mut tree, options)?;
     if options.debug {
@@ -102,12 +104,12 @@ pub(crate) fn initrd(tree: &mut Tree, unpacked: &Unpacked, ours: &Ours) -> Resul
 
 /// The modules of the first stage.
 pub(crate) fn root_modules(tree: &mut Tree, kernel: &Kernel) -> Result<(), ImageError> {
-    modules(tree, kernel, 0, &ROOT_MODULES)
+    modules(tree, 0, &kernel.modules(&ROOT_MODULES)?)
 }
 
 /// Adds modules, named so that they are loaded in their order. Without a root of its own both stages lie in one folder.
-fn modules(tree: &mut Tree, kernel: &Kernel, stage: u8, names: &[&str]) -> Result<(), ImageError> {
-    for (place, module) in kernel.modules(names)?.iter().enumerate() {
+fn modules(tree: &mut Tree, stage: u8, modules: &[PathBuf]) -> Result<(), ImageError> {
+    for (place, module) in modules.iter().enumerate() {
         let name = module.file_name().unwrap_or_default().to_string_lossy();
         tree.file(&format!("{MODULES_PLACE}/{stage}{place:02}-{name}"), 0o644, fs::read(module).map_err(io(module))?);
     }

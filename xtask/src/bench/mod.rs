@@ -38,8 +38,8 @@ Usage: cargo xtask bench pull [--corpus HOST:PORT] [--images many,medium,large] 
          mounts images by `tclctl`, in both layouts, and compares each with what `tar -xp` makes of its layers in order
   agent  builds the release binaries and measures an agent with registry, attestor and runtime: its size, memory, times and what
          its standard output gives; evidence is simulated (snp) or of a TPM simulator, and the attestor's store on disk or in memory
-  boot   builds images of the release binaries in both flavours, and boots them under firmware without KVM until the agent listens, in
-         turns with the same kernel and firmware up to a first program
+  boot   builds images of the release binaries in both flavours, and boots them without KVM until the agent listens, in turns with
+         the same kernel up to a first program: started by QEMU, and by firmware
   kbs    builds the release key-broker and loads it over connections from this machine: whole handshakes with sample evidence and
          with simulated SNP evidence, and resources by one session for each of --get-connections; prints rates, times, the server's processor
          time for each and its memory, also after --handshakes more
