@@ -17,7 +17,9 @@ impl KataAgent {
     ) -> Result<types::Interface, AgentError> {
         let asked = request.interface.into_option();
         let asked = asked.ok_or(AgentError::Request { field: "interface", what: "is missing" })?;
-        let updated = self.network()?.update_interface(&interface(asked)?).await?;
+        let asked = interface(asked)?;
+        tracing::info!(interface = ?asked, "the host configures an interface");
+        let updated = self.network()?.update_interface(&asked).await?;
         Ok(interface_message(updated))
     }
 
@@ -29,6 +31,7 @@ impl KataAgent {
     pub(super) async fn update_routes(&self, request: pb::UpdateRoutesRequest) -> Result<pb::Routes, AgentError> {
         let routes = request.routes.into_option().unwrap_or_default().Routes;
         let routes = routes.into_iter().map(route).collect::<Result<Vec<_>, _>>()?;
+        tracing::info!(?routes, "the host sets the routes");
         Ok(routes_message(self.network()?.update_routes(&routes).await?))
     }
 
