@@ -95,7 +95,6 @@ pub fn build(options: &Options) -> Result<(), ImageError> {
     let at = |name: &str| out.join(name);
     let unpacked = Unpacked::all(&options.packages, &options.cache)?;
     let kernel = kernel(&unpacked)?;
-    fs::copy(kernel.image(), at(names::KERNEL)).map_err(io(&at(names::KERNEL)))?;
 
     let scratch = tempfile::tempdir().map_err(io(Path::new("a temporary folder")))?;
     let ours = Ours { agent: scratch.path().join("guest-agent"), init: scratch.path().join("guest-init") };
@@ -109,11 +108,9 @@ pub fn build(options: &Options) -> Result<(), ImageError> {
     };
     contents::initrd(&mut initrd, &unpacked, &ours)?;
     contents::root_modules(&mut initrd, &kernel)?;
-    write_initrd(&initrd, &at(names::INITRD))?;
 
     let line = command_line(options, verity.as_ref())?;
-    fs::write(at(names::COMMAND_LINE), &line).map_err(io(&at(names::COMMAND_LINE)))?;
-    write_uki(options, &unpacked, &line)?;
+    write_bootable(options, &unpacked, &kernel, &initrd, &line)?;
     let components = manifest::components(&options.workspace, &options.packages, kernel.version())?;
     write_json(&at(names::COMPONENTS), &components)?;
     write_json(&at(names::REFERENCES), &predicted(options, &line)?)?;
@@ -128,17 +125,26 @@ pub fn build(options: &Options) -> Result<(), ImageError> {
 pub fn bare(options: &Options, says: &str) -> Result<(), ImageError> {
     let out = &options.out;
     fs::create_dir_all(out).map_err(io(out))?;
-    let at = |name: &str| out.join(name);
     let unpacked = Unpacked::all(&options.packages, &options.cache)?;
-    let kernel = kernel(&unpacked)?;
-    fs::copy(kernel.image(), at(names::KERNEL)).map_err(io(&at(names::KERNEL)))?;
     let mut initrd = Tree::default();
     initrd.copy("/busybox", &unpacked.package("busybox-static").join("bin/busybox"));
     initrd.file("/init", 0o755, format!("#!/busybox sh\necho {says}\nexec /busybox sleep 3600\n"));
-    write_initrd(&initrd, &at(names::INITRD))?;
-    let line = command_line(options, None)?;
-    fs::write(at(names::COMMAND_LINE), &line).map_err(io(&at(names::COMMAND_LINE)))?;
-    write_uki(options, &unpacked, &line)
+    write_bootable(options, &unpacked, &kernel(&unpacked)?, &initrd, &command_line(options, None)?)
+}
+
+/// Kernel, initrd and command line, and the UKI of them.
+fn write_bootable(
+    options: &Options,
+    unpacked: &Unpacked,
+    kernel: &Kernel,
+    initrd: &Tree,
+    line: &str,
+) -> Result<(), ImageError> {
+    let at = |name: &str| options.out.join(name);
+    fs::copy(kernel.image(), at(names::KERNEL)).map_err(io(&at(names::KERNEL)))?;
+    write_initrd(initrd, &at(names::INITRD))?;
+    fs::write(at(names::COMMAND_LINE), line).map_err(io(&at(names::COMMAND_LINE)))?;
+    write_uki(options, unpacked, line)
 }
 
 fn write_initrd(tree: &Tree, to: &Path) -> Result<(), ImageError> {

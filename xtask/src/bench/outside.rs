@@ -15,6 +15,8 @@ struct Bench {
     /// Each option and the variable that hands it on.
     options: &'static [(&'static str, &'static str)],
     binaries: &'static [&'static str],
+    /// Whether it starts machines.
+    machines: bool,
 }
 
 const AGENT: Bench = Bench {
@@ -28,6 +30,7 @@ const AGENT: Bench = Bench {
         ("--json", "TCL_BENCH_JSON"),
     ],
     binaries: &["guest-agent", "key-broker", "tclctl"],
+    machines: false,
 };
 
 const BOOT: Bench = Bench {
@@ -35,6 +38,7 @@ const BOOT: Bench = Bench {
     name: "overhead",
     options: &[("--rounds", "TCL_BENCH_ROUNDS"), ("--json", "TCL_BENCH_JSON")],
     binaries: &["guest-agent", "guest-init", "key-broker", "tclctl"],
+    machines: true,
 };
 
 pub(crate) fn agent(arguments: &[String]) -> Result<()> {
@@ -42,7 +46,6 @@ pub(crate) fn agent(arguments: &[String]) -> Result<()> {
 }
 
 pub(crate) fn boot(arguments: &[String]) -> Result<()> {
-    let _ = prerequisites::vsock()?;
     BOOT.run(arguments)
 }
 
@@ -62,6 +65,9 @@ impl Bench {
         }
         prerequisites::require_root()?;
         prerequisites::install()?;
+        if self.machines {
+            let _ = prerequisites::vsock()?;
+        }
         let mut build = cargo(&["build", "--release", "--workspace"]);
         for binary in self.binaries {
             build.args(["--bin", binary]);
